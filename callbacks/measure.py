@@ -1,0 +1,118 @@
+"""What a run costs and what it reached: the facts for its record."""
+
+import copy
+import logging
+import resource
+import sys
+import time
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.fabric.utilities.throughput import measure_flops
+from torch import nn
+
+log = logging.getLogger(__name__)
+
+
+def cost(backbone: nn.Module, shape: tuple[int, int, int]) -> tuple[int, int]:
+    """(parameters, FLOPs of one forward pass on one image of shape ``(C, H, W)``).
+
+    A multiplication and an addition are two FLOPs; counted by torch's FlopCounterMode without computing anything.
+    """
+    network = copy.deepcopy(backbone).to("meta").eval()
+    image = torch.empty(1, *shape, device="meta")
+    with torch.no_grad():
+        flops = measure_flops(network, lambda: network(image))
+    return sum(p.numel() for p in backbone.parameters()), flops
+
+
+class Measure(Callback):
+    """Counts images and seconds of training, and remembers the metrics of the best validation.
+
+    Seconds are those of training alone, without validation; the device is waited for once an epoch.
+
+    Args:
+        monitor: the metric that decides what is best.
+        mode: ``max`` or ``min``.
+    """
+
+    def __init__(self, monitor: str, mode: str):
+        self.monitor, self.mode = monitor, mode
+        self.params = self.flops_per_image = None
+        self.images, self.train_seconds = 0, 0.0
+        self.best: dict[str, float] = {}
+        self.metrics: dict[str, float] = {}
+        self.best_epoch: int | None = None
+        self._since: float | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            data = trainer.datamodule
+            shape = (data.in_channels, data.image_size, data.image_size)
+            self.params, self.flops_per_image = cost(pl_module.backbone, shape)
+            name = type(pl_module.backbone).__name__
+            log.info(f"{'size':<12} {name}: {self.params:,} parameters, {self.flops_per_image:,} FLOPs an image")
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._start()
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        self.images += len(batch[1]) * trainer.world_size
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stop(pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        metrics = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+        score, best = metrics.get(self.monitor), self.best.get(self.monitor)
+        if score is not None and (best is None or (score > best if self.mode == "max" else score < best)):
+            self.best, self.best_epoch = metrics, trainer.current_epoch
+        self._start()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stop(pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        last = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
+        self.metrics = last | self.best
+
+    def _start(self) -> None:
+        self._since = time.perf_counter()
+
+    def _stop(self, pl_module: LightningModule) -> None:
+        if self._since is not None:
+            if pl_module.device.type == "cuda":
+                torch.cuda.synchronize(pl_module.device)
+            self.train_seconds += time.perf_counter() - self._since
+            self._since = None
+
+    def facts(self, trainer: Trainer) -> dict[str, Any]:
+        """The part of the run's record that this callback knows."""
+        device = trainer.strategy.root_device
+        if device.type == "cuda":
+            peak, name = torch.cuda.max_memory_allocated(device) / 2**20, torch.cuda.get_device_name(device)
+        else:
+            unit = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss is in bytes there, in KiB elsewhere
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+            name = f"{device.type}, {torch.get_num_threads()} threads"
+        return {
+            "metrics": self.metrics,
+            "params": self.params,
+            "flops_per_image": self.flops_per_image,
+            "train_seconds": self.train_seconds,
+            "images_per_second": self.images / self.train_seconds if self.train_seconds else None,
+            "peak_memory_mb": peak,
+            "epochs": trainer.current_epoch,
+            "steps": trainer.global_step,
+            "device": name if trainer.world_size == 1 else f"{trainer.world_size} × {name}",
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        keys = ("images", "train_seconds", "best", "best_epoch")
+        return {key: getattr(self, key) for key in keys}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        vars(self).update(state_dict)

@@ -1,0 +1,191 @@
+"""The command line that all scripts share: mistakes answered in one line, before torch is imported.
+
+Hydra composes the config; this module checks what was typed against ``conf/`` first, names runs, and turns errors
+into exit codes: 2 for what the user can mend, 1 for a fault of this project (with its traceback).
+``HYDRA_FULL_ERROR=1`` shows the traceback of every error.
+"""
+
+import functools
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+import hydra._internal.utils as hydra_utils
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, QuotedString, Transformer
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from studies.record import one_line
+
+CONF = Path(__file__).parent / "conf"
+log = logging.getLogger(__name__)
+
+
+class Mistake(ValueError):
+    """Something that was typed and cannot be meant."""
+
+
+def run(task: Callable, config_name: str) -> NoReturn:
+    """Run ``task(cfg)`` under Hydra with the command line's arguments, then exit."""
+    OmegaConf.register_new_resolver("run_name", run_name, use_cache=True, replace=True)
+    # Hydra would print errors and exit with 1; here they are to arrive in this function.
+    hydra_utils.run_and_report = lambda function: function()
+    code = 0
+    try:
+        check(sys.argv[1:], config_name)
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(_job(task))()
+    except Exception as error:
+        code = report(error)
+    sys.exit(code)
+
+
+def _job(task: Callable) -> Callable:
+    """``task``, saying at once why it failed. In a sweep the error goes on, so that Hydra runs the other jobs."""
+
+    @functools.wraps(task)
+    def job(cfg):
+        try:
+            return task(cfg)
+        except KeyboardInterrupt:
+            sys.exit(130)
+        except SystemExit as end:  # how Lightning leaves after a signal
+            sys.exit(143 if type(end).__name__ == "SIGTERMException" else 130 if end.code == 1 else end.code)
+        except Exception as error:
+            if HydraConfig.get().mode != RunMode.MULTIRUN:
+                sys.exit(report(error))
+            log.error(f"job {HydraConfig.get().job.num} failed: {one_line(error)}")
+            raise
+
+    return job
+
+
+def report(error: Exception) -> int:
+    """Say what went wrong on stderr, and return the exit code."""
+    if os.environ.get("HYDRA_FULL_ERROR") == "1" or not is_mistake(error):
+        raise error
+    print(f"error: {one_line(error)}", file=sys.stderr)
+    return 2
+
+
+def is_mistake(error: BaseException) -> bool:
+    """Whether the user can mend this."""
+    if type(error).__name__ == "InstantiationException" and error.__cause__ is not None:
+        return isinstance(error.__cause__, TypeError) or is_mistake(error.__cause__)
+    known = (ValueError, OSError, HydraException, OmegaConfBaseException)
+    return isinstance(error, known) or type(error).__name__ == "MisconfigurationException"
+
+
+def overrides() -> list[str]:
+    """What was typed for this run, or nothing outside a script."""
+    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+
+
+def run_name() -> str:
+    """A folder name that says what is run: data, model (or the experiment), and every other override."""
+    if not HydraConfig.initialized():
+        return "run"
+    given = {o.key_or_group: o for o in OverridesParser.create().parse_overrides(overrides())}
+    choices = HydraConfig.get().runtime.choices
+
+    def chosen(group: str) -> str | None:
+        override = given.pop(group, None)
+        return choices.get(group) if override is None else override.input_line.partition("=")[2]
+
+    name = [chosen("experiment") or f"{chosen('datamodule')}_{chosen('model')}"]
+    for key, override in given.items():
+        value = override.input_line.partition("=")[2]
+        if key not in ("name", "run_dir", "data_dir") and "/" not in value:
+            name.append(f"{key.rpartition('.')[2]}-{value}")
+    return re.sub(r"[^A-Za-z0-9._]+", "-", "_".join(name)).strip("-")[:100]
+
+
+def check(argv: list[str], config_name: str) -> None:
+    """Compare the overrides on a command line with what ``conf/`` has.
+
+    Raises:
+        Mistake: an option, a key or a kind of value that does not exist, with the nearest that does.
+    """
+    args = hydra_utils.get_args_parser().parse_args(argv)
+    typed = OverridesParser.create().parse_overrides(args.overrides)
+    typed = [o for o in typed if not o.is_hydra_override() and not o.is_delete()]
+    if args.help or args.hydra_help or args.config_dir or args.config_path or not typed:
+        return
+    groups = [o for o in typed if (CONF / o.key_or_group).is_dir()]
+    choices = []
+    for override in groups:
+        options = sorted(path.stem for path in (CONF / override.key_or_group).glob("*.yaml"))
+        picked = _values(override)
+        for value in picked:
+            if value is not None and value not in options and not isinstance(value, list):
+                raise Mistake(f"{override.key_or_group}={value}: no such option{_nearest(value, options)}")
+        if picked:
+            first = "null" if picked[0] is None else picked[0]
+            choices.append(f"{override.input_line.partition('=')[0]}={first}")
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        base = hydra.compose(args.config_name or config_name, choices)
+    values = [o for o in typed if o not in groups]
+    given = {o.key_or_group for o in values}
+    for key in sorted(OmegaConf.missing_keys(base) - given):
+        raise Mistake(f"{key} has no value; give one: {key}=…")
+    tree = OmegaConf.to_container(base, resolve=False)
+    for override in values:
+        if not override.is_add():
+            _check_value(override, tree)
+
+
+def _check_value(override: Override, tree: dict) -> None:
+    key, node, path = override.key_or_group, tree, []
+    for part in key.split("."):
+        if not isinstance(node, dict):
+            return  # an index into a list, or a value that only Hydra can resolve
+        if part not in node:
+            where = ".".join(path)
+            full = [f"{where}.{name}" if where else name for name in node if not name.startswith("_")]
+            raise Mistake(f"{key}: no such key{_nearest(key, full)} (+{key}=… would add it)")
+        node = node[part]
+        path.append(part)
+    expected = _kind(node)
+    for value in _values(override):
+        found = _kind(value)
+        whole = isinstance(node, int) and isinstance(value, float) and not key.startswith("trainer.")
+        if expected == "text" and found in ("number", "true or false") or value == "auto":
+            continue
+        if None not in (expected, found) and (expected != found or whole):
+            raise Mistake(f"{key}={value}: expected {'whole number' if whole else expected}, say {_say(node)}")
+
+
+def _values(override: Override) -> list[Any]:
+    """The value of an override, or all that it sweeps over; nothing where they cannot be listed."""
+    values: Iterable[Any] = [override.value()]
+    if override.is_sweep_override():
+        if not override.is_discrete_sweep():
+            return []
+        values = override.sweep_iterator(transformer=Transformer.identity)
+    return [value.text if isinstance(value, QuotedString) else value for value in values]
+
+
+def _kind(value: Any) -> str | None:
+    """What kind of value this is, None for one that could become anything."""
+    if value is None or isinstance(value, str) and "${" in value:
+        return None
+    kinds = {bool: "true or false", int: "number", float: "number", str: "text", list: "list", dict: "group of keys"}
+    return kinds.get(type(value))
+
+
+def _say(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _nearest(value: Any, options: list[str]) -> str:
+    near = get_close_matches(str(value), options, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else f"; there are: {', '.join(options)}"

@@ -1,0 +1,25 @@
+"""Data sets as LightningDataModules that deliver ``(images, labels)``.
+
+Images arrive as ``(N, C, H, W)`` float32, normalised and, in training, augmented; labels as ``(N,)`` int64.
+"""
+
+from datamodules.base import ImageDataModule, TensorImages
+from datamodules.cifar import CIFAR10, CIFAR100
+from datamodules.digits import Digits
+from datamodules.fashion_mnist import FashionMNIST
+from datamodules.image_folder import ImageFolder
+from datamodules.synthetic import Synthetic
+from datamodules.transforms import RandomCrop, RandomHorizontalFlip
+
+__all__ = [
+    "CIFAR10",
+    "CIFAR100",
+    "Digits",
+    "FashionMNIST",
+    "ImageDataModule",
+    "ImageFolder",
+    "RandomCrop",
+    "RandomHorizontalFlip",
+    "Synthetic",
+    "TensorImages",
+]

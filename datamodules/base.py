@@ -1,0 +1,261 @@
+"""What all data modules share: the split, the loaders, and the batch's last steps on the device.
+
+A batch is drawn as one tensor of indices, fetched by one indexing operation, and travels as uint8.
+Augmentation and normalisation happen on the device, in ``on_after_batch_transfer``.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
+
+import numpy as np
+import torch
+from lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision.transforms.v2 import functional as F
+
+# (uint8 images, labels, random key): what a loader delivers.
+Batch = tuple[Tensor, Tensor, int]
+
+
+def random_key(*numbers: int) -> int:
+    """A seed that is a function of the given numbers and nothing else."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def stratified_split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Split indices at random so that each class gives the same fraction.
+
+    Args:
+        labels: ``(N,)`` int64.
+        fraction: of each class to put in the second part, 0 < fraction < 1; at least one image of a class,
+            and never all of them.
+
+    Returns:
+        Two sorted index tensors, disjoint, together all N.
+    """
+    if not 0 < fraction < 1:
+        raise ValueError(f"the fraction to split off is {fraction}; expected a number between 0 and 1, say 0.1")
+    generator = torch.Generator().manual_seed(seed)
+    second = torch.zeros(len(labels), dtype=torch.bool)
+    for label in labels.unique():
+        members = (labels == label).nonzero().squeeze(1)
+        members = members[torch.randperm(len(members), generator=generator)]
+        count = min(max(1, round(fraction * len(members))), len(members) - 1)
+        second[members[:count]] = True
+    return (~second).nonzero().squeeze(1), second.nonzero().squeeze(1)
+
+
+class BatchSampler(Sampler):
+    """Yields ``(indices, key)`` for each batch; both are functions of (seed, epoch, batch) alone.
+
+    With several processes (``world_size``), each takes its share of every batch. In training all shares are
+    equal and images that do not fill a batch are left out; otherwise every image comes exactly once.
+    """
+
+    def __init__(self, size, batch_size, seed, training, shuffle, rank=0, world_size=1):
+        self.size, self.batch_size, self.seed = size, batch_size, seed
+        self.training, self.shuffle = training, shuffle
+        self.rank, self.world_size = rank, world_size
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this at the start of each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        total = self.batch_size * self.world_size
+        return self.size // total if self.training else -(-self.size // total)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, int]]:
+        if self.shuffle:
+            generator = torch.Generator().manual_seed(random_key(self.seed, self.epoch))
+            order = torch.randperm(self.size, generator=generator)
+        else:
+            order = torch.arange(self.size)
+        shares = len(self) * self.world_size
+        if self.training:
+            parts = order[: shares * self.batch_size].split(self.batch_size)
+        elif self.world_size == 1:
+            parts = order.split(self.batch_size)
+        else:  # sizes that differ by one at most, so that no process is left without an image
+            parts = order.tensor_split(shares)
+        for number in range(self.rank, shares, self.world_size):
+            yield parts[number], random_key(self.seed, self.epoch, number)
+
+
+class TensorImages(Dataset):
+    """Images in memory.
+
+    Args:
+        images: ``(N, C, H, W)`` uint8.
+        labels: ``(N,)`` int64.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor):
+        self.images, self.all_labels = images, labels
+        self.indices = torch.arange(len(labels))
+
+    @property
+    def labels(self) -> Tensor:
+        return self.all_labels[self.indices]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def subset(self, indices: Tensor, training: bool) -> "TensorImages":
+        """The images at ``indices``, without copying them."""
+        part = copy(self)
+        part.indices = self.indices[indices]
+        return part
+
+    def __getitem__(self, batch: tuple[Tensor, int]) -> Batch:
+        indices, key = batch
+        indices = self.indices[indices]
+        return self.images[indices], self.all_labels[indices], key
+
+
+class ImageDataModule(LightningDataModule):
+    """Base of all data modules. A data set is a subclass that says four things:
+
+    ``class_names``, ``mean`` and ``std`` (a number a channel, for pixels from 0 to 1), and
+    ``load(split)``, which returns the images of ``"train"``, ``"val"`` or ``"test"``, or None where the data has
+    no such part: validation images are then split from the training set.
+
+    Args:
+        num_classes: must be the number of ``class_names``.
+        in_channels: 1 or 3, what the network is to see: grey images are repeated, coloured ones turned grey.
+        image_size: height and width in pixels; images of another size are resized.
+        batch_size: images a step, of each process.
+        val_fraction: of each class of the training set, where the data has no validation set.
+        seed: of the split, the order and the augmentation.
+        augmentation: batch transforms by name, applied to training batches in this order.
+        shuffle: a new order in each epoch.
+        num_workers: processes that load batches. 0 is fastest for images in memory.
+        data_dir: the folder of downloaded data.
+    """
+
+    class_names: Sequence[str]
+    mean: Sequence[float]
+    std: Sequence[float]
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int,
+        image_size: int,
+        batch_size: int = 128,
+        val_fraction: float = 0.1,
+        seed: int = 0,
+        augmentation: Mapping[str, Callable] | None = None,
+        shuffle: bool = True,
+        num_workers: int = 0,
+        data_dir: str = "data",
+    ):
+        super().__init__()
+        if num_classes != len(self.class_names):
+            raise ValueError(
+                f"num_classes={num_classes}, but {type(self).__name__} has {len(self.class_names)} classes"
+            )
+        if in_channels not in (1, 3):
+            raise ValueError(f"in_channels={in_channels} is neither 1 (grey) nor 3 (RGB)")
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size} is no batch; expected at least 1")
+        self.num_classes, self.in_channels, self.image_size = num_classes, in_channels, image_size
+        self.batch_size, self.val_fraction, self.seed = batch_size, val_fraction, seed
+        self.augmentation = list((augmentation or {}).values())
+        self.shuffle, self.num_workers, self.data_dir = shuffle, num_workers, data_dir
+        self.sets: dict[str, Dataset] = {}
+        scale = torch.tensor(self.std, dtype=torch.float32).mul(255).reciprocal()
+        shift = torch.tensor(self.mean, dtype=torch.float32).div(torch.tensor(self.std)).neg()
+        self._scale, self._shift = scale.view(-1, 1, 1), shift.view(-1, 1, 1)
+
+    def load(self, split: str) -> Dataset | None:
+        raise NotImplementedError
+
+    @property
+    def preprocessing(self) -> dict:
+        """What an image goes through before the network, as plain values."""
+        return {
+            "in_channels": self.in_channels,
+            "image_size": self.image_size,
+            "mean": list(self.mean),
+            "std": list(self.std),
+        }
+
+    def setup(self, stage: str) -> None:
+        if stage in ("fit", "validate") and "train" not in self.sets:
+            train, val = self.load("train"), self.load("val")
+            if val is None:
+                train_indices, val_indices = stratified_split(train.labels, self.val_fraction, self.seed)
+                train, val = train.subset(train_indices, True), train.subset(val_indices, False)
+            self.sets.update(train=train, val=val)
+        if stage == "test" and "test" not in self.sets:
+            self.sets["test"] = self.load("test")
+
+    def train_dataloader(self) -> DataLoader:
+        if self.trainer is not None and self.trainer.overfit_batches:
+            raise ValueError("trainer.overfit_batches does not work with these loaders; use debug=overfit")
+        size, world_size = len(self.sets["train"]), self._world()[1]
+        if size < self.batch_size * world_size:
+            raise ValueError(
+                f"batch_size={self.batch_size * world_size} is larger than the training set; "
+                f"the largest that works is {size // world_size}"
+            )
+        return self._loader("train")
+
+    def val_dataloader(self) -> DataLoader:
+        return self._loader("val")
+
+    def test_dataloader(self) -> DataLoader:
+        return self._loader("test")
+
+    def _world(self) -> tuple[int, int]:
+        """(rank, number of processes)."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _loader(self, split: str) -> DataLoader:
+        training = split == "train"
+        sampler = BatchSampler(
+            len(self.sets[split]),
+            self.batch_size,
+            self.seed,
+            training,
+            training and self.shuffle,
+            *self._world(),
+        )
+        return DataLoader(
+            self.sets[split],
+            sampler=sampler,
+            batch_size=None,  # the sampler's items are whole batches
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # else each loader would draw from the global one
+        )
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> tuple[Tensor, Tensor]:
+        """On the device: ``(N, c, h, w)`` uint8 → ``(N, in_channels, image_size, image_size)`` float32."""
+        images, labels, key = batch
+        if self.augmentation and self.trainer.training:
+            generator = torch.Generator(images.device).manual_seed(key)
+            for transform in self.augmentation:
+                images = transform(images, generator)
+        return self.normalize(images), labels
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """``(N, c, h, w)`` uint8 → ``(N, in_channels, h, w)`` float32 of mean 0 and deviation 1."""
+        if self._scale.device != images.device:
+            self._scale, self._shift = self._scale.to(images.device), self._shift.to(images.device)
+        images = images.to(torch.float32).mul_(self._scale).add_(self._shift)
+        if images.shape[1] == self.in_channels:
+            return images
+        if self.in_channels == 3:
+            return images.expand(-1, 3, -1, -1)
+        return F.rgb_to_grayscale(images)
+
+    def resize(self, images: Tensor) -> Tensor:
+        """``(N, c, h, w)`` uint8 → ``(N, c, image_size, image_size)`` uint8."""
+        if images.shape[-2:] == (self.image_size, self.image_size):
+            return images
+        return F.resize(images, [self.image_size, self.image_size], antialias=True)

@@ -1,0 +1,54 @@
+"""Fashion-MNIST (Xiao et al. 2017): 60,000 training and 10,000 test images of 28×28, grey, ten classes."""
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision import datasets
+
+from datamodules.base import ImageDataModule, TensorImages
+
+# Where Debian's package dataset-fashion-mnist puts the four files.
+DEBIAN_DIR = Path("/usr/share/datasets/fashion-mnist")
+
+
+class FashionMNIST(ImageDataModule):
+    """Looks in ``data_dir/FashionMNIST/raw``, then where Debian's package puts the files, then downloads."""
+
+    class_names = tuple(datasets.FashionMNIST.classes)
+    mean = (0.2860,)
+    std = (0.3530,)
+
+    def prepare_data(self) -> None:
+        if not self._downloaded() and not DEBIAN_DIR.is_dir():
+            datasets.FashionMNIST(self.data_dir, download=True)
+
+    def load(self, split: str) -> TensorImages | None:
+        if split == "val":
+            return None
+        if self._downloaded():
+            data = datasets.FashionMNIST(self.data_dir, train=split == "train")
+            images, labels = data.data, data.targets
+        else:
+            name = "train" if split == "train" else "t10k"
+            images = read_idx(DEBIAN_DIR / f"{name}-images-idx3-ubyte.gz")
+            labels = read_idx(DEBIAN_DIR / f"{name}-labels-idx1-ubyte.gz")
+        return TensorImages(self.resize(images.unsqueeze(1)), labels.long())
+
+    def _downloaded(self) -> bool:
+        return (Path(self.data_dir) / "FashionMNIST" / "raw" / "train-images-idx3-ubyte").is_file()
+
+
+def read_idx(path: Path) -> Tensor:
+    """Read a gzipped IDX file of bytes (LeCun's format: two zeros, type 8, rank, sizes, data) as uint8."""
+    content = gzip.decompress(path.read_bytes())
+    if content[:3] != b"\0\0\x08":
+        raise ValueError(f"{path} is not an IDX file of bytes")
+    rank = content[3]
+    shape = np.frombuffer(content, ">i4", count=rank, offset=4)
+    values = np.frombuffer(content, np.uint8, offset=4 + 4 * rank)
+    if len(values) != shape.prod():
+        raise ValueError(f"{path} holds {len(values)} values where its header says {shape.prod()}")
+    return torch.from_numpy(values.reshape(shape).copy())

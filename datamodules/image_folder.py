@@ -1,0 +1,157 @@
+"""Any folder of class folders of images."""
+
+import os
+from collections.abc import Callable, Sequence
+from copy import copy
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
+from torchvision.transforms import v2
+
+from datamodules.base import Batch, ImageDataModule, random_key, stratified_split
+
+SPLITS = ("train", "val", "test")
+
+
+class ImageFiles(Dataset):
+    """Image files, decoded and cropped when a batch asks for them.
+
+    Args:
+        samples: (path, label) of each image.
+        transforms: (for training, for evaluation): a PIL image to ``(C, H, W)`` uint8.
+        training: which of the two to use.
+    """
+
+    def __init__(
+        self, samples: Sequence[tuple[str, int]], transforms: tuple[Callable, Callable], training: bool
+    ):
+        self.samples, self.transforms, self.training = samples, transforms, training
+
+    @property
+    def labels(self) -> Tensor:
+        return torch.tensor([label for _, label in self.samples])
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def subset(self, indices: Tensor, training: bool) -> "ImageFiles":
+        part = copy(self)
+        part.samples, part.training = [self.samples[i] for i in indices.tolist()], training
+        return part
+
+    def __getitem__(self, batch: tuple[Tensor, int]) -> Batch:
+        indices, key = batch
+        transform = self.transforms[0 if self.training else 1]
+        # torchvision's transforms draw from the global generator: seed it for each image, then give it back.
+        state = torch.default_generator.get_state()
+        images, labels = [], []
+        for position, index in enumerate(indices.tolist()):
+            path, label = self.samples[index]
+            if self.training:
+                torch.default_generator.manual_seed(random_key(key, position))
+            images.append(transform(read_image(path)))
+            labels.append(label)
+        torch.default_generator.set_state(state)
+        return torch.stack(images), torch.tensor(labels), key
+
+
+def read_image(path: str) -> Image.Image:
+    """Decode a file to RGB, upright.
+
+    Raises:
+        ValueError: the file, which is named, cannot be read as an image.
+    """
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+        raise ValueError(f"{path} cannot be read as an image: {error}") from error
+
+
+class ImageFolder(ImageDataModule):
+    """``data_dir/<class>/<image>``, or ``data_dir/{train,val,test}/<class>/<image>``.
+
+    Without a ``test`` folder, ``test_fraction`` of each class is set aside; without a ``val`` folder,
+    ``val_fraction`` of the rest. Classes are the sorted names of the folders.
+
+    Args:
+        num_classes: None counts the folders.
+        mean, std: of each channel, for pixels from 0 to 1; ImageNet's unless given.
+        test_fraction: of each class, where there is no ``test`` folder.
+        resize_ratio: images are resized to ``image_size * resize_ratio`` before the central crop of evaluation.
+        num_workers: None takes one for each core, at most 16.
+        options: as in ``ImageDataModule``.
+    """
+
+    def __init__(
+        self,
+        data_dir: str,
+        num_classes: int | None = None,
+        in_channels: int = 3,
+        image_size: int = 224,
+        mean: Sequence[float] = (0.485, 0.456, 0.406),
+        std: Sequence[float] = (0.229, 0.224, 0.225),
+        test_fraction: float = 0.1,
+        resize_ratio: float = 256 / 224,
+        num_workers: int | None = None,
+        **options,
+    ):
+        self.root = Path(data_dir)
+        if not self.root.is_dir():
+            raise FileNotFoundError(f"datamodule.data_dir={data_dir} is not a folder")
+        self.folders = {split: self.root / split for split in SPLITS if (self.root / split).is_dir()}
+        if "train" not in self.folders:
+            self.folders = {"train": self.root}
+        self.class_names = class_folders(self.folders["train"])
+        for split, folder in self.folders.items():
+            extra = sorted(set(class_folders(folder)) - set(self.class_names))
+            if extra:
+                raise ValueError(f"{self.root / split} has the class {extra[0]}, which the train folder lacks")
+        self.mean, self.std = tuple(mean), tuple(std)
+        self.test_fraction = test_fraction
+        if num_workers is None:
+            num_workers = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1, 16)
+        super().__init__(
+            num_classes or len(self.class_names),
+            in_channels,
+            image_size,
+            num_workers=num_workers,
+            data_dir=data_dir,
+            **options,
+        )
+        self.transforms = (
+            v2.Compose([v2.RandomResizedCrop(image_size, antialias=True), v2.PILToTensor()]),
+            v2.Compose(
+                [
+                    v2.Resize(round(image_size * resize_ratio), antialias=True),
+                    v2.CenterCrop(image_size),
+                    v2.PILToTensor(),
+                ]
+            ),
+        )
+
+    def load(self, split: str) -> ImageFiles | None:
+        if split in self.folders and ("test" in self.folders or split == "val"):
+            return self._files(split)
+        if split == "val":
+            return None
+        files = self._files("train")  # no test folder: set a part of the training folder aside
+        rest, test = stratified_split(files.labels, self.test_fraction, self.seed)
+        return files.subset(rest, True) if split == "train" else files.subset(test, False)
+
+    def _files(self, split: str) -> ImageFiles:
+        classes = {name: label for label, name in enumerate(self.class_names)}
+        samples = make_dataset(str(self.folders[split]), classes, IMG_EXTENSIONS, allow_empty=split != "train")
+        return ImageFiles(samples, self.transforms, training=split == "train")
+
+
+def class_folders(folder: Path) -> tuple[str, ...]:
+    """The sorted names of the folders in a folder."""
+    names = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir()))
+    if not names:
+        raise FileNotFoundError(f"{folder} has no class folders; expected {folder}/<class>/<image>")
+    return names

@@ -1,0 +1,131 @@
+"""Image classification: one label an image."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassConfusionMatrix,
+    MulticlassF1Score,
+)
+
+
+class Classifier(LightningModule):
+    """Trains any backbone that maps ``(N, C, H, W)`` float images to ``(N, num_classes)`` logits.
+
+    Logs, an epoch: ``train/loss``, ``train/top1``; ``val/`` and ``test/`` ``loss``, ``top1``, ``f1_macro`` and, with
+    more than five classes, ``top5``; at test also ``test/accuracy/<class>``. All but the losses are fractions.
+
+    Args:
+        backbone: the network.
+        num_classes: length of the logits.
+        optimizer: from parameter groups to an optimizer. Parameters of one dimension (gains and biases) come
+            in a group without weight decay.
+        scheduler: from ``(optimizer, total_steps=…)`` to a scheduler that steps every batch, or None.
+        label_smoothing: share of the target spread over all classes (Szegedy et al. 2016, section 7), in
+            training only.
+        memory_format: ``contiguous_format`` or ``channels_last``, of the backbone and its input.
+        compile: compile the backbone; ``auto`` does so on CUDA. State-dict keys stay as they are.
+        class_names: of the outputs in order; only for reports.
+
+    Attributes:
+        description: plain values that go into every checkpoint beside the weights, so that it says what it is.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        num_classes: int,
+        optimizer: Callable[[list[dict]], Optimizer],
+        scheduler: Callable[..., Any] | None = None,
+        label_smoothing: float = 0.0,
+        memory_format: str = "contiguous_format",
+        compile: bool | str = False,
+        class_names: Sequence[str] | None = None,
+    ):
+        super().__init__()
+        if memory_format not in ("contiguous_format", "channels_last"):
+            raise ValueError(f"memory_format={memory_format} is neither contiguous_format nor channels_last")
+        if compile not in (True, False, "auto"):
+            raise ValueError(f"compile={compile} is none of true, false, auto")
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing={label_smoothing} is no share; expected 0 to below 1, say 0.1")
+        self.memory_format = getattr(torch, memory_format)
+        self.backbone = backbone.to(memory_format=self.memory_format)
+        self.optimizer, self.scheduler = optimizer, scheduler
+        self.label_smoothing, self.compile_backbone = label_smoothing, compile
+        self.class_names = class_names or tuple(map(str, range(num_classes)))
+        self.description: dict[str, Any] = {}
+
+        def accuracy(**options) -> Metric:  # arguments are not validated: that would wait for the device
+            return MulticlassAccuracy(num_classes, validate_args=False, **options)
+
+        scores = {"top1": accuracy(average="micro")}
+        if num_classes > 5:
+            scores["top5"] = accuracy(average="micro", top_k=5)
+        scores["f1_macro"] = MulticlassF1Score(num_classes, average="macro", validate_args=False)
+        self.train_metrics = MetricCollection({"top1": accuracy(average="micro")}, prefix="train/")
+        self.val_metrics = MetricCollection(scores, prefix="val/")
+        self.test_metrics = self.val_metrics.clone(prefix="test/")
+        self.confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
+
+    def setup(self, stage: str) -> None:
+        on_cuda = self.trainer.strategy.root_device.type == "cuda"
+        if stage == "fit" and (self.compile_backbone is True or (self.compile_backbone == "auto" and on_cuda)):
+            self.backbone.compile()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``(N, C, H, W)`` float, normalised → logits ``(N, num_classes)``."""
+        return self.backbone(images.contiguous(memory_format=self.memory_format))
+
+    def _step(self, batch: tuple[Tensor, Tensor], metrics: MetricCollection, smoothing: float = 0.0):
+        """Loss, logits and labels of one batch; nothing here waits for the device."""
+        images, labels = batch
+        logits = self(images)
+        loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
+        metrics.update(logits.detach(), labels)
+        self.log(f"{metrics.prefix}loss", loss, on_step=False, on_epoch=True, batch_size=len(labels))
+        self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=len(labels))
+        return loss, logits, labels
+
+    def training_step(self, batch, batch_idx: int) -> Tensor:
+        return self._step(batch, self.train_metrics, self.label_smoothing)[0]
+
+    def validation_step(self, batch, batch_idx: int) -> None:
+        self._step(batch, self.val_metrics)
+
+    def test_step(self, batch, batch_idx: int) -> None:
+        _, logits, labels = self._step(batch, self.test_metrics)
+        self.confusion.update(logits, labels)
+
+    def on_test_epoch_start(self) -> None:
+        self.confusion.reset()
+
+    def on_test_epoch_end(self) -> None:
+        counts = self.confusion.compute()  # (true class, predicted class)
+        accuracies = counts.diag() / counts.sum(1).clamp(min=1)
+        self.log_dict({f"test/accuracy/{n}": a for n, a in zip(self.class_names, accuracies, strict=True)})
+
+    def configure_optimizers(self):
+        parameters = [p for p in self.backbone.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in parameters if p.ndim > 1]},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        optimizer = self.optimizer(groups)
+        if self.scheduler is None:
+            return optimizer
+        total_steps = self.trainer.estimated_stepping_batches
+        if total_steps == float("inf"):
+            raise ValueError("a schedule needs to know its end: set trainer.max_epochs or scheduler=none")
+        scheduler = self.scheduler(optimizer, total_steps=int(total_steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint.update(self.description)

@@ -1,0 +1,36 @@
+"""Learning-rate schedules, a step a batch. Each takes ``total_steps``, which the Classifier fills in."""
+
+import math
+from collections.abc import Sequence
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+
+def cosine(optimizer: Optimizer, total_steps: int, warmup: float = 0.05, final: float = 0.0) -> LambdaLR:
+    """Linear warm-up, then half a cosine (Loshchilov & Hutter 2017, "SGDR", without restarts).
+
+    Args:
+        warmup: the share of all steps in which the rate rises to the optimizer's ``lr``.
+        final: the rate at the end, as a share of ``lr``.
+    """
+    if not 0 <= warmup < 1:
+        raise ValueError(f"warmup={warmup} is not a share of the training; expected 0 to below 1, say 0.05")
+    rising = round(warmup * total_steps)
+
+    def factor(step: int) -> float:
+        if step < rising:
+            return (step + 1) / (rising + 1)
+        progress = min(1.0, (step - rising) / max(1, total_steps - rising))
+        return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
+
+    return LambdaLR(optimizer, factor)
+
+
+def step(
+    optimizer: Optimizer, total_steps: int, milestones: Sequence[float] = (0.5, 0.75), gamma: float = 0.1
+) -> LambdaLR:
+    """Multiply the rate by ``gamma`` at each milestone, a share of all steps (He et al. 2015, section 4.2)."""
+    if not all(0 < milestone < 1 for milestone in milestones):
+        raise ValueError(f"milestones={list(milestones)} are not shares of the training; expected numbers in (0, 1)")
+    return LambdaLR(optimizer, lambda at: gamma ** sum(at >= share * total_steps for share in milestones))

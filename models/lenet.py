@@ -1,0 +1,46 @@
+"""LeNet, after LeCun et al. 1998, "Gradient-based learning applied to document recognition", section II.B.
+
+The form with ReLU, max-pooling and 16 and 32 filters that is usual for small colour images today.
+"""
+
+from torch import Tensor, nn
+
+
+class LeNet(nn.Module):
+    """Two 5×5 convolutions, each followed by 2×2 max-pooling, then three fully connected layers.
+
+    Args:
+        in_channels: channels of the images.
+        num_classes: length of the output.
+        image_size: height and width of the (square) images in pixels, at least 16.
+
+    Raises:
+        ValueError: the images are too small for two convolutions and two poolings.
+    """
+
+    def __init__(self, in_channels: int = 3, num_classes: int = 10, image_size: int = 32):
+        super().__init__()
+        map_size = ((image_size - 4) // 2 - 4) // 2  # what the second pooling leaves of a side
+        if map_size < 1:
+            raise ValueError(
+                f"image_size={image_size} is too small for LeNet; the smallest that works is 16"
+            )
+        self.image_size = image_size
+        self.conv1 = nn.Conv2d(in_channels, 16, kernel_size=5)
+        self.pool1 = nn.MaxPool2d(2)
+        self.conv2 = nn.Conv2d(16, 32, kernel_size=5)
+        self.pool2 = nn.MaxPool2d(2)
+        self.fc1 = nn.Linear(32 * map_size * map_size, 120)
+        self.fc2 = nn.Linear(120, 84)
+        self.fc3 = nn.Linear(84, num_classes)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, in_channels, image_size, image_size)`` float → logits ``(N, num_classes)``."""
+        #                                          at 32 pixels: (N, C, 32, 32)
+        x = self.pool1(self.relu(self.conv1(x)))  #              (N, 16, 14, 14)
+        x = self.pool2(self.relu(self.conv2(x)))  #              (N, 32, 5, 5)
+        x = x.flatten(1)  #                                      (N, 800)
+        x = self.relu(self.fc1(x))  #                            (N, 120)
+        x = self.relu(self.fc2(x))  #                            (N, 84)
+        return self.fc3(x)

@@ -1,0 +1,90 @@
+"""A run's record: ``result.json``, the one file that everything that spans runs reads."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+# `metrics` is flat: `val/top1`, `test/loss`, …; accuracies are fractions from 0 to 1. Seconds are of training
+# alone, memory in MiB, FLOPs of one image's forward pass, paths relative to the run's folder.
+KEYS = (
+    "status error overrides seed metrics params flops_per_image train_seconds images_per_second peak_memory_mb "
+    "epochs steps best_checkpoint versions device git_commit"
+).split()
+PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core")
+FILE = "result.json"
+
+
+@contextmanager
+def recording(run_dir: str | Path, **facts: Any) -> Iterator[dict[str, Any]]:
+    """Write the run's record when the block ends, whatever ends it.
+
+    Yields the record, for the run to fill in. Its ``status`` becomes ``completed``, ``failed`` (an error, named in
+    ``error``) or ``interrupted`` (a signal, or an exit).
+    """
+    record = dict.fromkeys(KEYS) | {"status": "interrupted", "metrics": {}}
+    record |= {"versions": versions(), "git_commit": git_commit()} | facts
+    try:
+        yield record
+        record["status"] = "completed"
+    except Exception as error:
+        record |= {"status": "failed", "error": one_line(error)}
+        raise
+    except BaseException as error:
+        record["error"] = one_line(error)
+        raise
+    finally:
+        write(run_dir, record)
+
+
+def write(run_dir: str | Path, record: dict[str, Any]) -> None:
+    """Replace ``run_dir/result.json`` in one step: readers see the old file or the new one, never half of one."""
+    unknown = set(record) - set(KEYS)
+    assert not unknown, f"not keys of a record: {unknown}"
+    folder = Path(run_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{FILE}.{os.getpid()}"
+    with open(temporary, "w", encoding="utf-8") as file:
+        json.dump(record, file, indent=2, ensure_ascii=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, folder / FILE)
+
+
+def read(run_dir: str | Path) -> dict[str, Any]:
+    return json.loads((Path(run_dir) / FILE).read_text(encoding="utf-8"))
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, on one line; its cause's words where it only wraps one."""
+    if error.__cause__ is not None and type(error).__name__ == "InstantiationException":
+        return one_line(error.__cause__)
+    text = " ".join(str(error).split())
+    return text if isinstance(error, ValueError | OSError) and text else f"{type(error).__name__}: {text}"
+
+
+def versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "unknown"
+    return found
+
+
+def git_commit() -> str | None:
+    """The commit of this project's checkout, with ``-dirty`` where files differ from it; None outside git."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

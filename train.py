@@ -1,0 +1,75 @@
+"""Train an image classifier.
+
+    python train.py                                             LeNet on scikit-learn's digits
+    python train.py model=resnext50 datamodule=fashion_mnist
+    python train.py -m model=resnet model.depth=50,101 model.groups=1,32
+    tensorboard --logdir runs
+"""
+
+import logging
+import os
+from typing import TYPE_CHECKING
+
+import cli
+import console
+from studies.record import recording
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+log = logging.getLogger(__name__)
+
+
+def train(cfg: "DictConfig") -> float | None:
+    """Train, test the best checkpoint, and leave the run's record in ``cfg.run_dir``.
+
+    Returns:
+        The best value of ``cfg.monitor``, for sweepers to optimise.
+    """
+    with recording(cfg.run_dir, overrides=cli.overrides(), seed=cfg.seed) as record:
+        from hydra.utils import instantiate  # from here on torch is imported
+        from lightning import seed_everything
+        from omegaconf import OmegaConf
+
+        from callbacks import Measure
+
+        console.quiet_lightning()
+        seed_everything(cfg.seed, verbose=False)
+        datamodule = instantiate(cfg.datamodule)
+        for fact in ("num_classes", "in_channels", "image_size"):  # the data may know what its config left open
+            cfg.datamodule[fact] = getattr(datamodule, fact)
+        classifier = instantiate(
+            cfg.lit_module,
+            backbone=instantiate(cfg.model),
+            optimizer=instantiate(cfg.optimizer),
+            scheduler=instantiate(cfg.scheduler) or None,
+            class_names=datamodule.class_names,
+        )
+        config = OmegaConf.to_container(cfg, resolve=True)
+        classifier.description = {
+            "model": config["model"],
+            "datamodule": config["datamodule"],
+            "class_names": list(datamodule.class_names),
+            "preprocessing": datamodule.preprocessing,
+        }
+        measure = Measure(cfg.monitor, cfg.mode)
+        trainer = instantiate(
+            cfg.trainer,
+            callbacks=[measure, *instantiate(cfg.callbacks).values()],
+            logger=list(instantiate(cfg.logger).values()),
+        )
+        log.info(console.summary(config))
+
+        trainer.fit(classifier, datamodule=datamodule)
+        record.update(measure.facts(trainer))
+        best = trainer.checkpoint_callback.best_model_path
+        record["best_checkpoint"] = os.path.relpath(best, cfg.run_dir)
+
+        trainer.test(classifier, datamodule=datamodule, ckpt_path=best, weights_only=True, verbose=False)
+        record["metrics"] |= {name: value.item() for name, value in trainer.callback_metrics.items()}
+        log.info(console.result(record, cfg.monitor, measure.best_epoch, cfg.run_dir))
+    return measure.best.get(cfg.monitor)
+
+
+if __name__ == "__main__":
+    cli.run(train, "train")
