@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
@@ -90,23 +90,29 @@ def overrides() -> list[str]:
     return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
 
 
-def run_name() -> str:
-    """A folder name that says what is run: data, model (or the experiment), and every other override."""
-    if not HydraConfig.initialized():
-        return "run"
-    given = {o.key_or_group: o for o in OverridesParser.create().parse_overrides(overrides())}
-    choices = HydraConfig.get().runtime.choices
+def run_name(name: str | None, choices: Mapping[str, str], overrides: Iterable[str]) -> str:
+    """A folder name that says what is run: data, model (or the experiment), and every other override.
 
-    def chosen(group: str) -> str | None:
-        override = given.pop(group, None)
-        return choices.get(group) if override is None else override.input_line.partition("=")[2]
+    As the resolver ``${run_name:…}`` it is cached, so all jobs of a sweep get the name of the sweep.
 
-    name = [chosen("experiment") or f"{chosen('datamodule')}_{chosen('model')}"]
-    for key, override in given.items():
-        value = override.input_line.partition("=")[2]
-        if key not in ("name", "run_dir", "data_dir") and "/" not in value:
-            name.append(f"{key.rpartition('.')[2]}-{value}")
-    return re.sub(r"[^A-Za-z0-9._]+", "-", "_".join(name)).strip("-")[:100]
+    Args:
+        name: taken as it is, if given.
+        choices: the option chosen in each config group.
+        overrides: what was typed.
+    """
+    if name is not None:
+        return name
+    typed = {o.key_or_group: o for o in OverridesParser.create().parse_overrides(list(overrides))}
+    given = {key: override.input_line.partition("=")[2] for key, override in typed.items()}
+    chosen = {**choices, **given}  # a sweep over a group is not yet among the choices
+    if chosen.get("experiment") not in (None, "null"):
+        parts, said = [chosen["experiment"]], {"experiment"}
+    else:
+        parts, said = [chosen["datamodule"], chosen["model"]], {"datamodule", "model"}
+    for key, value in given.items():
+        if key not in said | {"name", "run_dir", "data_dir"} and "/" not in value:
+            parts.append(f"{key.rpartition('.')[2]}-{value}")
+    return re.sub(r"[^A-Za-z0-9._]+", "-", "_".join(parts)).strip("-")[:100]
 
 
 def check(argv: list[str], config_name: str) -> None:
@@ -133,14 +139,24 @@ def check(argv: list[str], config_name: str) -> None:
             choices.append(f"{override.input_line.partition('=')[0]}={first}")
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         base = hydra.compose(args.config_name or config_name, choices)
-    values = [o for o in typed if o not in groups]
-    given = {o.key_or_group for o in values}
-    for key in sorted(OmegaConf.missing_keys(base) - given):
-        raise Mistake(f"{key} has no value; give one: {key}=…")
     tree = OmegaConf.to_container(base, resolve=False)
+    values = [o for o in typed if o not in groups]
     for override in values:
         if not override.is_add():
             _check_value(override, tree)
+    given = {override.key_or_group for override in values}
+    for key in _missing(tree):
+        if key not in given:
+            raise Mistake(f"{key} has no value; give it one: {key}=…")
+
+
+def _missing(tree: dict, prefix: str = "") -> Iterable[str]:
+    """The keys that the config leaves to the user (``???``)."""
+    for key, value in tree.items():
+        if value == "???":
+            yield prefix + key
+        elif isinstance(value, dict):
+            yield from _missing(value, f"{prefix}{key}.")
 
 
 def _check_value(override: Override, tree: dict) -> None:
@@ -157,7 +173,7 @@ def _check_value(override: Override, tree: dict) -> None:
     expected = _kind(node)
     for value in _values(override):
         found = _kind(value)
-        whole = isinstance(node, int) and isinstance(value, float) and not key.startswith("trainer.")
+        whole = isinstance(node, int) and isinstance(value, float) and not key.startswith("trainer.limit_")
         if expected == "text" and found in ("number", "true or false") or value == "auto":
             continue
         if None not in (expected, found) and (expected != found or whole):
@@ -187,5 +203,9 @@ def _say(value: Any) -> str:
 
 
 def _nearest(value: Any, options: list[str]) -> str:
-    near = get_close_matches(str(value), options, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else f"; there are: {', '.join(options)}"
+    """The options most like ``value`` in their last part, or all of them."""
+    last = {option.rpartition(".")[2]: option for option in options}
+    near = get_close_matches(str(value).rpartition(".")[2], last, n=2)
+    if near:
+        return f"; did you mean {' or '.join(last[name] for name in near)}?"
+    return f"; there are: {', '.join(options)}"

@@ -1,6 +1,7 @@
 """What a run says on the console: what it will do, and what came of it."""
 
 import logging
+import os
 import textwrap
 import warnings
 from collections.abc import Mapping
@@ -59,6 +60,7 @@ def result(record: Mapping[str, Any], monitor: str, best_epoch: int | None, run_
     if record["images_per_second"]:
         speed = f"{record['images_per_second']:,.0f} images a second"
         lines.append(f"training     {record['train_seconds']:.1f} s, {speed}, on {record['device']}")
-    lines.append(f"run          {run_dir}")
-    lines.append("look at it   tensorboard --logdir runs")
+    folder = os.path.relpath(run_dir)
+    lines.append(f"run          {folder}")
+    lines.append(f"look at it   tensorboard --logdir {'runs' if folder.startswith('runs' + os.sep) else folder}")
     return "\n".join(lines)

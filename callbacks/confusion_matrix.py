@@ -37,9 +37,7 @@ class ConfusionMatrixPlot(Callback):
             for predicted in ticks:
                 if counts[true, predicted]:
                     color = "white" if shares[true, predicted] > 0.5 else "black"
-                    axes.text(
-                        predicted, true, int(counts[true, predicted]), ha="center", va="center", color=color
-                    )
+                    axes.text(predicted, true, int(counts[true, predicted]), ha="center", va="center", color=color)
         figure.savefig(self.dirpath / "confusion_matrix.png", dpi=100)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):

@@ -26,9 +26,7 @@ class ImageFiles(Dataset):
         training: which of the two to use.
     """
 
-    def __init__(
-        self, samples: Sequence[tuple[str, int]], transforms: tuple[Callable, Callable], training: bool
-    ):
+    def __init__(self, samples: Sequence[tuple[str, int]], transforms: tuple[Callable, Callable], training: bool):
         self.samples, self.transforms, self.training = samples, transforms, training
 
     @property

@@ -26,9 +26,7 @@ class Synthetic(ImageDataModule):
         count = self.num_images if split == "train" else max(self.num_images // 5, self.num_classes)
         generator = torch.Generator().manual_seed(2 * self.seed + (split == "test"))
         size = self.image_size
-        images = torch.randint(
-            0, 192, (count, self.in_channels, size, size), dtype=torch.uint8, generator=generator
-        )
+        images = torch.randint(0, 192, (count, self.in_channels, size, size), dtype=torch.uint8, generator=generator)
         labels = torch.arange(count) % self.num_classes
         rows = torch.arange(size) * self.num_classes // size  # the class whose band each row belongs to
         images += 63 * (rows == labels[:, None]).to(torch.uint8)[:, None, :, None]

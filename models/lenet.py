@@ -22,9 +22,7 @@ class LeNet(nn.Module):
         super().__init__()
         map_size = ((image_size - 4) // 2 - 4) // 2  # what the second pooling leaves of a side
         if map_size < 1:
-            raise ValueError(
-                f"image_size={image_size} is too small for LeNet; the smallest that works is 16"
-            )
+            raise ValueError(f"image_size={image_size} is too small for LeNet; the smallest that works is 16")
         self.image_size = image_size
         self.conv1 = nn.Conv2d(in_channels, 16, kernel_size=5)
         self.pool1 = nn.MaxPool2d(2)

@@ -184,12 +184,8 @@ class ResNet(nn.Module):
             stride = stride if i == 0 else 1
             downsample = None
             if residual and (stride != 1 or self.channels != out_channels):
-                downsample = nn.Sequential(
-                    conv1x1(self.channels, out_channels, stride), norm_layer(out_channels)
-                )
-            stage.append(
-                block(self.channels, planes, width, stride, groups, norm_layer, downsample, residual)
-            )
+                downsample = nn.Sequential(conv1x1(self.channels, out_channels, stride), norm_layer(out_channels))
+            stage.append(block(self.channels, planes, width, stride, groups, norm_layer, downsample, residual))
             self.channels = out_channels
         return nn.Sequential(*stage)
 
@@ -234,8 +230,7 @@ def _blocks_per_stage(depth: int, block: str | None, stages: int) -> tuple[str, 
         step = {"basic": 6, "bottleneck": 9}
         longest = max(int(depth), 2) + 18
         depths = {
-            name: {step[name] * n + 2: (n,) * 3 for n in range(1, longest // step[name] + 1)}
-            for name in candidates
+            name: {step[name] * n + 2: (n,) * 3 for n in range(1, longest // step[name] + 1)} for name in candidates
         }
     else:
         raise ValueError(f"widths has {stages} entries; ResNet has 4 stages (ImageNet) or 3 (CIFAR)")
