@@ -132,11 +132,10 @@ def check(argv: list[str], config_name: str) -> None:
         options = sorted(path.stem for path in (CONF / override.key_or_group).glob("*.yaml"))
         picked = _values(override)
         for value in picked:
-            if value is not None and value not in options and not isinstance(value, list):
+            if value not in options and not isinstance(value, list):
                 raise Mistake(f"{override.key_or_group}={value}: no such option{_nearest(value, options)}")
         if picked:
-            first = "null" if picked[0] is None else picked[0]
-            choices.append(f"{override.input_line.partition('=')[0]}={first}")
+            choices.append(f"{override.input_line.partition('=')[0]}={picked[0]}")
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         base = hydra.compose(args.config_name or config_name, choices)
     tree = OmegaConf.to_container(base, resolve=False)
@@ -165,9 +164,8 @@ def _check_value(override: Override, tree: dict) -> None:
         if not isinstance(node, dict):
             return  # an index into a list, or a value that only Hydra can resolve
         if part not in node:
-            where = ".".join(path)
-            full = [f"{where}.{name}" if where else name for name in node if not name.startswith("_")]
-            raise Mistake(f"{key}: no such key{_nearest(key, full)} (+{key}=… would add it)")
+            names = [name for name in node if not name.startswith("_")]
+            raise Mistake(f"{key}: no such key{_nearest(part, names, path)} (+{key}=… would add it)")
         node = node[part]
         path.append(part)
     expected = _kind(node)
@@ -202,10 +200,8 @@ def _say(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _nearest(value: Any, options: list[str]) -> str:
-    """The options most like ``value`` in their last part, or all of them."""
-    last = {option.rpartition(".")[2]: option for option in options}
-    near = get_close_matches(str(value).rpartition(".")[2], last, n=2)
-    if near:
-        return f"; did you mean {' or '.join(last[name] for name in near)}?"
-    return f"; there are: {', '.join(options)}"
+def _nearest(word: Any, options: list[str], path: Iterable[str] = ()) -> str:
+    """The one or two options most like a word, or all of them; as keys, if they stand under a path."""
+    near = get_close_matches(str(word), options, n=2, cutoff=0.55)
+    shown = [".".join([*path, option]) for option in near or options]
+    return f"; did you mean {' or '.join(shown)}?" if near else f"; there are: {', '.join(shown)}"

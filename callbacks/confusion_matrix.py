@@ -26,7 +26,7 @@ class ConfusionMatrixPlot(Callback):
         size = 2.5 + 0.45 * len(counts)
         figure = Figure(figsize=(size + 1, size), layout="constrained")
         axes = figure.add_subplot()
-        shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
+        shares = (counts / counts.sum(1, keepdim=True).clamp(min=1)).numpy()
         picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         figure.colorbar(picture, label="share of the true class")
         ticks = range(len(counts))

@@ -17,7 +17,7 @@ class Digits(ImageDataModule):
 
     class_names = tuple("0123456789")
     mean = (0.306,)
-    std = (0.342,)
+    std = (0.323,)
 
     def load(self, split: str) -> TensorImages | None:
         if split == "val":

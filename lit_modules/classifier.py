@@ -125,7 +125,7 @@ class Classifier(LightningModule):
         if total_steps == float("inf"):
             raise ValueError("a schedule needs to know its end: set trainer.max_epochs or scheduler=none")
         scheduler = self.scheduler(optimizer, total_steps=int(total_steps))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "lr"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint.update(self.description)

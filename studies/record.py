@@ -38,7 +38,14 @@ def recording(run_dir: str | Path, **facts: Any) -> Iterator[dict[str, Any]]:
         record["error"] = one_line(error)
         raise
     finally:
-        write(run_dir, record)
+        if is_main_process():
+            write(run_dir, record)
+
+
+def is_main_process() -> bool:
+    """Whether this is the first of the processes that a launcher (Lightning, torchrun, SLURM) started."""
+    ranks = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
+    return next((rank == "0" for rank in ranks if rank is not None), True)
 
 
 def write(run_dir: str | Path, record: dict[str, Any]) -> None:
@@ -48,9 +55,9 @@ def write(run_dir: str | Path, record: dict[str, Any]) -> None:
     folder = Path(run_dir)
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{FILE}.{os.getpid()}"
+    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
     with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(record, file, indent=2, ensure_ascii=False)
-        file.write("\n")
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, folder / FILE)

@@ -1,0 +1,206 @@
+"""The split, the order of batches and the batch's way to the network."""
+
+import pytest
+import torch
+from lightning import LightningModule, Trainer
+
+from datamodules import FashionMNIST, RandomCrop, RandomHorizontalFlip, Synthetic
+from datamodules.base import BatchSampler, random_key, stratified_split
+
+
+def synthetic(**options):
+    options = {"num_classes": 4, "in_channels": 3, "image_size": 16, "num_images": 200, "batch_size": 16} | options
+    data = Synthetic(**options)
+    data.setup("fit")
+    data.setup("test")
+    return data
+
+
+class Probe(LightningModule):
+    """Sees the batches as a network would, and keeps them."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.train_batches, self.val_batches = [], []
+
+    def training_step(self, batch, batch_idx):
+        self.train_batches.append(batch)
+        return self.weight * batch[0].mean()
+
+    def validation_step(self, batch, batch_idx):
+        self.val_batches.append(batch)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def seen(data, epochs=1, validate=True):
+    probe = Probe()
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=epochs,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        limit_val_batches=1.0 if validate else 0,
+    )
+    trainer.fit(probe, datamodule=data)
+    return probe
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.25, 0.5])
+def test_split_is_disjoint_complete_and_stratified(fraction):
+    labels = torch.arange(10).repeat_interleave(torch.arange(20, 120, 10))
+    labels = labels[torch.randperm(len(labels))]
+    first, second = stratified_split(labels, fraction, seed=0)
+    together = torch.cat([first, second]).sort().values
+    assert torch.equal(together, torch.arange(len(labels)))
+    for label in range(10):
+        expected = round(fraction * (labels == label).sum().item())
+        assert (labels[second] == label).sum() == expected
+
+
+def test_split_is_a_function_of_the_seed():
+    labels = torch.arange(5).repeat(100)
+    assert torch.equal(stratified_split(labels, 0.2, 1)[1], stratified_split(labels, 0.2, 1)[1])
+    assert not torch.equal(stratified_split(labels, 0.2, 1)[1], stratified_split(labels, 0.2, 2)[1])
+
+
+def test_split_leaves_a_lonely_image_in_training_and_gives_a_small_class_one():
+    first, second = stratified_split(torch.tensor([0, 1, 1, 1, 1, 2, 2]), 0.1, seed=0)
+    assert 0 in first
+    assert sorted(torch.tensor([0, 1, 1, 1, 1, 2, 2])[second].tolist()) == [1, 2]
+
+
+@pytest.mark.parametrize("fraction", [0, 1, -0.1, 1.5])
+def test_a_fraction_that_is_none_is_refused(fraction):
+    with pytest.raises(ValueError, match=f"{fraction}"):
+        stratified_split(torch.arange(5), fraction, 0)
+
+
+def test_training_order_is_a_function_of_seed_and_epoch():
+    def order(seed, epoch):
+        sampler = BatchSampler(100, 16, seed, training=True, shuffle=True)
+        sampler.set_epoch(epoch)
+        return [(indices.tolist(), key) for indices, key in sampler]
+
+    assert order(0, 3) == order(0, 3)
+    assert order(0, 3) != order(0, 4)
+    assert order(0, 3) != order(1, 3)
+    batches = [indices for indices, _ in order(0, 0)]
+    assert [len(batch) for batch in batches] == [16] * 6
+    assert len({i for batch in batches for i in batch}) == 96
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("size", [10, 96, 97, 100])
+def test_processes_share_out_every_image_once_in_evaluation(size, world_size):
+    samplers = [BatchSampler(size, 3, 0, False, False, rank, world_size) for rank in range(world_size)]
+    batches = [[indices for indices, _ in sampler] for sampler in samplers]
+    assert {len(b) for b in batches} == {len(samplers[0])}  # as many steps in each, or they would wait forever
+    assert all(0 < len(indices) <= 3 for b in batches for indices in b)
+    assert sorted(i for b in batches for indices in b for i in indices.tolist()) == list(range(size))
+
+
+def test_processes_get_equal_shares_in_training_and_the_same_batches_as_one_process():
+    one = BatchSampler(100, 8, 0, True, True)
+    two = [BatchSampler(100, 4, 0, True, True, rank, 2) for rank in range(2)]
+    for whole, *parts in zip(one, *two, strict=True):
+        assert torch.equal(whole[0], torch.cat([indices for indices, _ in parts]))
+
+
+def test_keys_differ_between_batches_epochs_and_seeds():
+    keys = {random_key(seed, epoch, batch) for seed in range(5) for epoch in range(5) for batch in range(5)}
+    assert len(keys) == 125
+
+
+def test_validation_images_come_from_the_training_set_alone():
+    data = synthetic()
+    train, val, test = (data.sets[name] for name in ("train", "val", "test"))
+    assert set(train.indices.tolist()).isdisjoint(val.indices.tolist())
+    assert len(train) + len(val) == 200
+    assert train.images.data_ptr() == val.images.data_ptr()
+    assert test.images.data_ptr() != train.images.data_ptr()
+
+
+def test_every_epoch_has_another_order_in_training_and_the_same_in_validation():
+    probe = seen(synthetic(), epochs=2)
+    per_epoch = len(probe.train_batches) // 2
+    first, second = probe.train_batches[:per_epoch], probe.train_batches[per_epoch:]
+    assert not all(torch.equal(a[0], b[0]) for a, b in zip(first, second, strict=True))
+    half = len(probe.val_batches) // 2
+    for a, b in zip(probe.val_batches[:half], probe.val_batches[half:], strict=True):
+        assert torch.equal(a[0], b[0])
+
+
+def test_training_batches_do_not_depend_on_validation_or_workers():
+    shift = {"crop": RandomCrop(2), "flip": RandomHorizontalFlip()}
+    plain = seen(synthetic(augmentation=shift), validate=False).train_batches
+    validated = seen(synthetic(augmentation=shift)).train_batches
+    workers = seen(synthetic(augmentation=shift, num_workers=2)).train_batches
+    for a, b, c in zip(plain, validated, workers, strict=True):
+        assert torch.equal(a[0], b[0])
+        assert torch.equal(a[0], c[0])
+        assert torch.equal(a[1], c[1])
+
+
+def test_only_training_batches_are_augmented():
+    def invert(images, generator):
+        return 255 - images
+
+    data = synthetic(augmentation={"invert": invert}, shuffle=False)
+    probe = seen(data)
+    images, labels = probe.train_batches[0]
+    indices = data.sets["train"].indices[:16]
+    assert torch.equal(labels, data.sets["train"].all_labels[indices])
+    torch.testing.assert_close(images, data.normalize(255 - data.sets["train"].images[indices]))
+    images, labels = probe.val_batches[0]
+    indices = data.sets["val"].indices[: len(labels)]
+    torch.testing.assert_close(images, data.normalize(data.sets["val"].images[indices]))
+
+
+def test_normalisation_is_that_of_torchvision():
+    from torchvision.transforms.v2 import functional as F
+
+    data = synthetic()
+    data.mean, data.std = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
+    data = type("Coloured", (Synthetic,), {"mean": data.mean, "std": data.std})(4, 3, 16)
+    images = torch.randint(256, (5, 3, 16, 16), dtype=torch.uint8)
+    expected = F.normalize(F.to_dtype(images, torch.float32, scale=True), list(data.mean), list(data.std))
+    torch.testing.assert_close(data.normalize(images), expected)
+
+
+def test_grey_images_meet_an_rgb_network_by_repetition_and_colour_a_grey_one_by_luminance():
+    grey = torch.randint(256, (5, 1, 16, 16), dtype=torch.uint8)
+    rgb = synthetic(in_channels=3).normalize(grey)
+    assert rgb.shape == (5, 3, 16, 16)
+    assert torch.equal(rgb[:, 0], rgb[:, 2])
+    assert synthetic(in_channels=1).normalize(grey.expand(-1, 3, -1, -1)).shape == (5, 1, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"in_channels": 2}, "in_channels=2"),
+        ({"batch_size": 0}, "batch_size=0"),
+    ],
+)
+def test_bad_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        synthetic(**options)
+
+
+def test_a_wrong_number_of_classes_is_refused():
+    with pytest.raises(ValueError, match=r"num_classes=7, but FashionMNIST has 10 classes"):
+        FashionMNIST(7, 1, 28)
+
+
+def test_a_batch_larger_than_the_training_set_is_refused_with_the_largest_that_works():
+    data = synthetic(batch_size=181)
+    with pytest.raises(ValueError, match=r"batch_size=181 .* 180"):
+        data.train_dataloader()
+    assert len(synthetic(batch_size=180).train_dataloader()) == 1

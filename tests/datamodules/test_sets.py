@@ -1,0 +1,255 @@
+"""Each data set: what it loads, and from where."""
+
+import gzip
+import hashlib
+import pickle
+import struct
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+from torchvision import datasets
+
+import datamodules.fashion_mnist
+from datamodules import CIFAR10, CIFAR100, Digits, FashionMNIST, ImageFolder, Synthetic
+from datamodules.fashion_mnist import DEBIAN_DIR, read_idx
+
+
+def test_digits_are_scikit_learns_and_the_test_set_is_the_last_fifth():
+    data = Digits(10, 1, 32)
+    data.setup("fit")
+    data.setup("test")
+    train, val, test = (data.sets[name] for name in ("train", "val", "test"))
+    assert (len(train), len(val), len(test)) == (1295, 142, 360)
+    assert test.images.shape == (360, 1, 32, 32)
+    target = torch.from_numpy(load_digits().target)
+    assert torch.equal(test.labels, target[-360:])
+    assert torch.equal(train.all_labels, target[:-360])
+    small = Digits(10, 1, 8)
+    pixels = small.load("test").images
+    assert torch.equal(pixels[:, 0].double(), torch.from_numpy(load_digits().images[-360:] * 255 / 16).round())
+
+
+@pytest.mark.parametrize("module", [Digits])
+def test_mean_and_deviation_are_those_of_the_training_images(module):
+    pixels = module(10, 1, 32).load("train").images.float() / 255
+    assert pixels.mean().item() == pytest.approx(module.mean[0], abs=0.005)
+    assert pixels.std().item() == pytest.approx(module.std[0], abs=0.005)
+
+
+def write_idx(path, values):
+    header = b"\0\0\x08" + bytes([values.ndim]) + struct.pack(f">{values.ndim}i", *values.shape)
+    path.write_bytes(gzip.compress(header + values.tobytes()))
+
+
+def test_fashion_mnist_reads_debians_files(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    pixels, labels = {}, {}
+    for name, count in (("train", 100), ("t10k", 20)):
+        pixels[name] = rng.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        labels[name] = (np.arange(count) % 10).astype(np.uint8)
+        write_idx(tmp_path / f"{name}-images-idx3-ubyte.gz", pixels[name])
+        write_idx(tmp_path / f"{name}-labels-idx1-ubyte.gz", labels[name])
+    monkeypatch.setattr(datamodules.fashion_mnist, "DEBIAN_DIR", tmp_path)
+    data = FashionMNIST(10, 1, 28, data_dir=str(tmp_path / "none"))
+    data.prepare_data()
+    data.setup("fit")
+    data.setup("test")
+    assert np.array_equal(data.sets["train"].images[:, 0].numpy(), pixels["train"])
+    assert np.array_equal(data.sets["test"].labels.numpy(), labels["t10k"])
+    assert (len(data.sets["train"]), len(data.sets["val"]), len(data.sets["test"])) == (90, 10, 20)
+
+
+def test_the_data_folder_comes_before_debians(tmp_path, monkeypatch):
+    raw = tmp_path / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name, count in (("train", 30), ("t10k", 10)):
+        for kind, values in (("images-idx3", np.zeros((count, 28, 28), np.uint8)), ("labels-idx1", np.zeros(count))):
+            write_idx(tmp_path / "file.gz", values.astype(np.uint8))
+            (raw / f"{name}-{kind}-ubyte").write_bytes(gzip.decompress((tmp_path / "file.gz").read_bytes()))
+    monkeypatch.setattr(datamodules.fashion_mnist, "DEBIAN_DIR", tmp_path / "none")
+    data = FashionMNIST(10, 1, 28, data_dir=str(tmp_path))
+    data.prepare_data()
+    assert len(data.load("train")) == 30
+
+
+@pytest.mark.skipif(not DEBIAN_DIR.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed")
+def test_fashion_mnist_is_whole_and_its_mean_and_deviation_are_right():
+    data = FashionMNIST(10, 1, 28)
+    train, test = data.load("train"), data.load("test")
+    assert train.images.shape == (60000, 1, 28, 28)
+    assert torch.equal(test.labels.bincount(), torch.full((10,), 1000))
+    pixels = train.images.float() / 255
+    assert pixels.mean().item() == pytest.approx(data.mean[0], abs=5e-5)
+    assert pixels.std().item() == pytest.approx(data.std[0], abs=5e-5)
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"\0\0\x08\x01\0\0\0\x05abc"])
+def test_a_damaged_idx_file_is_named(tmp_path, content):
+    path = tmp_path / "file.gz"
+    path.write_bytes(gzip.compress(content))
+    with pytest.raises(ValueError, match=r"file\.gz"):
+        read_idx(path)
+
+
+def cifar_archive(folder, module, monkeypatch):
+    """An archive of the real format with 50 training and 10 test images, and torchvision's hashes to match."""
+    source = module.source
+    coarse = "fine_labels" if module is CIFAR100 else "labels"
+    base, made = folder / "made" / source.base_folder, {}
+    base.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+
+    def write(name, content):
+        (base / name).write_bytes(pickle.dumps(content))
+        return [name, hashlib.md5((base / name).read_bytes()).hexdigest()]
+
+    train_list = []
+    for name, _ in source.train_list:
+        count = 50 // len(source.train_list)
+        made[name] = rng.integers(0, 256, (count, 3072), dtype=np.uint8)
+        train_list.append(write(name, {"data": made[name], coarse: [i % 10 for i in range(count)]}))
+    test_name = source.test_list[0][0]
+    test_list = [write(test_name, {"data": rng.integers(0, 256, (10, 3072), dtype=np.uint8), coarse: [*range(10)]})]
+    key = source.meta["key"]
+    meta = write(source.meta["filename"], {key: list(module.class_names)})
+    archive = folder / source.filename
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(base, source.base_folder)
+    monkeypatch.setattr(source, "train_list", train_list)
+    monkeypatch.setattr(source, "test_list", test_list)
+    monkeypatch.setattr(source, "meta", {"filename": meta[0], "key": key, "md5": meta[1]})
+    monkeypatch.setattr(source, "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
+    return np.concatenate(list(made.values()))
+
+
+@pytest.mark.parametrize("module", [CIFAR10, CIFAR100])
+def test_cifar_is_unpacked_and_read(module, tmp_path, monkeypatch):
+    pixels = cifar_archive(tmp_path, module, monkeypatch)
+    classes = len(module.class_names)
+    assert classes == {CIFAR10: 10, CIFAR100: 100}[module]
+    data = module(classes, 3, 32, data_dir=str(tmp_path))
+    data.prepare_data()
+    data.setup("fit")
+    data.setup("test")
+    images = data.sets["train"].images
+    assert images.shape == (50, 3, 32, 32)
+    assert np.array_equal(images.numpy().reshape(50, -1), pixels)
+    assert data.sets["test"].labels.tolist() == list(range(10))
+
+
+def test_cifar_class_names_are_torchvisions_order():
+    assert sorted(CIFAR100.class_names) == list(CIFAR100.class_names)
+    assert sorted(CIFAR10.class_names) == list(CIFAR10.class_names)
+    assert datasets.CIFAR10 is CIFAR10.source
+
+
+def test_synthetic_images_show_their_class():
+    data = Synthetic(5, 3, 20, num_images=100)
+    images = data.load("train")
+    brightest = images.images.float().mean((1, 3)).view(100, 5, 4).mean(2).argmax(1)
+    assert torch.equal(brightest, images.labels)
+
+
+def image_tree(folder, classes=("cat", "dog"), count=10, size=(40, 30)):
+    """Class folders of JPEGs in a colour of their class."""
+    for label, name in enumerate(classes):
+        (folder / name).mkdir(parents=True)
+        for i in range(count):
+            Image.new("RGB", size, (250 * label, 10 * i, 128)).save(folder / name / f"{i}.jpg")
+    return folder
+
+
+def ready(data):
+    data.setup("fit")
+    data.setup("test")
+    return data
+
+
+def test_a_plain_folder_is_split_in_three(tmp_path):
+    folder = image_tree(tmp_path / "pets", ("dog", "cat", "mouse"), 20)
+    data = ready(ImageFolder(str(folder), image_size=16, val_fraction=0.25, test_fraction=0.2, num_workers=0))
+    assert data.class_names == ("cat", "dog", "mouse")
+    assert data.num_classes == 3
+    paths = {name: [path for path, _ in part.samples] for name, part in data.sets.items()}
+    assert {name: len(p) for name, p in paths.items()} == {"train": 36, "val": 12, "test": 12}
+    assert len({path for part in paths.values() for path in part}) == 60
+    for part in data.sets.values():
+        assert part.labels.bincount().unique().numel() == 1  # stratified
+        assert all(path.split("/")[-2] == data.class_names[label] for path, label in part.samples)
+
+
+@pytest.mark.parametrize("parts", [("train",), ("train", "test"), ("train", "val"), ("train", "val", "test")])
+def test_given_parts_are_kept(tmp_path, parts):
+    sizes = {"train": 20, "val": 4, "test": 6}
+    for part in parts:
+        image_tree(tmp_path / part, count=sizes[part])
+    data = ready(ImageFolder(str(tmp_path), image_size=16, num_workers=0, val_fraction=0.25, test_fraction=0.2))
+    folders = {name: {path.split("/")[-3] for path, _ in part.samples} for name, part in data.sets.items()}
+    for name in sizes:
+        assert folders[name] == ({name} if name in parts else {"train"})
+    paths = [path for part in data.sets.values() for path, _ in part.samples]
+    assert len(paths) == len(set(paths)) == sum(2 * sizes[part] for part in parts)
+
+
+def test_files_become_uint8_batches_and_training_crops_are_keyed(tmp_path):
+    data = ready(ImageFolder(str(image_tree(tmp_path / "pets")), image_size=16, num_workers=0))
+    train = data.sets["train"]
+    batch = (torch.arange(4), 11)
+    images, labels, key = train[batch]
+    assert images.shape == (4, 3, 16, 16)
+    assert images.dtype == torch.uint8
+    assert labels.tolist() == [label for _, label in train.samples[:4]]
+    before = torch.get_rng_state()
+    assert torch.equal(images, train[batch][0])
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_evaluation_crops_the_centre(tmp_path):
+    (tmp_path / "a").mkdir()
+    picture = Image.new("RGB", (90, 30))  # red, green and blue thirds
+    for third, colour in enumerate([(255, 0, 0), (0, 255, 0), (0, 0, 255)]):
+        picture.paste(colour, (30 * third, 0, 30 * third + 30, 30))
+    for i in range(4):
+        picture.save(tmp_path / "a" / f"{i}.png")
+    data = ready(ImageFolder(str(tmp_path), image_size=16, resize_ratio=1.0, num_workers=0))
+    images, _, _ = data.sets["test"][torch.arange(1), 0]
+    assert images[0, :, 3:13, 3:13].float().mean((1, 2)).tolist() == [0, 255, 0]
+
+
+def test_exif_rotation_and_odd_modes_are_read(tmp_path):
+    from datamodules.image_folder import read_image
+
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned
+    Image.new("RGB", (40, 20)).save(tmp_path / "turned.jpg", exif=exif)
+    assert read_image(str(tmp_path / "turned.jpg")).size == (20, 40)
+    for mode in ("L", "P", "RGBA", "I;16", "1"):
+        path = tmp_path / f"{mode[0]}.png"
+        Image.new(mode, (8, 8)).save(path)
+        assert read_image(str(path)).mode == "RGB"
+
+
+@pytest.mark.parametrize("damage", ["empty", "text", "truncated"])
+def test_a_broken_image_is_named(tmp_path, damage):
+    folder = image_tree(tmp_path / "pets", size=(200, 200))
+    data = ready(ImageFolder(str(folder), image_size=16, num_workers=0))
+    path = data.sets["val"].samples[0][0]
+    content = open(path, "rb").read()
+    open(path, "wb").write({"empty": b"", "text": b"hello", "truncated": content[: len(content) // 2]}[damage])
+    with pytest.raises(ValueError, match=f"{path} cannot be read as an image"):
+        data.sets["val"][torch.arange(len(data.sets["val"])), 0]
+
+
+def test_folders_that_are_none_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere is not a folder"):
+        ImageFolder(str(tmp_path / "nowhere"))
+    with pytest.raises(FileNotFoundError, match=r"has no class folders"):
+        ImageFolder(str(tmp_path))
+    image_tree(tmp_path / "train")
+    image_tree(tmp_path / "test", ("cat", "cow"))
+    with pytest.raises(ValueError, match=r"cow.* train folder lacks"):
+        ImageFolder(str(tmp_path))

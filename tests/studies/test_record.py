@@ -1,0 +1,58 @@
+"""The run's record is written whatever happens."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from studies import record as records
+
+
+def test_a_completed_run(tmp_path):
+    with records.recording(tmp_path, seed=0, overrides=["a=1"]) as record:
+        record["metrics"]["val/top1"] = 0.5
+    saved = records.read(tmp_path)
+    assert list(saved) == records.KEYS
+    assert saved["status"] == "completed"
+    assert (saved["seed"], saved["overrides"], saved["metrics"]) == (0, ["a=1"], {"val/top1": 0.5})
+    assert saved["error"] is None
+    assert set(saved["versions"]) == set(records.PACKAGES)
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (ValueError("two\n  lines"), "failed", "two lines"),
+        (RuntimeError("broken"), "failed", "RuntimeError: broken"),
+        (KeyboardInterrupt(), "interrupted", "KeyboardInterrupt: "),
+        (SystemExit(3), "interrupted", "SystemExit: 3"),
+    ],
+)
+def test_a_run_that_ends_otherwise(tmp_path, error, status, message):
+    with pytest.raises(type(error)), records.recording(tmp_path, seed=1) as record:
+        record["epochs"] = 2
+        raise error
+    saved = records.read(tmp_path)
+    assert (saved["status"], saved["error"], saved["epochs"]) == (status, message, 2)
+
+
+def test_only_the_main_process_writes(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with records.recording(tmp_path):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_write_leaves_the_earlier_record(tmp_path):
+    records.write(tmp_path, {"status": "completed"})
+    with pytest.raises(TypeError):
+        records.write(tmp_path, {"status": object()})
+    assert json.loads((tmp_path / "result.json").read_text()) == {"status": "completed"}
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_records_need_no_torch():
+    code = "import sys, studies.record; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,115 @@
+"""The command line: fast, without torch, and one line for a mistake."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import cli
+
+ROOT = Path(__file__).parent.parent
+
+
+def script(*args, cwd=None, **env):
+    """Run ``train.py`` as a user would."""
+    command = [sys.executable, str(ROOT / "train.py"), *args]
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=cwd, env=os.environ | env, timeout=300, check=False
+    )
+
+
+# What is typed → what is said. All of these answer before torch is imported and before a folder is made.
+MISTAKES = {
+    ("model=resent50",): "model=resent50: no such option; did you mean resnet or resnet50?",
+    ("datamodule=mnist",): "datamodule=mnist: no such option; did you mean fashion_mnist?",
+    ("experiment=fashion_mnist_lent",): "did you mean fashion_mnist_lenet?",
+    ("modle=resnet50",): "modle: no such key; did you mean mode or model?",
+    ("model=resnet", "model.dept=50"): "model.dept: no such key; did you mean model.depth?",
+    ("optimiser.lr=1",): "optimiser.lr: no such key; did you mean optimizer?",
+    ("datamodule.augmentation.flop.p=1",): "datamodule.augmentation.flop.p: no such key",
+    ("optimizer.lr=abc",): "optimizer.lr=abc: expected number, say 0.05",
+    ("optimizer.nesterov=3",): "optimizer.nesterov=3: expected true or false, say true",
+    ("datamodule.batch_size=1.5",): "datamodule.batch_size=1.5: expected whole number, say 64",
+    ("trainer.max_epochs=ten",): "trainer.max_epochs=ten: expected number, say 10",
+    ("model=resnet", "model.widths=64"): "model.widths=64: expected list, say [64, 128, 256, 512]",
+    ("datamodule=image_folder",): "datamodule.data_dir has no value; give it one: datamodule.data_dir=…",
+    ("model=[",): "no viable alternative",
+    ("seed",): "Error parsing override 'seed'",
+    ("~datamodule.augmentation.fip",): "Could not delete from config. 'datamodule.augmentation.fip' does not exist.",
+    ("-m", "model=lenet,resent"): "model=resent: no such option; did you mean resnet",
+    ("-m", "model=resnet", "model.depth=18,abc"): "model.depth=abc: expected number, say 18",
+    ("-m", "model=resnet", "model.dept=18,34"): "model.dept: no such key; did you mean model.depth?",
+}
+
+
+@pytest.mark.parametrize("args", MISTAKES)
+def test_a_mistake_is_answered_in_one_line(args, tmp_path):
+    done = script(*args, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: ")
+    assert MISTAKES[args] in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("trainer.devices=auto",),
+        ("trainer.precision=16",),
+        ("lit_module.compile=auto",),
+        ("model=resnet50", "model.groups=32", "model.width_per_group=4"),
+        ("datamodule.augmentation=null",),
+        ("~datamodule.augmentation.crop",),
+        ("+trainer.gradient_clip_val=1.0",),
+        ("datamodule.seed=${seed}",),
+        ("optimizer.lr=1",),
+        ("-m", "model=lenet,resnet18", "seed=range(3)"),
+        ("-m", "optimizer.lr=interval(0.1,1)"),
+    ],
+)
+def test_what_is_meant_passes(args):
+    cli.check(list(args), "train")
+
+
+def test_the_full_error_is_there_for_who_asks(tmp_path):
+    done = script("model=resent50", cwd=tmp_path, HYDRA_FULL_ERROR="1")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_composing_imports_no_torch():
+    code = "import sys, train, cli; cli.check(['model=resnet', 'model.depth=34'], 'train'); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("args", [("--cfg", "job"), ("--help",)])
+def test_asking_is_not_importing_torch(args, tmp_path):
+    probe = f"import sys, runpy; sys.argv = ['train.py', *{args!r}]\n"
+    probe += f"try: runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')\n"
+    probe += "except SystemExit as end: assert not end.code, end.code\n"
+    probe += "assert 'torch' not in sys.modules and 'lightning' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", probe], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "datamodules.Digits" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ([], "digits_lenet"),
+        (["model=resnet18", "datamodule=cifar10"], "cifar10_resnet18"),
+        (["model=resnet", "model.depth=34", "optimizer.lr=1e-3"], "digits_resnet_depth-34_lr-1e-3"),
+        (["experiment=fashion_mnist_lenet", "seed=1"], "fashion_mnist_lenet_seed-1"),
+        (["model=resnet18,resnet50", "model.groups=1,32"], "digits_resnet18-resnet50_groups-1-32"),
+        (["datamodule=image_folder", "datamodule.data_dir=/home/me/cats"], "image_folder_lenet"),
+    ],
+)
+def test_folders_say_what_was_run(overrides, expected):
+    choices = {"model": "lenet", "datamodule": "digits", "experiment": None}
+    choices |= {o.split("=")[0]: o.split("=")[1] for o in overrides if "," not in o and "." not in o.split("=")[0]}
+    assert cli.run_name(None, choices, overrides) == expected
+    assert cli.run_name("mine", choices, overrides) == "mine"

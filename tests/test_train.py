@@ -1,0 +1,211 @@
+"""Whole runs: what they return, what they leave behind, what they say."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.errors import InstantiationException
+
+from datamodules.fashion_mnist import DEBIAN_DIR
+from studies import record as records
+from train import train
+
+ROOT = Path(__file__).parent.parent
+# A run of a second: few small images, one epoch.
+TINY = (
+    "datamodule=synthetic datamodule.num_images=64 datamodule.batch_size=16 trainer=cpu trainer.max_epochs=1"
+).split()
+
+
+def script(*args, cwd):
+    command = [sys.executable, str(ROOT / "train.py"), *args]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300, check=False)
+
+
+def files(folder):
+    return sorted(str(path.relative_to(folder)).split(".tfevents")[0] for path in folder.rglob("*") if path.is_file())
+
+
+def test_the_default_run_learns_digits_and_leaves_exactly_these_files(tmp_path):
+    done = script(cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    (run,) = (tmp_path / "runs" / "digits_lenet").iterdir()
+    assert sorted(set(files(run))) == [
+        ".hydra/config.yaml",
+        ".hydra/hydra.yaml",
+        ".hydra/overrides.yaml",
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+        "confusion_matrix.png",
+        "events.out",
+        "result.json",
+        "train.log",
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["runs"]
+    record = records.read(run)
+    assert list(record) == records.KEYS
+    assert record["status"] == "completed"
+    assert record["metrics"]["test/top1"] > 0.85
+    assert record["metrics"]["val/top1"] > 0.95
+    assert record["params"] == 120_382  # conv1 has one channel: 800 weights fewer than the homework's
+    assert (record["epochs"], record["steps"]) == (10, 10 * (1295 // 64))
+    assert record["best_checkpoint"] == "checkpoints/best.ckpt"
+    assert record["seed"] == 0
+    assert str(tmp_path) not in json.dumps(record)
+    lines = done.stdout.splitlines()
+    assert any(f"test/top1 {record['metrics']['test/top1']:.4f}" in line for line in lines)
+    assert any(f"runs/digits_lenet/{run.name}" in line for line in lines)
+    assert any("tensorboard --logdir runs" in line for line in lines)
+    assert len(lines) == len(set(lines))  # nothing is said twice
+    assert not any("warn" in line.lower() for line in lines)
+
+
+def test_flops_are_those_of_a_count_by_hand(composed, tmp_path):
+    train(composed(*TINY, "datamodule.in_channels=3", "datamodule.image_size=32"))
+    multiplications = 16 * 28**2 * 3 * 25 + 32 * 10**2 * 16 * 25 + 800 * 120 + 120 * 84 + 84 * 10
+    assert records.read(tmp_path)["flops_per_image"] == 2 * multiplications
+
+
+def test_it_returns_the_best_validation_score_and_tests_that_checkpoint(composed, tmp_path):
+    cfg = composed(*TINY, "trainer.max_epochs=4", "optimizer.lr=0.5", "scheduler=none", "model=lenet", "logger=csv")
+    best = train(cfg)
+    history = [line.split(",") for line in (tmp_path / "metrics.csv").read_text().splitlines()]
+    column = history[0].index("val/top1")
+    scores = [float(row[column]) for row in history[1:] if row[column]]
+    assert best == pytest.approx(max(scores), abs=1e-6)
+    record = records.read(tmp_path)
+    assert record["metrics"]["val/top1"] == best
+    checkpoint = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
+    assert checkpoint["epoch"] == scores.index(max(scores))
+
+
+def test_a_checkpoint_says_what_it_is(composed, tmp_path):
+    train(composed(*TINY))
+    for name in ("best", "last"):
+        checkpoint = torch.load(tmp_path / "checkpoints" / f"{name}.ckpt", weights_only=True)
+        assert checkpoint["model"]["_target_"] == "models.LeNet"
+        assert checkpoint["model"]["num_classes"] == len(checkpoint["class_names"]) == 10
+        assert checkpoint["preprocessing"]["image_size"] == 32
+        assert checkpoint["datamodule"]["_target_"] == "datamodules.Synthetic"
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(composed, tmp_path):
+    def weights(name, *overrides):
+        train(composed(*TINY, f"run_dir={tmp_path / name}", *overrides))
+        return torch.load(tmp_path / name / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+
+    first, again, other = weights("a"), weights("b"), weights("c", "seed=1")
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_a_run_that_cannot_be_built_leaves_a_record(composed, tmp_path):
+    with pytest.raises(InstantiationException):
+        train(composed(*TINY, "model=resnet", "model.depth=19"))
+    record = records.read(tmp_path)
+    assert record["status"] == "failed"
+    assert record["error"].startswith("depth=19 is no four-stage ResNet")
+
+
+def test_an_error_while_training_leaves_a_record(composed, tmp_path, monkeypatch):
+    from lit_modules import Classifier
+
+    def fail(self, batch, batch_idx):
+        raise RuntimeError("the device fell off")
+
+    monkeypatch.setattr(Classifier, "training_step", fail)
+    with pytest.raises(RuntimeError):
+        train(composed(*TINY))
+    record = records.read(tmp_path)
+    assert (record["status"], record["error"]) == ("failed", "RuntimeError: the device fell off")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model=resnet", "model.depth=18", "model.groups=32"], "groups=32 needs bottleneck blocks"),
+        (["datamodule.image_size=12"], "image_size=12 is too small for LeNet; the smallest that works is 16"),
+        (["datamodule.batch_size=100"], "batch_size=100 is larger than the training set"),
+        (["+model.dropout=0.5"], "unexpected keyword argument 'dropout'"),
+    ],
+)
+def test_a_mistake_that_only_the_model_knows_is_one_line_and_exit_code_2(overrides, message, tmp_path):
+    done = script(*TINY, *overrides, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stdout
+    (record,) = tmp_path.rglob("result.json")
+    assert json.loads(record.read_text())["status"] == "failed"
+
+
+def test_a_sweep_runs_what_makes_sense_and_names_what_does_not(tmp_path):
+    sweep = "model=resnet model.depth=18,50 model.groups=1,32 datamodule.image_size=17 seed=5".split()
+    done = script("-m", *TINY, *sweep, "hydra.sweep.dir=sweep", cwd=tmp_path)
+    assert done.returncode == 2
+    status = {path.name: records.read(path)["status"] for path in (tmp_path / "sweep").iterdir() if path.is_dir()}
+    assert status == {"0": "completed", "1": "failed", "2": "completed", "3": "completed"}
+    assert done.stdout.count("groups=32 needs bottleneck blocks") == 1
+    assert "model.depth=50" in records.read(tmp_path / "sweep" / "3")["overrides"]
+    assert records.read(tmp_path / "sweep" / "3")["params"] < records.read(tmp_path / "sweep" / "2")["params"]
+
+
+@pytest.mark.parametrize("debug", ["one_batch", "overfit", "profiler"])
+def test_debug_presets(debug, composed, tmp_path):
+    train(composed(f"debug={debug}", "trainer=cpu"))
+    record = records.read(tmp_path)
+    assert record["status"] == "completed"
+    if debug == "one_batch":
+        assert record["steps"] == 1
+    elif debug == "overfit":
+        assert record["metrics"]["train/loss"] < 0.05
+    else:
+        assert list(tmp_path.glob("fit-profile*"))
+
+
+@pytest.mark.parametrize("trainer", ["fast", "ddp"])
+def test_other_trainers_learn_too(trainer, tmp_path):
+    done = script(*TINY, f"trainer={trainer}", "trainer.accelerator=cpu", "trainer.max_epochs=2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (path,) = tmp_path.rglob("result.json")
+    record = json.loads(path.read_text())
+    assert record["status"] == "completed"
+    assert math.isfinite(record["metrics"]["test/loss"])
+
+
+def test_early_stopping_is_a_choice(composed, tmp_path):
+    options = ["callbacks=early_stopping", "callbacks.early_stopping.patience=1", "optimizer.lr=0.0"]
+    train(composed(*TINY, "trainer.max_epochs=9", *options))
+    assert records.read(tmp_path)["epochs"] == 2
+
+
+def test_tensorboard_events_have_the_scores(composed, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(composed(*TINY, "trainer.max_epochs=3", "trainer.log_every_n_steps=1"))
+    events = EventAccumulator(str(tmp_path)).Reload()
+    tags = set(events.Tags()["scalars"])
+    assert {"train/loss", "train/top1", "val/loss", "val/top1", "val/f1_macro", "test/top1"} <= tags
+    assert any(tag.startswith("lr") for tag in tags)
+    scores = [event.value for event in events.Scalars("val/top1")]
+    assert len(scores) == 3
+    assert records.read(tmp_path)["metrics"]["val/top1"] == pytest.approx(max(scores))
+    assert events.Tags()["images"] == ["test/confusion_matrix"]
+
+
+@pytest.mark.skipif(not DEBIAN_DIR.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed")
+def test_fashion_mnist_is_learnt_from_real_images(composed, tmp_path):
+    cfg = composed("experiment=fashion_mnist_lenet", "trainer.max_epochs=1", "trainer.precision=bf16-mixed")
+    assert train(cfg) > 0.80
+    assert records.read(tmp_path)["metrics"]["test/top1"] > 0.80
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_trains_digits(composed, tmp_path):
+    train(composed("trainer=fast", "trainer.accelerator=gpu"))
+    assert records.read(tmp_path)["metrics"]["test/top1"] > 0.85
