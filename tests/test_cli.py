@@ -22,7 +22,7 @@ def script(*args, cwd=None, **env):
 
 # What is typed → what is said. All of these answer before torch is imported and before a folder is made.
 MISTAKES = {
-    ("model=resent50",): "model=resent50: no such option; did you mean resnet or resnet50?",
+    ("model=resent50",): "model=resent50: no such option; did you mean resnet50 or resnext50?",
     ("datamodule=mnist",): "datamodule=mnist: no such option; did you mean fashion_mnist?",
     ("experiment=fashion_mnist_lent",): "did you mean fashion_mnist_lenet?",
     ("modle=resnet50",): "modle: no such key; did you mean mode or model?",
@@ -82,7 +82,8 @@ def test_the_full_error_is_there_for_who_asks(tmp_path):
 
 
 def test_composing_imports_no_torch():
-    code = "import sys, train, cli; cli.check(['model=resnet', 'model.depth=34'], 'train'); sys.exit('torch' in sys.modules)"
+    check = "cli.check(['model=resnet', 'model.depth=34'], 'train')"
+    code = f"import sys, train, cli; {check}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 

@@ -5,6 +5,7 @@ import hashlib
 import pickle
 import struct
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -237,9 +238,9 @@ def test_exif_rotation_and_odd_modes_are_read(tmp_path):
 def test_a_broken_image_is_named(tmp_path, damage):
     folder = image_tree(tmp_path / "pets", size=(200, 200))
     data = ready(ImageFolder(str(folder), image_size=16, num_workers=0))
-    path = data.sets["val"].samples[0][0]
-    content = open(path, "rb").read()
-    open(path, "wb").write({"empty": b"", "text": b"hello", "truncated": content[: len(content) // 2]}[damage])
+    path = Path(data.sets["val"].samples[0][0])
+    content = path.read_bytes()
+    path.write_bytes({"empty": b"", "text": b"hello", "truncated": content[: len(content) // 2]}[damage])
     with pytest.raises(ValueError, match=f"{path} cannot be read as an image"):
         data.sets["val"][torch.arange(len(data.sets["val"])), 0]
 

@@ -1,0 +1,56 @@
+"""The README's commands compose, and its two recipes for extending work as printed."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import cli
+from studies import record as records
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = sorted(set(re.findall(r"python train\.py[^`#\n]*", README)))
+EXTENSIONS = re.findall(r"`([\w/]+\.(?:py|yaml))`[^`]*(?:`image_folder`[^`]*)?```\w+\n(.*?)```", README, re.DOTALL)
+
+
+def test_it_opens_with_the_two_commands_of_the_set_up():
+    blocks = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    assert blocks[:2] == ["pip install -e . && python train.py\n", "pip install -e '.[dev]' && pytest\n"]
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if "tiny" not in c and "stripes" not in c])
+def test_every_command_is_one_that_the_scripts_accept(command):
+    cli.check(shlex.split(command)[2:], "train")
+
+
+def test_it_names_every_file_that_an_extension_needs():
+    assert [name for name, _ in EXTENSIONS] == [
+        "models/tiny.py",
+        "conf/model/tiny.yaml",
+        "datamodules/stripes.py",
+        "conf/datamodule/stripes.yaml",
+    ]
+
+
+def test_following_the_steps_adds_a_backbone_and_a_data_set(tmp_path):
+    project = tmp_path / "project"
+    shutil.copytree(ROOT, project, ignore=shutil.ignore_patterns(".git", "runs", "data", "tests", "*.egg-info"))
+    for name, content in EXTENSIONS:
+        assert not (project / name).exists()
+        (project / name).write_text(content)
+    command = [sys.executable, "train.py", "model=tiny", "model.width=16", "datamodule=stripes", "trainer=cpu"]
+    done = subprocess.run([*command, "hydra.run.dir=run"], cwd=project, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    record = records.read(project / "run")
+    assert record["metrics"]["test/top1"] > 0.9
+    assert record["params"] == (1 * 9 * 16 + 16) + (256 * 2 + 2)
+
+
+def test_a_new_dataset_and_backbone_take_a_dozen_lines_each():
+    sizes = {name: sum(bool(line.strip()) for line in content.splitlines()) for name, content in EXTENSIONS}
+    assert all(size <= 14 for size in sizes.values()), sizes
