@@ -25,7 +25,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from studies.record import one_line
+from studies.record import is_main_process, one_line
 
 CONF = Path(__file__).parent / "conf"
 log = logging.getLogger(__name__)
@@ -73,7 +73,8 @@ def report(error: Exception) -> int:
     """Say what went wrong on stderr, and return the exit code."""
     if os.environ.get("HYDRA_FULL_ERROR") == "1" or not is_mistake(error):
         raise error
-    print(f"error: {one_line(error)}", file=sys.stderr)
+    if is_main_process():
+        print(f"error: {one_line(error)}", file=sys.stderr)
     return 2
 
 

@@ -7,6 +7,8 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+from studies.record import is_main_process
+
 # Warnings of Lightning and torch about things that are meant, or that a user cannot mend.
 NOISE = (
     r".*LeafSpec",  # torch's pytree, used by Lightning
@@ -18,14 +20,19 @@ NOISE = (
 
 
 def quiet_lightning() -> None:
-    """Leave Lightning's messages to Hydra's logging, and leave out what only repeats the config."""
+    """Leave Lightning's warnings to Hydra's logging, and leave out what only repeats the config.
+
+    With several processes, only the first one speaks.
+    """
     for pattern in NOISE:
         warnings.filterwarnings("ignore", message=pattern)
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+        logger.setLevel(logging.WARNING)
+    if not is_main_process():
+        logging.disable(logging.INFO)
 
 
 def summary(config: Mapping[str, Any]) -> str:
@@ -38,7 +45,11 @@ def summary(config: Mapping[str, Any]) -> str:
     for part in ("datamodule", "model", "lit_module", "optimizer", "scheduler", "trainer"):
         values = config.get(part) or {}
         name = values.get("_target_", "none").rpartition(".")[2]
-        shown = [f"{k}={_short(v)}" for k, v in values.items() if not k.startswith("_") and v is not None]
+        shown = [
+            f"{key}={_short(value)}"
+            for key, value in values.items()
+            if value is not None and not key.startswith("_") and key != "default_root_dir"
+        ]
         text = textwrap.fill(f"{name}  {' '.join(shown)}", 96, subsequent_indent=" " * 13)
         lines.append(f"{part:<12} {text}")
     return "\n".join(lines)
@@ -60,7 +71,7 @@ def result(record: Mapping[str, Any], monitor: str, best_epoch: int | None, run_
     if record["images_per_second"]:
         speed = f"{record['images_per_second']:,.0f} images a second"
         lines.append(f"training     {record['train_seconds']:.1f} s, {speed}, on {record['device']}")
-    folder = os.path.relpath(run_dir)
+    folder = run_dir.removeprefix(os.getcwd() + os.sep)
     lines.append(f"run          {folder}")
     lines.append(f"look at it   tensorboard --logdir {'runs' if folder.startswith('runs' + os.sep) else folder}")
     return "\n".join(lines)

@@ -55,17 +55,17 @@ def train(cfg: "DictConfig") -> float | None:
         measure = Measure(cfg.monitor, cfg.mode)
         trainer = instantiate(
             cfg.trainer,
-            callbacks=[measure, *instantiate(cfg.callbacks).values()],
+            callbacks=[measure, *filter(None, instantiate(cfg.callbacks).values())],
             logger=list(instantiate(cfg.logger).values()),
         )
         log.info(console.summary(config))
 
         trainer.fit(classifier, datamodule=datamodule)
         record.update(measure.facts(trainer))
-        best = trainer.checkpoint_callback.best_model_path
-        record["best_checkpoint"] = os.path.relpath(best, cfg.run_dir)
+        best = getattr(trainer.checkpoint_callback, "best_model_path", "")  # "" if nothing was validated
+        record["best_checkpoint"] = os.path.relpath(best, cfg.run_dir) if best else None
 
-        trainer.test(classifier, datamodule=datamodule, ckpt_path=best, weights_only=True, verbose=False)
+        trainer.test(classifier, datamodule=datamodule, ckpt_path=best or None, weights_only=True, verbose=False)
         record["metrics"] |= {name: value.item() for name, value in trainer.callback_metrics.items()}
         log.info(console.result(record, cfg.monitor, measure.best_epoch, cfg.run_dir))
     return measure.best.get(cfg.monitor)

@@ -90,8 +90,9 @@ class Classifier(LightningModule):
         logits = self(images)
         loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
         metrics.update(logits.detach(), labels)
-        self.log(f"{metrics.prefix}loss", loss, on_step=False, on_epoch=True, batch_size=len(labels))
-        self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=len(labels))
+        options = {"on_step": False, "on_epoch": True, "batch_size": len(labels)}
+        self.log(f"{metrics.prefix}loss", loss, sync_dist=True, **options)
+        self.log_dict(metrics, **options)  # these synchronise themselves
         return loss, logits, labels
 
     def training_step(self, batch, batch_idx: int) -> Tensor:
@@ -110,7 +111,8 @@ class Classifier(LightningModule):
     def on_test_epoch_end(self) -> None:
         counts = self.confusion.compute()  # (true class, predicted class)
         accuracies = counts.diag() / counts.sum(1).clamp(min=1)
-        self.log_dict({f"test/accuracy/{n}": a for n, a in zip(self.class_names, accuracies, strict=True)})
+        named = {f"test/accuracy/{n}": a for n, a in zip(self.class_names, accuracies, strict=True)}
+        self.log_dict(named, sync_dist=True)
 
     def configure_optimizers(self):
         parameters = [p for p in self.backbone.parameters() if p.requires_grad]

@@ -72,8 +72,9 @@ def one_line(error: BaseException) -> str:
     if error.__cause__ is not None and type(error).__name__ == "InstantiationException":
         return one_line(error.__cause__)
     text = " ".join(str(error).split())
-    speaks = isinstance(error, ValueError | OSError) or type(error).__module__.startswith(("hydra", "omegaconf"))
-    return text if speaks and text else f"{type(error).__name__}: {text}"
+    spoken = isinstance(error, ValueError | OSError) or type(error).__module__.startswith(("hydra.", "omegaconf."))
+    spoken = spoken or type(error).__name__ == "MisconfigurationException"
+    return text if spoken and text else f"{type(error).__name__}: {text}"
 
 
 def versions() -> dict[str, str]:
