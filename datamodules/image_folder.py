@@ -12,7 +12,8 @@ from torch.utils.data import Dataset
 from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 from torchvision.transforms import v2
 
-from datamodules.base import Batch, ImageDataModule, random_key, stratified_split
+from datamodules.base import Batch, ImageDataModule
+from datamodules.sampling import random_key, stratified_split
 
 SPLITS = ("train", "val", "test")
 

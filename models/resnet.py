@@ -9,17 +9,12 @@ Parameter names are torchvision's, so that its published weights load as they ar
 """
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from math import gcd
 
 import torch
 from torch import Tensor, nn
 
-# Blocks in each of the four stages of the ImageNet form (He et al. 2015, table 1).
-IMAGENET_LAYERS = {
-    "basic": {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)},
-    "bottleneck": {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)},
-}
+from models.resnet_form import blocks_per_stage, check_choice, check_image_size, inner_widths
 
 # What `norm` may be: a function from the number of channels to the layer. All have a gain and a bias a channel.
 NORMS = {
@@ -39,10 +34,25 @@ def conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
 
 
-class BasicBlock(nn.Module):
-    """Two 3×3 convolutions (He et al. 2015, figure 5 left): relu(x + F(x)), or relu(F(x)) without ``residual``."""
+class Block(nn.Module):
+    """What a stage repeats: relu(x + F(x)), or relu(F(x)) where ``residual`` is off."""
+
+    def branch(self, x: Tensor) -> Tensor:
+        """F(x), before the addition."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.branch(x)
+        if self.residual:
+            out += x if self.downsample is None else self.downsample(x)
+        return self.relu(out)
+
+
+class BasicBlock(Block):
+    """Two 3×3 convolutions (He et al. 2015, figure 5 left)."""
 
     expansion = 1
+    last_norm = "bn2"
 
     def __init__(self, in_channels, planes, width, stride, groups, norm, downsample, residual):
         super().__init__()
@@ -54,25 +64,19 @@ class BasicBlock(nn.Module):
         self.downsample = downsample
         self.residual = residual
 
-    @property
-    def last_norm(self) -> nn.Module:
-        return self.bn2
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = self.relu(self.bn1(self.conv1(x)))
-        out = self.bn2(self.conv2(out))
-        if self.residual:
-            out += x if self.downsample is None else self.downsample(x)
-        return self.relu(out)
+    def branch(self, x: Tensor) -> Tensor:
+        x = self.relu(self.bn1(self.conv1(x)))
+        return self.bn2(self.conv2(x))
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(Block):
     """1×1, (grouped) 3×3, 1×1 (He et al. 2015, figure 5 right; Xie et al. 2017, figure 3c).
 
     The stride is in the 3×3 convolution, as in torchvision ("v1.5"), not in the first as in the paper.
     """
 
     expansion = 4
+    last_norm = "bn3"
 
     def __init__(self, in_channels, planes, width, stride, groups, norm, downsample, residual):
         super().__init__()
@@ -86,17 +90,10 @@ class Bottleneck(nn.Module):
         self.downsample = downsample
         self.residual = residual
 
-    @property
-    def last_norm(self) -> nn.Module:
-        return self.bn3
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = self.relu(self.bn1(self.conv1(x)))
-        out = self.relu(self.bn2(self.conv2(out)))
-        out = self.bn3(self.conv3(out))
-        if self.residual:
-            out += x if self.downsample is None else self.downsample(x)
-        return self.relu(out)
+    def branch(self, x: Tensor) -> Tensor:
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn2(self.conv2(x)))
+        return self.bn3(self.conv3(x))
 
 
 BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
@@ -145,13 +142,13 @@ class ResNet(nn.Module):
         image_size: int = 224,
     ):
         super().__init__()
-        _check_choice("stem", stem, ("imagenet", "cifar"))
-        _check_choice("norm", norm, NORMS)
+        check_choice("stem", stem, ("imagenet", "cifar"))
+        check_choice("norm", norm, NORMS)
         if zero_init_residual and not residual:
             raise ValueError("zero_init_residual=True needs residual=True: without shortcuts nothing would flow")
-        block, layers = _blocks_per_stage(depth, block, len(widths))
-        inner_widths = _inner_widths(block, widths, groups, width_per_group)
-        _check_image_size(image_size, stem, len(widths), norm)
+        block, layers = blocks_per_stage(depth, block, len(widths))
+        inner = inner_widths(block, widths, groups, width_per_group)
+        check_image_size(image_size, stem, len(widths), norm)
 
         norm_layer = NORMS[norm]
         self.in_channels, self.image_size = in_channels, image_size
@@ -167,9 +164,7 @@ class ResNet(nn.Module):
         self.stages = [f"layer{i + 1}" for i in range(len(widths))]
         for i, name in enumerate(self.stages):
             stride = 1 if i == 0 else 2
-            stage = self._stage(
-                BLOCKS[block], layers[i], widths[i], inner_widths[i], stride, groups, norm_layer, residual
-            )
+            stage = self._stage(BLOCKS[block], layers[i], widths[i], inner[i], stride, groups, norm_layer, residual)
             setattr(self, name, stage)
         self.num_features = self.channels
         if include_top:
@@ -196,8 +191,8 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         if zero_init_residual:
             for module in self.modules():
-                if isinstance(module, BasicBlock | Bottleneck):
-                    nn.init.zeros_(module.last_norm.weight)
+                if isinstance(module, Block):
+                    nn.init.zeros_(getattr(module, module.last_norm).weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, in_channels, H, W)`` float → logits ``(N, num_classes)``, or the last map without a top."""
@@ -210,83 +205,3 @@ class ResNet(nn.Module):
             return x
         x = torch.flatten(self.avgpool(x), 1)  #                              (N, 2048)
         return self.fc(x)
-
-
-def _check_choice(name: str, value: str, options) -> None:
-    if value not in options:
-        near = get_close_matches(str(value), options, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"{name}={value} is not one of {', '.join(options)}{hint}")
-
-
-def _blocks_per_stage(depth: int, block: str | None, stages: int) -> tuple[str, Sequence[int]]:
-    """The block's name and the number of blocks in each stage, for a depth."""
-    if block is not None:
-        _check_choice("block", block, BLOCKS)
-    candidates = BLOCKS if block is None else (block,)
-    if stages == 4:
-        depths = {name: IMAGENET_LAYERS[name] for name in candidates}
-    elif stages == 3:  # two or three convolutions a block, n blocks a stage, the stem and the classifier
-        step = {"basic": 6, "bottleneck": 9}
-        longest = max(int(depth), 2) + 18
-        depths = {
-            name: {step[name] * n + 2: (n,) * 3 for n in range(1, longest // step[name] + 1)} for name in candidates
-        }
-    else:
-        raise ValueError(f"widths has {stages} entries; ResNet has 4 stages (ImageNet) or 3 (CIFAR)")
-    for name, layers in depths.items():
-        if depth in layers:
-            return name, layers[depth]
-    known = {d: name for name, layers in depths.items() for d in layers}
-    nearest = sorted(known, key=lambda d: (abs(d - depth), d))[:2]
-    form = "four-stage" if stages == 4 else "three-stage"
-    kind = f" of {block} blocks" if block else ""
-    raise ValueError(
-        f"depth={depth} is no {form} ResNet{kind}; the nearest that are: {' and '.join(map(str, sorted(nearest)))}"
-    )
-
-
-def _inner_widths(block: str, widths: Sequence[int], groups: int, width_per_group: int | None) -> list[int]:
-    """Channels of the 3×3 convolution in each stage's blocks."""
-    if block == "basic":
-        if groups != 1 or width_per_group not in (None, 64):
-            what = f"groups={groups}" if groups != 1 else f"width_per_group={width_per_group}"
-            raise ValueError(
-                f"{what} needs bottleneck blocks (depth 50, 101, 152, or block=bottleneck where the depth allows); "
-                "a basic block has groups=1 and width_per_group=64"
-            )
-        return list(widths)
-    if groups < 1:
-        raise ValueError(f"groups={groups} is not a number of groups; the nearest that works is 1")
-    if width_per_group is None:
-        common = gcd(*widths)
-        if common % groups:
-            divisors = [d for d in range(1, common + 1) if common % d == 0]
-            nearest = sorted(sorted(divisors, key=lambda d: abs(d - groups))[:2])
-            raise ValueError(
-                f"groups={groups} does not divide the width {common}; the nearest that do: "
-                f"{' and '.join(map(str, nearest))} (or set width_per_group)"
-            )
-        return list(widths)
-    if width_per_group < 1 or any(planes * width_per_group % 64 for planes in widths):
-        unit = 64 // gcd(64, *widths)  # the smallest step that gives whole channels in every stage
-        nearest = max(unit, round(width_per_group / unit) * unit)
-        raise ValueError(
-            f"width_per_group={width_per_group} gives no whole number of channels for stages of "
-            f"{', '.join(map(str, widths))} planes; the nearest that does is {nearest}"
-        )
-    return [planes * width_per_group // 64 * groups for planes in widths]
-
-
-def _check_image_size(image_size: int, stem: str, stages: int, norm: str) -> None:
-    """The last stage must see more than one pixel; instance norm must also leave more than one."""
-    stride = (4 if stem == "imagenet" else 1) * 2 ** (stages - 2)
-    if norm == "instance":
-        stride *= 2
-    if image_size <= stride:
-        why = " with instance norm" if norm == "instance" else ""
-        cifar = "" if stem == "cifar" else ", or use stem=cifar"
-        raise ValueError(
-            f"image_size={image_size} is too small for {stages} stages and the {stem} stem{why}; "
-            f"the smallest that works is {stride + 1}{cifar}"
-        )

@@ -5,7 +5,7 @@ import torch
 from lightning import LightningModule, Trainer
 
 from datamodules import FashionMNIST, RandomCrop, RandomHorizontalFlip, Synthetic
-from datamodules.base import BatchSampler, random_key, stratified_split
+from datamodules.sampling import BatchSampler, random_key, stratified_split
 
 
 def synthetic(**options):

@@ -126,7 +126,7 @@ def test_without_shortcuts_a_block_is_its_branch_alone():
 def test_zero_init_makes_blocks_the_identity(depth):
     net = ResNet(depth=depth, zero_init_residual=True)
     block = net.layer1[-1]
-    x = torch.rand(2, block.last_norm.num_features, 8, 8)
+    x = torch.rand(2, block.get_submodule(block.last_norm).num_features, 8, 8)
     torch.testing.assert_close(block(x), x)
 
 
@@ -150,8 +150,8 @@ CIFAR = {"widths": (16, 32, 64), "stem": "cifar", "image_size": 32}
         ({"depth": 18, "groups": 32}, r"groups=32 needs bottleneck"),
         ({"depth": 34, "width_per_group": 128}, r"width_per_group=128 needs bottleneck"),
         ({"depth": 50, "groups": 3}, r"groups=3 does not divide the width 64.* 2 and 4"),
-        ({"depth": 50, "groups": 0}, r"groups=0 .* 1"),
-        ({"depth": 29, "groups": 8, "width_per_group": 2, **CIFAR}, r"width_per_group=2 .* is 4"),
+        ({"depth": 50, "groups": 0}, r"groups=0 .* 1 and 2"),
+        ({"depth": 29, "groups": 8, "width_per_group": 2, **CIFAR}, r"width_per_group=2 .* groups=8 of 4"),
         ({"norm": "bach"}, r"norm=bach .* did you mean batch"),
         ({"stem": "cifer"}, r"stem=cifer .* did you mean cifar"),
         ({"image_size": 16}, r"image_size=16 .* 17, or use stem=cifar"),
