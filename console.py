@@ -57,7 +57,7 @@ def summary(config: Mapping[str, Any]) -> str:
 
 def _short(value: Any) -> Any:
     if isinstance(value, dict):
-        return "{" + ",".join(value) + "}"
+        return "{" + ",".join(key for key, entry in value.items() if entry is not None) + "}"
     return str(value).replace(" ", "")
 
 

@@ -64,7 +64,7 @@ class ImageDataModule(LightningDataModule):
         batch_size: images a step, of each process.
         val_fraction: of each class of the training set, where the data has no validation set.
         seed: of the split, the order and the augmentation.
-        augmentation: batch transforms by name, applied to training batches in this order.
+        augmentation: batch transforms by name, applied to training batches in this order; None leaves one out.
         shuffle: a new order in each epoch.
         num_workers: processes that load batches. 0 is fastest for images in memory.
         data_dir: the folder of downloaded data.
@@ -98,7 +98,7 @@ class ImageDataModule(LightningDataModule):
             raise ValueError(f"batch_size={batch_size} is no batch; expected at least 1")
         self.num_classes, self.in_channels, self.image_size = num_classes, in_channels, image_size
         self.batch_size, self.val_fraction, self.seed = batch_size, val_fraction, seed
-        self.augmentation = list((augmentation or {}).values())
+        self.augmentation = [transform for transform in (augmentation or {}).values() if transform]
         self.shuffle, self.num_workers, self.data_dir = shuffle, num_workers, data_dir
         self.sets: dict[str, Dataset] = {}
         scale = torch.tensor(self.std, dtype=torch.float32).mul(255).reciprocal()
