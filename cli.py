@@ -19,7 +19,7 @@ import hydra
 import hydra._internal.utils as hydra_utils
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, QuotedString, Transformer
+from hydra.core.override_parser.types import Glob, Override, QuotedString, Transformer
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
@@ -61,12 +61,32 @@ def _job(task: Callable) -> Callable:
         except SystemExit as end:  # how Lightning leaves after a signal
             sys.exit(143 if type(end).__name__ == "SIGTERMException" else 130 if end.code == 1 else end.code)
         except Exception as error:
+            _log_to_file(error)
             if HydraConfig.get().mode != RunMode.MULTIRUN:
                 sys.exit(report(error))
             log.error(f"job {HydraConfig.get().job.num} failed: {one_line(error)}")
             raise
 
     return job
+
+
+def _log_to_file(error: Exception) -> None:
+    """Keep an error's traceback in the run's log; the console gets one line."""
+    trace = (type(error), error, error.__traceback__)
+    entry = log.makeRecord(log.name, logging.ERROR, __file__, 0, one_line(error), (), trace)
+    for handler in logging.root.handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(entry)
+
+
+def refuse_sweep(what: str) -> None:
+    """Each of a job's further processes would run the whole sweep again, so a sweep cannot start them.
+
+    Processes that a launcher started (torchrun, SLURM) are no such case.
+    """
+    sweeping = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+    if sweeping and "LOCAL_RANK" not in os.environ and "SLURM_PROCID" not in os.environ:
+        raise ValueError(f"{what} cannot be part of a sweep; sweep with trainer.devices=1, or run each job on its own")
 
 
 def report(error: Exception) -> int:
@@ -81,7 +101,8 @@ def report(error: Exception) -> int:
 def is_mistake(error: BaseException) -> bool:
     """Whether the user can mend this."""
     if type(error).__name__ == "InstantiationException" and error.__cause__ is not None:
-        return isinstance(error.__cause__, TypeError) or is_mistake(error.__cause__)
+        told = re.search("unexpected keyword argument|missing .* required", str(error.__cause__))
+        return bool(told) or is_mistake(error.__cause__)
     known = (ValueError, OSError, HydraException, OmegaConfBaseException)
     return isinstance(error, known) or type(error).__name__ == "MisconfigurationException"
 
@@ -142,7 +163,7 @@ def check(argv: list[str], config_name: str) -> None:
     tree = OmegaConf.to_container(base, resolve=False)
     values = [o for o in typed if o not in groups]
     for override in values:
-        if not override.is_add():
+        if not override.is_add() and not override.is_force_add():
             _check_value(override, tree)
     given = {override.key_or_group for override in values}
     for key in _missing(tree):
@@ -171,9 +192,13 @@ def _check_value(override: Override, tree: dict) -> None:
         path.append(part)
     expected = _kind(node)
     for value in _values(override):
+        if key == "seed" and value is None:
+            raise Mistake("seed=null: expected a whole number, so that the run can be repeated")
         found = _kind(value)
-        whole = isinstance(node, int) and isinstance(value, float) and not key.startswith("trainer.limit_")
-        if expected == "text" and found in ("number", "true or false") or value == "auto":
+        whole = isinstance(node, int) and isinstance(value, float) and not value.is_integer()
+        if key.startswith("trainer.limit_"):  # a share or a number
+            whole = False
+        if expected == "text" and found in ("number", "true or false") or value == "auto" or key == "trainer.devices":
             continue
         if None not in (expected, found) and (expected != found or whole):
             raise Mistake(f"{key}={value}: expected {'whole number' if whole else expected}, say {_say(node)}")
@@ -183,7 +208,7 @@ def _values(override: Override) -> list[Any]:
     """The value of an override, or all that it sweeps over; nothing where they cannot be listed."""
     values: Iterable[Any] = [override.value()]
     if override.is_sweep_override():
-        if not override.is_discrete_sweep():
+        if not override.is_discrete_sweep() or isinstance(override.value(), Glob):
             return []
         values = override.sweep_iterator(transformer=Transformer.identity)
     return [value.text if isinstance(value, QuotedString) else value for value in values]

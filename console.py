@@ -17,6 +17,8 @@ NOISE = (
     r".*exists and is not empty",  # a resumed run's checkpoints
     r".*treespec",
 )
+# Settings that no run changes.
+UNSAID = ("default_root_dir", "enable_model_summary", "use_distributed_sampler")
 
 
 def quiet_lightning() -> None:
@@ -48,7 +50,7 @@ def summary(config: Mapping[str, Any]) -> str:
         shown = [
             f"{key}={_short(value)}"
             for key, value in values.items()
-            if value is not None and not key.startswith("_") and key != "default_root_dir"
+            if value is not None and not key.startswith("_") and key not in UNSAID
         ]
         text = textwrap.fill(f"{name}  {' '.join(shown)}", 96, subsequent_indent=" " * 13)
         lines.append(f"{part:<12} {text}")

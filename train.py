@@ -29,6 +29,7 @@ def train(cfg: "DictConfig") -> float | None:
     with recording(cfg.run_dir, overrides=cli.overrides(), seed=cfg.seed) as record:
         from hydra.utils import instantiate  # from here on torch is imported
         from lightning import seed_everything
+        from lightning.pytorch.callbacks import Checkpoint
         from omegaconf import OmegaConf
 
         from callbacks import Measure
@@ -37,7 +38,10 @@ def train(cfg: "DictConfig") -> float | None:
         seed_everything(cfg.seed, verbose=False)
         datamodule = instantiate(cfg.datamodule)
         for fact in ("num_classes", "in_channels", "image_size"):  # the data may know what its config left open
-            cfg.datamodule[fact] = getattr(datamodule, fact)
+            cfg.datamodule[fact] = value = getattr(datamodule, fact)
+            for part in ("model", "lit_module"):
+                if cfg[part].get(fact, value) != value:
+                    raise ValueError(f"{part}.{fact}={cfg[part][fact]}, but the data has {fact}={value}")
         classifier = instantiate(
             cfg.lit_module,
             backbone=instantiate(cfg.model),
@@ -53,11 +57,15 @@ def train(cfg: "DictConfig") -> float | None:
             "preprocessing": datamodule.preprocessing,
         }
         measure = Measure(cfg.monitor, cfg.mode)
+        callbacks = [measure, *filter(None, instantiate(cfg.callbacks).values())]
         trainer = instantiate(
             cfg.trainer,
-            callbacks=[measure, *filter(None, instantiate(cfg.callbacks).values())],
+            callbacks=callbacks,
             logger=list(instantiate(cfg.logger).values()),
+            enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
         )
+        if trainer.world_size > 1:
+            cli.refuse_sweep(f"a job of {trainer.world_size} processes")
         log.info(console.summary(config))
 
         trainer.fit(classifier, datamodule=datamodule)

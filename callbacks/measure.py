@@ -38,6 +38,10 @@ class Measure(Callback):
     """
 
     def __init__(self, monitor: str, mode: str):
+        if mode not in ("min", "max") or (mode == "max" and monitor.endswith("loss")):
+            raise ValueError(f"mode={mode} with monitor={monitor}; expected mode=min for a loss, mode=max for a score")
+        if not monitor.startswith("val/"):
+            raise ValueError(f"monitor={monitor}; expected a metric of the validation, say val/top1 or val/loss")
         self.monitor, self.mode = monitor, mode
         self.params = self.flops_per_image = None
         self.images, self.train_seconds = 0, 0.0

@@ -92,6 +92,12 @@ class ImageDataModule(LightningDataModule):
             raise ValueError(
                 f"num_classes={num_classes}, but {type(self).__name__} has {len(self.class_names)} classes"
             )
+        if num_classes < 2:
+            raise ValueError(f"num_classes={num_classes}; there is nothing to tell apart with fewer than 2")
+        if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3) or min(self.std) <= 0:
+            raise ValueError(
+                f"mean={list(self.mean)} and std={list(self.std)} are not a mean and a positive deviation a channel"
+            )
         if in_channels not in (1, 3):
             raise ValueError(f"in_channels={in_channels} is neither 1 (grey) nor 3 (RGB)")
         if batch_size < 1:
@@ -101,11 +107,14 @@ class ImageDataModule(LightningDataModule):
         self.augmentation = [transform for transform in (augmentation or {}).values() if transform]
         self.shuffle, self.num_workers, self.data_dir = shuffle, num_workers, data_dir
         self.sets: dict[str, Dataset] = {}
-        scale = torch.tensor(self.std, dtype=torch.float32).mul(255).reciprocal()
-        shift = torch.tensor(self.mean, dtype=torch.float32).div(torch.tensor(self.std)).neg()
-        self._scale, self._shift = scale.view(-1, 1, 1), shift.view(-1, 1, 1)
+        if in_channels == 1 and len(self.mean) == 3:  # as torchvision weighs the colours; channels vary together
+            self.mean = (sum(w * m for w, m in zip((0.2989, 0.587, 0.114), self.mean, strict=True)),)
+            self.std = (sum(self.std) / 3,)
+        mean, std = (torch.tensor(values, dtype=torch.float32).view(-1, 1, 1) for values in (self.mean, self.std))
+        self._scale, self._shift = 1 / (255 * std), -mean / std
 
     def load(self, split: str) -> Dataset | None:
+        """The images of a split, or None for a validation set that is to be split from the training set."""
         raise NotImplementedError
 
     @property
@@ -127,6 +136,9 @@ class ImageDataModule(LightningDataModule):
             self.sets.update(train=train, val=val)
         if stage == "test" and "test" not in self.sets:
             self.sets["test"] = self.load("test")
+        for split, images in self.sets.items():
+            if len(images) == 0:
+                raise ValueError(f"{type(self).__name__} has no images for {split} in {self.data_dir}")
 
     def train_dataloader(self) -> DataLoader:
         if self.trainer is not None and self.trainer.overfit_batches:
@@ -182,12 +194,19 @@ class ImageDataModule(LightningDataModule):
         """``(N, c, h, w)`` uint8 → ``(N, in_channels, h, w)`` float32 of mean 0 and deviation 1."""
         if self._scale.device != images.device:
             self._scale, self._shift = self._scale.to(images.device), self._shift.to(images.device)
+        if images.shape[1] > self.in_channels:
+            images = F.rgb_to_grayscale(images)
         images = images.to(torch.float32).mul_(self._scale).add_(self._shift)
-        if images.shape[1] == self.in_channels:
-            return images
-        if self.in_channels == 3:
-            return images.expand(-1, 3, -1, -1)
-        return F.rgb_to_grayscale(images)
+        return images.expand(-1, self.in_channels, -1, -1)
+
+    def download(self, source: type[Dataset]) -> None:
+        """Have a data set of torchvision's put its files into ``data_dir``."""
+        try:
+            source(self.data_dir, download=True)
+        except (OSError, RuntimeError) as error:
+            raise OSError(
+                f"{source.__name__} is not in datamodule.data_dir={self.data_dir}, and the download failed: {error}"
+            ) from error
 
     def resize(self, images: Tensor) -> Tensor:
         """``(N, c, h, w)`` uint8 → ``(N, c, image_size, image_size)`` uint8."""

@@ -15,7 +15,7 @@ class CIFAR10(ImageDataModule):
     std = (0.2470, 0.2435, 0.2616)
 
     def prepare_data(self) -> None:
-        self.source(self.data_dir, download=True)
+        self.download(self.source)
 
     def load(self, split: str) -> TensorImages | None:
         if split == "val":

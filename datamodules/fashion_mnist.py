@@ -23,7 +23,7 @@ class FashionMNIST(ImageDataModule):
 
     def prepare_data(self) -> None:
         if not self._downloaded() and not DEBIAN_DIR.is_dir():
-            datasets.FashionMNIST(self.data_dir, download=True)
+            self.download(datasets.FashionMNIST)
 
     def load(self, split: str) -> TensorImages | None:
         if split == "val":
@@ -38,7 +38,9 @@ class FashionMNIST(ImageDataModule):
         return TensorImages(self.resize(images.unsqueeze(1)), labels.long())
 
     def _downloaded(self) -> bool:
-        return (Path(self.data_dir) / "FashionMNIST" / "raw" / "train-images-idx3-ubyte").is_file()
+        folder = Path(self.data_dir) / "FashionMNIST" / "raw"
+        kinds = ("images-idx3", "labels-idx1")
+        return all((folder / f"{name}-{kind}-ubyte").is_file() for name in ("train", "t10k") for kind in kinds)
 
 
 def read_idx(path: Path) -> Tensor:

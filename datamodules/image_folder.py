@@ -46,15 +46,14 @@ class ImageFiles(Dataset):
         indices, key = batch
         transform = self.transforms[0 if self.training else 1]
         # torchvision's transforms draw from the global generator: seed it for each image, then give it back.
-        state = torch.default_generator.get_state()
         images, labels = [], []
-        for position, index in enumerate(indices.tolist()):
-            path, label = self.samples[index]
-            if self.training:
-                torch.default_generator.manual_seed(random_key(key, position))
-            images.append(transform(read_image(path)))
-            labels.append(label)
-        torch.default_generator.set_state(state)
+        with torch.random.fork_rng(devices=[]):
+            for position, index in enumerate(indices.tolist()):
+                path, label = self.samples[index]
+                if self.training:
+                    torch.default_generator.manual_seed(random_key(key, position))
+                images.append(transform(read_image(path)))
+                labels.append(label)
         return torch.stack(images), torch.tensor(labels), key
 
 
@@ -99,19 +98,21 @@ class ImageFolder(ImageDataModule):
         num_workers: int | None = None,
         **options,
     ):
-        self.root = Path(data_dir)
+        self.root = Path(data_dir).expanduser()
         if not self.root.is_dir():
             raise FileNotFoundError(f"datamodule.data_dir={data_dir} is not a folder")
         self.folders = {split: self.root / split for split in SPLITS if (self.root / split).is_dir()}
-        if "train" not in self.folders:
+        if not self.folders:
             self.folders = {"train": self.root}
+        elif "train" not in self.folders:
+            raise FileNotFoundError(f"{self.root} has a folder {next(iter(self.folders))}, but none named train")
         self.class_names = class_folders(self.folders["train"])
         for split, folder in self.folders.items():
             extra = sorted(set(class_folders(folder)) - set(self.class_names))
             if extra:
                 raise ValueError(f"{self.root / split} has the class {extra[0]}, which the train folder lacks")
         self.mean, self.std = tuple(mean), tuple(std)
-        self.test_fraction = test_fraction
+        self.test_fraction, self.resize_ratio = test_fraction, resize_ratio
         if num_workers is None:
             num_workers = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1, 16)
         super().__init__(
@@ -133,6 +134,10 @@ class ImageFolder(ImageDataModule):
             ),
         )
 
+    @property
+    def preprocessing(self) -> dict:
+        return super().preprocessing | {"resize_ratio": self.resize_ratio}
+
     def load(self, split: str) -> ImageFiles | None:
         if split in self.folders and ("test" in self.folders or split == "val"):
             return self._files(split)
@@ -149,8 +154,9 @@ class ImageFolder(ImageDataModule):
 
 
 def class_folders(folder: Path) -> tuple[str, ...]:
-    """The sorted names of the folders in a folder."""
-    names = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir()))
+    """The sorted names of the folders in a folder, without those that other programs leave (``.x``, ``__x``)."""
+    folders = (entry.name for entry in folder.iterdir() if entry.is_dir())
+    names = tuple(sorted(name for name in folders if not name.startswith((".", "__"))))
     if not names:
         raise FileNotFoundError(f"{folder} has no class folders; expected {folder}/<class>/<image>")
     return names

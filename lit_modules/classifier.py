@@ -56,7 +56,7 @@ class Classifier(LightningModule):
             raise ValueError(f"compile={compile} is none of true, false, auto")
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing={label_smoothing} is no share; expected 0 to below 1, say 0.1")
-        self.memory_format = getattr(torch, memory_format)
+        self.num_classes, self.memory_format = num_classes, getattr(torch, memory_format)
         self.backbone = backbone.to(memory_format=self.memory_format)
         self.optimizer, self.scheduler = optimizer, scheduler
         self.label_smoothing, self.compile_backbone = label_smoothing, compile
@@ -88,6 +88,11 @@ class Classifier(LightningModule):
         """Loss, logits and labels of one batch; nothing here waits for the device."""
         images, labels = batch
         logits = self(images)
+        if logits.shape != (len(labels), self.num_classes):
+            raise ValueError(
+                f"the backbone gives {tuple(logits.shape)} where (N, num_classes) is ({len(labels)}, "
+                f"{self.num_classes}); it needs a classifier's head of that size (include_top=true)"
+            )
         loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
         metrics.update(logits.detach(), labels)
         options = {"on_step": False, "on_epoch": True, "batch_size": len(labels)}
@@ -97,6 +102,14 @@ class Classifier(LightningModule):
 
     def training_step(self, batch, batch_idx: int) -> Tensor:
         return self._step(batch, self.train_metrics, self.label_smoothing)[0]
+
+    def on_train_epoch_end(self) -> None:
+        loss = self.trainer.callback_metrics.get("train/loss")
+        if loss is not None and not loss.isfinite():
+            raise ValueError(
+                f"train/loss is {loss.item()} after epoch {self.current_epoch + 1}: the training has diverged; "
+                "try a lower optimizer.lr, or +trainer.gradient_clip_val=1.0"
+            )
 
     def validation_step(self, batch, batch_idx: int) -> None:
         self._step(batch, self.val_metrics)

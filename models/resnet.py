@@ -22,7 +22,7 @@ NORMS = {
     "layer": lambda channels: nn.GroupNorm(1, channels),  # over (C, H, W), one statistic an image
     "instance": lambda channels: nn.InstanceNorm2d(channels, affine=True),  # over (H, W)
     # Over (C/32, H, W); fewer groups where 32 would leave a group only one channel.
-    "group": lambda channels: nn.GroupNorm(gcd(32, channels // 2), channels),
+    "group": lambda channels: nn.GroupNorm(gcd(32, max(1, channels // 2)), channels),
 }
 
 

@@ -53,6 +53,8 @@ def blocks_per_stage(depth: int, block: str | None, stages: int) -> tuple[str, S
 
 def inner_widths(block: str, widths: Sequence[int], groups: int, width_per_group: int | None) -> list[int]:
     """Channels of the 3×3 convolution in each stage's blocks."""
+    if min(widths) < 1:
+        raise ValueError(f"widths={list(widths)} are not numbers of channels; expected at least 1 in each stage")
     common = gcd(*widths)
     if block == "basic":
         if groups != 1 or width_per_group not in (None, 64):

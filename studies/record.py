@@ -1,6 +1,7 @@
 """A run's record: ``result.json``, the one file that everything that spans runs reads."""
 
 import json
+import math
 import os
 import subprocess
 from collections.abc import Iterator
@@ -55,7 +56,10 @@ def write(run_dir: str | Path, record: dict[str, Any]) -> None:
     folder = Path(run_dir)
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{FILE}.{os.getpid()}"
-    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+    if "metrics" in record:  # JSON has no NaN
+        finite = {name: value if math.isfinite(value) else None for name, value in record["metrics"].items()}
+        record = {**record, "metrics": finite}
+    text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with open(temporary, "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
@@ -71,7 +75,10 @@ def one_line(error: BaseException) -> str:
     """What an error says, on one line; its cause's words where it only wraps one."""
     if error.__cause__ is not None and type(error).__name__ == "InstantiationException":
         return one_line(error.__cause__)
-    text = " ".join(str(error).split())
+    text = str(error)
+    if text.startswith("Caught ") and "Original Traceback" in text:  # from a DataLoader's worker
+        text = text.rstrip().rpartition(f"{type(error).__name__}: ")[2]
+    text = " ".join(text.split())
     spoken = isinstance(error, ValueError | OSError) or type(error).__module__.startswith(("hydra.", "omegaconf."))
     spoken = spoken or type(error).__name__ == "MisconfigurationException"
     return text if spoken and text else f"{type(error).__name__}: {text}"

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hydra.errors import InstantiationException
 
+import cli
 from datamodules.fashion_mnist import DEBIAN_DIR
 from studies import record as records
 from train import train
@@ -35,14 +36,15 @@ def test_the_default_run_learns_digits_and_leaves_exactly_these_files(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     (run,) = (tmp_path / "runs" / "digits_lenet").iterdir()
-    assert sorted(set(files(run))) == [
+    assert files(run) == [
         ".hydra/config.yaml",
         ".hydra/hydra.yaml",
         ".hydra/overrides.yaml",
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
         "confusion_matrix.png",
-        "events.out",
+        "events.out",  # of training
+        "events.out",  # of the test
         "result.json",
         "train.log",
     ]
@@ -112,6 +114,21 @@ def test_a_run_that_cannot_be_built_leaves_a_record(composed, tmp_path):
     assert record["error"].startswith("depth=19 is no four-stage ResNet")
 
 
+def test_a_job_of_several_processes_is_refused_in_a_sweep(tmp_path):
+    options = ["-m", *TINY, "trainer=ddp", "trainer.accelerator=cpu", "hydra.sweep.dir=sweep"]
+    done = script(*options, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "2 processes cannot be part of a sweep" in done.stderr
+    assert [path.name for path in (tmp_path / "sweep").rglob("result.json")] == ["result.json"]
+
+
+def test_without_a_checkpoint_callback_the_last_weights_are_tested(composed, tmp_path):
+    train(composed(*TINY, "callbacks.checkpoint=null"))
+    assert records.read(tmp_path)["best_checkpoint"] is None
+    assert "test/top1" in records.read(tmp_path)["metrics"]
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
 def test_an_error_while_training_leaves_a_record(composed, tmp_path, monkeypatch):
     from lit_modules import Classifier
 
@@ -132,16 +149,35 @@ def test_an_error_while_training_leaves_a_record(composed, tmp_path, monkeypatch
         (["datamodule.image_size=12"], "image_size=12 is too small for LeNet; the smallest that works is 16"),
         (["datamodule.batch_size=100"], "batch_size=100 is larger than the training set"),
         (["+model.dropout=0.5"], "unexpected keyword argument 'dropout'"),
+        (["model.num_classes=5"], "model.num_classes=5, but the data has num_classes=10"),
+        (["lit_module.num_classes=12"], "lit_module.num_classes=12, but the data has num_classes=10"),
+        (["model.in_channels=1"], "model.in_channels=1, but the data has in_channels=3"),
+        (["model=resnet18", "model.include_top=false"], "(N, num_classes) is (10, 10); it needs a classifier's head"),
+        (["model=resnet", "model.widths=[0,0,0,0]"], "widths=[0, 0, 0, 0] are not numbers of channels"),
+        (["monitor=val/loss"], "mode=max with monitor=val/loss; expected mode=min"),
+        (["monitor=train/top1"], "monitor=train/top1; expected a metric of the validation"),
+        (["datamodule.num_classes=1"], "num_classes=1; there is nothing to tell apart"),
+        (["optimizer.lr=1e9"], "the training has diverged"),
     ],
 )
-def test_a_mistake_that_only_the_model_knows_is_one_line_and_exit_code_2(overrides, message, tmp_path):
-    done = script(*TINY, *overrides, cwd=tmp_path)
+def test_a_mistake_that_only_the_parts_know_is_the_users(overrides, message, composed, tmp_path):
+    with pytest.raises((ValueError, InstantiationException)) as caught:
+        train(composed(*TINY, *overrides))
+    assert cli.is_mistake(caught.value)
+    record = records.read(tmp_path)
+    assert record["status"] == "failed"
+    assert message in record["error"]
+    assert "\n" not in record["error"]
+
+
+def test_such_a_mistake_is_one_line_and_exit_code_2_with_the_traceback_in_the_log(tmp_path):
+    done = script(*TINY, "model=resnet", "model.depth=19", "hydra.run.dir=run", cwd=tmp_path)
     assert done.returncode == 2
+    assert done.stderr.startswith("error: depth=19 is no four-stage ResNet")
     assert done.stderr.count("\n") == 1
-    assert message in done.stderr
     assert "Traceback" not in done.stdout
-    (record,) = tmp_path.rglob("result.json")
-    assert json.loads(record.read_text())["status"] == "failed"
+    assert "Traceback" in (tmp_path / "run" / "train.log").read_text()
+    assert records.read(tmp_path / "run")["status"] == "failed"
 
 
 def test_a_sweep_runs_what_makes_sense_and_names_what_does_not(tmp_path):
@@ -169,7 +205,7 @@ def test_debug_presets(debug, composed, tmp_path):
 
 
 @pytest.mark.parametrize("trainer", ["fast", "ddp"])
-def test_other_trainers_learn_too(trainer, tmp_path):
+def test_other_trainers_run_too(trainer, tmp_path):
     done = script(*TINY, f"trainer={trainer}", "trainer.accelerator=cpu", "trainer.max_epochs=2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (path,) = tmp_path.rglob("result.json")

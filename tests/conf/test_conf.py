@@ -69,7 +69,8 @@ def test_every_optimizer_and_schedule_builds(group, composed):
 
 @pytest.mark.parametrize("name", [name for group, name in FILES if group == "datamodule"])
 def test_facts_in_the_config_are_those_of_the_data(name, composed, tmp_path):
-    (tmp_path / "cat").mkdir()
+    for kind in ("cat", "dog"):
+        (tmp_path / kind).mkdir()
     data = instantiate(composed(f"datamodule={name}", *needs("datamodule", name, tmp_path)).datamodule)
     assert data.num_classes == len(data.class_names)
     assert len(data.mean) == len(data.std)

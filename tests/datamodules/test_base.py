@@ -3,6 +3,7 @@
 import pytest
 import torch
 from lightning import LightningModule, Trainer
+from torchvision.transforms.v2 import functional as F
 
 from datamodules import FashionMNIST, RandomCrop, RandomHorizontalFlip, Synthetic
 from datamodules.sampling import BatchSampler, random_key, stratified_split
@@ -164,11 +165,7 @@ def test_only_training_batches_are_augmented():
 
 
 def test_normalisation_is_that_of_torchvision():
-    from torchvision.transforms.v2 import functional as F
-
-    data = synthetic()
-    data.mean, data.std = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
-    data = type("Coloured", (Synthetic,), {"mean": data.mean, "std": data.std})(4, 3, 16)
+    data = type("Coloured", (Synthetic,), {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)})(4, 3, 16)
     images = torch.randint(256, (5, 3, 16, 16), dtype=torch.uint8)
     expected = F.normalize(F.to_dtype(images, torch.float32, scale=True), list(data.mean), list(data.std))
     torch.testing.assert_close(data.normalize(images), expected)
@@ -179,7 +176,12 @@ def test_grey_images_meet_an_rgb_network_by_repetition_and_colour_a_grey_one_by_
     rgb = synthetic(in_channels=3).normalize(grey)
     assert rgb.shape == (5, 3, 16, 16)
     assert torch.equal(rgb[:, 0], rgb[:, 2])
-    assert synthetic(in_channels=1).normalize(grey.expand(-1, 3, -1, -1)).shape == (5, 1, 16, 16)
+    coloured = type("Coloured", (Synthetic,), {"mean": (0.1, 0.5, 0.9), "std": (0.2, 0.3, 0.4)})(4, 1, 16)
+    colours = torch.randint(256, (5, 3, 16, 16), dtype=torch.uint8)
+    luminance = F.to_dtype(F.rgb_to_grayscale(colours), torch.float32, scale=True)
+    mean = F.rgb_to_grayscale(torch.tensor((0.1, 0.5, 0.9)).view(3, 1, 1)).item()
+    torch.testing.assert_close(coloured.normalize(colours), (luminance - mean) / 0.3, atol=1e-4, rtol=1e-4)
+    assert coloured.preprocessing["mean"] == [pytest.approx(mean, abs=1e-3)]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from torchvision import datasets
 import datamodules.fashion_mnist
 from datamodules import CIFAR10, CIFAR100, Digits, FashionMNIST, ImageFolder, Synthetic
 from datamodules.fashion_mnist import DEBIAN_DIR, read_idx
+from studies.record import one_line
 
 
 def test_digits_are_scikit_learns_and_the_test_set_is_the_last_fifth():
@@ -210,12 +211,13 @@ def test_files_become_uint8_batches_and_training_crops_are_keyed(tmp_path):
 
 
 def test_evaluation_crops_the_centre(tmp_path):
-    (tmp_path / "a").mkdir()
     picture = Image.new("RGB", (90, 30))  # red, green and blue thirds
     for third, colour in enumerate([(255, 0, 0), (0, 255, 0), (0, 0, 255)]):
         picture.paste(colour, (30 * third, 0, 30 * third + 30, 30))
-    for i in range(4):
-        picture.save(tmp_path / "a" / f"{i}.png")
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for i in range(4):
+            picture.save(tmp_path / name / f"{i}.png")
     data = ready(ImageFolder(str(tmp_path), image_size=16, resize_ratio=1.0, num_workers=0))
     images, _, _ = data.sets["test"][torch.arange(1), 0]
     assert images[0, :, 3:13, 3:13].float().mean((1, 2)).tolist() == [0, 255, 0]
@@ -232,6 +234,56 @@ def test_exif_rotation_and_odd_modes_are_read(tmp_path):
         path = tmp_path / f"{mode[0]}.png"
         Image.new(mode, (8, 8)).save(path)
         assert read_image(str(path)).mode == "RGB"
+
+
+def test_folders_of_other_programs_are_no_classes(tmp_path):
+    for name in ("cat", "dog", ".ipynb_checkpoints", "__MACOSX"):
+        (tmp_path / name).mkdir()
+    assert ImageFolder(str(tmp_path)).class_names == ("cat", "dog")
+
+
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_parts_without_images_are_refused(tmp_path, part):
+    image_tree(tmp_path / "train")
+    for name in ("cat", "dog"):
+        (tmp_path / part / name).mkdir(parents=True)
+    with pytest.raises(ValueError, match=f"no images for {part}"):
+        ready(ImageFolder(str(tmp_path), image_size=16))
+
+
+def test_val_and_test_folders_without_train_are_no_classes(tmp_path):
+    image_tree(tmp_path / "val")
+    image_tree(tmp_path / "test")
+    with pytest.raises(FileNotFoundError, match="none named train"):
+        ImageFolder(str(tmp_path))
+
+
+@pytest.mark.parametrize("statistics", [{"std": (0.2, 0.0, 0.2)}, {"mean": (0.5,)}, {"mean": (), "std": ()}])
+def test_impossible_statistics_are_refused(tmp_path, statistics):
+    image_tree(tmp_path)
+    with pytest.raises(ValueError, match="a mean and a positive deviation a channel"):
+        ImageFolder(str(tmp_path), **statistics)
+
+
+def test_a_broken_image_that_a_worker_met_is_named_in_one_short_line(tmp_path):
+    data = ready(ImageFolder(str(image_tree(tmp_path)), image_size=16, num_workers=1, batch_size=2))
+    path = data.sets["val"].samples[0][0]
+    Path(path).write_bytes(b"hello")
+    with pytest.raises(ValueError, match="cannot be read") as caught:
+        list(data.val_dataloader())
+    assert one_line(caught.value).startswith(f"{path} cannot be read as an image: ")
+
+
+@pytest.mark.parametrize("module", [CIFAR10, FashionMNIST])
+def test_a_download_that_fails_names_the_data_and_the_folder(module, tmp_path, monkeypatch):
+    def fail(*args, **options):
+        raise OSError("no network")
+
+    monkeypatch.setattr(datamodules.fashion_mnist, "DEBIAN_DIR", tmp_path / "none")
+    monkeypatch.setattr("torchvision.datasets.utils._urlretrieve", fail)
+    classes = len(module.class_names)
+    with pytest.raises(OSError, match=f"{module.__name__} is not in datamodule.data_dir={tmp_path}, and the download"):
+        module(classes, 1, 32, data_dir=str(tmp_path)).prepare_data()
 
 
 @pytest.mark.parametrize("damage", ["empty", "text", "truncated"])

@@ -21,6 +21,14 @@ def test_a_completed_run(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
 
 
+def test_what_is_no_number_is_null(tmp_path):
+    with records.recording(tmp_path) as record:
+        record["metrics"] |= {"val/loss": float("nan"), "train/loss": float("inf"), "val/top1": 0.5}
+    text = (tmp_path / "result.json").read_text()
+    assert "NaN" not in text and "Infinity" not in text  # they are not JSON
+    assert records.read(tmp_path)["metrics"] == {"val/loss": None, "train/loss": None, "val/top1": 0.5}
+
+
 @pytest.mark.parametrize(
     ("error", "status", "message"),
     [
