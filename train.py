@@ -70,7 +70,8 @@ def train(cfg: "DictConfig") -> float | None:
 
         trainer.fit(classifier, datamodule=datamodule)
         record.update(measure.facts(trainer))
-        best = getattr(trainer.checkpoint_callback, "best_model_path", "")  # "" if nothing was validated
+        checkpoints = [c for c in trainer.checkpoint_callbacks if getattr(c, "monitor", None) == cfg.monitor]
+        best = checkpoints[0].best_model_path if checkpoints else ""  # "" also if nothing was validated
         record["best_checkpoint"] = os.path.relpath(best, cfg.run_dir) if best else None
 
         trainer.test(classifier, datamodule=datamodule, ckpt_path=best or None, weights_only=True, verbose=False)

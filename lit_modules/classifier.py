@@ -16,6 +16,27 @@ from torchmetrics.classification import (
 )
 
 
+class MeanLoss(Metric):
+    """The mean of batches' mean losses, weighted by their images.
+
+    torchmetrics' ``MeanMetric`` looks at each value, which waits for the device; told not to, it forgets the weights.
+    """
+
+    full_state_update = False
+
+    def __init__(self):
+        super().__init__()
+        self.add_state("total", torch.zeros(()), "sum")
+        self.add_state("images", torch.zeros((), dtype=torch.long), "sum")
+
+    def update(self, loss: Tensor, images: int) -> None:
+        self.total += loss * images
+        self.images += images
+
+    def compute(self) -> Tensor:
+        return self.total / self.images
+
+
 class Classifier(LightningModule):
     """Trains any backbone that maps ``(N, C, H, W)`` float images to ``(N, num_classes)`` logits.
 
@@ -66,11 +87,11 @@ class Classifier(LightningModule):
         def accuracy(**options) -> Metric:  # arguments are not validated: that would wait for the device
             return MulticlassAccuracy(num_classes, validate_args=False, **options)
 
-        scores = {"top1": accuracy(average="micro")}
+        scores = {"loss": MeanLoss(), "top1": accuracy(average="micro")}
         if num_classes > 5:
             scores["top5"] = accuracy(average="micro", top_k=5)
         scores["f1_macro"] = MulticlassF1Score(num_classes, average="macro", validate_args=False)
-        self.train_metrics = MetricCollection({"top1": accuracy(average="micro")}, prefix="train/")
+        self.train_metrics = MetricCollection({"loss": MeanLoss(), "top1": accuracy(average="micro")}, prefix="train/")
         self.val_metrics = MetricCollection(scores, prefix="val/")
         self.test_metrics = self.val_metrics.clone(prefix="test/")
         self.confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
@@ -94,11 +115,15 @@ class Classifier(LightningModule):
                 f"{self.num_classes}); it needs a classifier's head of that size (include_top=true)"
             )
         loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
-        metrics.update(logits.detach(), labels)
-        options = {"on_step": False, "on_epoch": True, "batch_size": len(labels)}
-        self.log(f"{metrics.prefix}loss", loss, sync_dist=True, **options)
-        self.log_dict(metrics, **options)  # these synchronise themselves
+        metrics.update(preds=logits.detach(), target=labels, loss=loss.detach(), images=len(labels))
         return loss, logits, labels
+
+    # The metrics are named to Lightning once an epoch, for it to compute and reset; each step only updates them.
+    def on_train_epoch_start(self) -> None:
+        self.log_dict(self.train_metrics)
+
+    def on_validation_epoch_start(self) -> None:
+        self.log_dict(self.val_metrics)
 
     def training_step(self, batch, batch_idx: int) -> Tensor:
         return self._step(batch, self.train_metrics, self.label_smoothing)[0]
@@ -119,6 +144,7 @@ class Classifier(LightningModule):
         self.confusion.update(logits, labels)
 
     def on_test_epoch_start(self) -> None:
+        self.log_dict(self.test_metrics)
         self.confusion.reset()
 
     def on_test_epoch_end(self) -> None:

@@ -84,6 +84,7 @@ def test_it_returns_the_best_validation_score_and_tests_that_checkpoint(composed
     assert record["metrics"]["val/top1"] == best
     checkpoint = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
     assert checkpoint["epoch"] == scores.index(max(scores))
+    assert torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 3
 
 
 def test_a_checkpoint_says_what_it_is(composed, tmp_path):
@@ -126,7 +127,7 @@ def test_without_a_checkpoint_callback_the_last_weights_are_tested(composed, tmp
     train(composed(*TINY, "callbacks.checkpoint=null"))
     assert records.read(tmp_path)["best_checkpoint"] is None
     assert "test/top1" in records.read(tmp_path)["metrics"]
-    assert not list(tmp_path.rglob("*.ckpt"))
+    assert [path.name for path in tmp_path.rglob("*.ckpt")] == ["last.ckpt"]
 
 
 def test_an_error_while_training_leaves_a_record(composed, tmp_path, monkeypatch):

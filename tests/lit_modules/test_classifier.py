@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from lit_modules import Classifier
+from lit_modules.classifier import MeanLoss
 
 CLASSES = 6
 
@@ -169,3 +170,10 @@ def test_bad_options_are_refused(options):
     (name, value) = next(iter(options.items()))
     with pytest.raises(ValueError, match=f"{name}={value}"):
         Classifier(Logits(), CLASSES, sgd, **options)
+
+
+def test_the_loss_of_an_epoch_weights_batches_by_their_images():
+    loss = MeanLoss()
+    loss.update(torch.tensor(1.0), 30)
+    loss.update(torch.tensor(4.0), 10)
+    assert loss.compute().item() == 1.75

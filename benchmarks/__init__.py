@@ -1,0 +1,1 @@
+"""Ratios against a bare loop, the usual way, and the peers. Each script has ``--help``."""

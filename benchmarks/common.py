@@ -1,0 +1,68 @@
+"""What the benchmarks share: composing, waiting for the device, medians, tables."""
+
+import argparse
+import json
+import platform
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from omegaconf import DictConfig
+
+from studies.record import git_commit, versions
+
+CONF = Path(__file__).parent.parent / "conf"
+
+
+def composed(*overrides: str) -> DictConfig:
+    return hydra.compose("train", list(overrides))
+
+
+def synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def device() -> str:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return f"{names[0].partition(': ')[2] if names else platform.machine()}, {torch.get_num_threads()} threads"
+
+
+def ratio(name: str, a: str, a_seconds: list[float], b: str, b_seconds: list[float]) -> dict[str, Any]:
+    """Medians of A and B and of the ratios of neighbours in time, with the middle half of those ratios."""
+    ratios = [x / y for x, y in zip(a_seconds, b_seconds, strict=True)]
+    low, median, high = statistics.quantiles(ratios, n=4, method="inclusive")
+    return {
+        "what": name,
+        a: statistics.median(a_seconds),
+        b: statistics.median(b_seconds),
+        f"{a} ÷ {b}": median,
+        "middle half": f"{low:.3f}–{high:.3f}",
+        "runs": len(ratios),
+    }
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+
+
+def table(title: str, rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
+    """Print rows as a Markdown table with what they were measured on; write them as JSON if asked."""
+
+    def cell(value: Any) -> str:
+        return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+    facts = {"device": device(), "versions": versions(), "git_commit": git_commit()}
+    command = " ".join(["python -m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]])
+    print(f"{title}\n\n| {' | '.join(rows[0])} |\n|{'---|' * len(rows[0])}")
+    for row in rows:
+        print(f"| {' | '.join(map(cell, row.values()))} |")
+    used = ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
+    print(f"\n`{command}` on {facts['device']}; {used}")
+    if args.json:
+        args.json.write_text(json.dumps({"title": title, "command": command, "rows": rows} | facts, indent=2) + "\n")

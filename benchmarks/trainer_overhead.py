@@ -1,0 +1,149 @@
+"""What the Trainer costs: an epoch through the parts of train.py ÷ the same epoch in a bare loop.
+
+Both train the same network, from the same seed, on the same batches in the same order, and both validate. The one
+side has Lightning's Trainer with its metrics, logging to TensorBoard, progress and checkpoints, as composed from
+conf/; the other has nothing but forward, backward, optimizer and schedule. They take turns, an epoch each.
+
+python -m benchmarks.trainer_overhead                     LeNet and ResNet-18 on Fashion-MNIST
+python -m benchmarks.trainer_overhead --config model=resnet_cifar --config trainer=fast
+"""
+
+import argparse
+import tempfile
+import time
+from itertools import islice
+
+import hydra
+import torch
+from hydra.utils import instantiate
+from lightning import Callback, seed_everything
+from torch.nn import functional as F
+
+import console
+from benchmarks import common
+from callbacks import Measure
+
+
+class BareLoop(Callback):
+    """After each epoch of the Trainer, one of a bare loop with its own copy of everything; both timed."""
+
+    def __init__(self, cfg):
+        self.cfg, self.seconds = cfg, {"trainer": [], "bare": []}
+
+    def on_fit_start(self, trainer, pl_module):
+        seed_everything(self.cfg.seed, verbose=False)
+        self.data = instantiate(self.cfg.datamodule)
+        self.data.setup("fit")
+        self.data.trainer = trainer  # says whether a batch is of training
+        self.train_loader, self.val_loader = self.data.train_dataloader(), self.data.val_dataloader()
+        self.precision = trainer.precision_plugin
+        self.format = pl_module.memory_format
+        seed_everything(self.cfg.seed, verbose=False)
+        self.net = instantiate(self.cfg.model).to(pl_module.device, memory_format=self.format)
+        if pl_module.backbone._compiled_call_impl is not None:
+            self.net.compile()
+        groups = [
+            {"params": [p for p in self.net.parameters() if p.ndim > 1]},
+            {"params": [p for p in self.net.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        self.optimizer = instantiate(self.cfg.optimizer)(groups)
+        schedule = instantiate(self.cfg.scheduler)
+        self.schedule = schedule(self.optimizer, total_steps=trainer.estimated_stepping_batches)
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        common.synchronize()
+        self.began = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        common.synchronize()
+        self.seconds["trainer"].append(time.perf_counter() - self.began)
+        self.train_loader.sampler.set_epoch(trainer.current_epoch)
+        began = time.perf_counter()
+        self.epoch(trainer)
+        common.synchronize()
+        self.seconds["bare"].append(time.perf_counter() - began)
+
+    def epoch(self, trainer):
+        device = next(self.net.parameters()).device
+        trainer.training = True
+        self.net.train()
+        for batch in islice(self.train_loader, trainer.num_training_batches):
+            images, labels = self.batch(batch, device)
+            with self.precision.forward_context():
+                loss = F.cross_entropy(self.net(images), labels)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            self.schedule.step()
+        self.net.eval()
+        trainer.validating = True
+        correct = torch.zeros((), dtype=torch.long, device=device)
+        with torch.inference_mode():
+            for batch in islice(self.val_loader, int(trainer.num_val_batches[0])):
+                images, labels = self.batch(batch, device)
+                with self.precision.forward_context():
+                    logits = self.net(images)
+                correct += (logits.argmax(1) == labels).sum()
+        trainer.training = True
+        self.correct = correct.item()
+
+    def batch(self, batch, device):
+        images, labels, key = batch
+        moved = (images.to(device, non_blocking=True), labels.to(device, non_blocking=True), key)
+        images, labels = self.data.on_after_batch_transfer(moved, 0)
+        return images.contiguous(memory_format=self.format), labels
+
+
+def measure(overrides: list[str], epochs: int) -> dict:
+    """Seconds an epoch of both, the first epoch of each left out, and whether both learnt the same."""
+    with tempfile.TemporaryDirectory() as folder:
+        cfg = common.composed(*overrides, f"trainer.max_epochs={epochs + 1}", f"run_dir={folder}")
+        console.quiet_lightning()
+        seed_everything(cfg.seed, verbose=False)
+        data, bare = instantiate(cfg.datamodule), BareLoop(cfg)
+        seed_everything(cfg.seed, verbose=False)
+        classifier = instantiate(
+            cfg.lit_module,
+            backbone=instantiate(cfg.model),
+            optimizer=instantiate(cfg.optimizer),
+            scheduler=instantiate(cfg.scheduler),
+        )
+        callbacks = [Measure(cfg.monitor, cfg.mode), *filter(None, instantiate(cfg.callbacks).values()), bare]
+        trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=list(instantiate(cfg.logger).values()))
+        trainer.fit(classifier, datamodule=data)
+        same = all(
+            torch.equal(a, b) for a, b in zip(classifier.backbone.parameters(), bare.net.parameters(), strict=True)
+        )
+    return {name: seconds[1:] for name, seconds in bare.seconds.items()} | {"same weights": same}
+
+
+def part_of_an_epoch(batches: int) -> list[str]:
+    """Short epochs, so that the two sides take turns quickly: a busy machine then slows both alike."""
+    return [f"+trainer.limit_train_batches={batches}", f"+trainer.limit_val_batches={max(1, batches // 10)}"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", action="append", help="an override for train.py; several make one config")
+    parser.add_argument("--epochs", type=int, default=15, help="measured epochs of each side")
+    common.add_output(parser)
+    args = parser.parse_args()
+    if args.config:
+        configs = {" ".join(args.config): args.config}
+    else:
+        data = ["datamodule=fashion_mnist", "datamodule.batch_size=128"]
+        configs = {
+            "LeNet, 200 batches of 128": [*data, "model=lenet", *part_of_an_epoch(200)],
+            "ResNet-18, 20 batches of 128": [*data, "model=resnet18", *part_of_an_epoch(20)],
+        }
+    rows = []
+    for name, overrides in configs.items():
+        found = measure(overrides, args.epochs)
+        rows.append(common.ratio(name, "trainer", found["trainer"], "bare", found["bare"]))
+        rows[-1]["same weights"] = found["same weights"]
+    common.table("Seconds an epoch, with validation", rows, args)
+
+
+if __name__ == "__main__":
+    with hydra.initialize_config_dir(str(common.CONF), version_base="1.3"):
+        main()
