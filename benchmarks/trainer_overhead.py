@@ -51,17 +51,23 @@ class BareLoop(Callback):
         self.schedule = schedule(self.optimizer, total_steps=trainer.estimated_stepping_batches)
 
     def on_train_epoch_start(self, trainer, pl_module):
-        common.synchronize()
+        if trainer.current_epoch > 0:
+            self.take_turns(trainer)
         self.began = time.perf_counter()
 
-    def on_train_epoch_end(self, trainer, pl_module):
+    def on_train_end(self, trainer, pl_module):
+        self.take_turns(trainer)
+
+    def take_turns(self, trainer):
+        """Stop the Trainer's clock, which has run since the last turn, checkpoints included; run a bare epoch."""
         common.synchronize()
         self.seconds["trainer"].append(time.perf_counter() - self.began)
-        self.train_loader.sampler.set_epoch(trainer.current_epoch)
-        began = time.perf_counter()
+        self.train_loader.sampler.set_epoch(len(self.seconds["bare"]))
+        stage, began = trainer.state.stage, time.perf_counter()
         self.epoch(trainer)
         common.synchronize()
         self.seconds["bare"].append(time.perf_counter() - began)
+        trainer.state.stage = stage
 
     def epoch(self, trainer):
         device = next(self.net.parameters()).device
@@ -84,7 +90,6 @@ class BareLoop(Callback):
                 with self.precision.forward_context():
                     logits = self.net(images)
                 correct += (logits.argmax(1) == labels).sum()
-        trainer.training = True
         self.correct = correct.item()
 
     def batch(self, batch, device):

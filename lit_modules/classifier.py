@@ -16,8 +16,8 @@ from torchmetrics.classification import (
 )
 
 
-class MeanLoss(Metric):
-    """The mean of batches' mean losses, weighted by their images.
+class Mean(Metric):
+    """A mean over images, of batches that may differ in size.
 
     torchmetrics' ``MeanMetric`` looks at each value, which waits for the device; told not to, it forgets the weights.
     """
@@ -29,8 +29,9 @@ class MeanLoss(Metric):
         self.add_state("total", torch.zeros(()), "sum")
         self.add_state("images", torch.zeros((), dtype=torch.long), "sum")
 
-    def update(self, loss: Tensor, images: int) -> None:
-        self.total += loss * images
+    def update(self, total: Tensor, images: int) -> None:
+        """Args: total: the sum over a batch's images, a scalar; images: how many they are."""
+        self.total += total
         self.images += images
 
     def compute(self) -> Tensor:
@@ -87,11 +88,11 @@ class Classifier(LightningModule):
         def accuracy(**options) -> Metric:  # arguments are not validated: that would wait for the device
             return MulticlassAccuracy(num_classes, validate_args=False, **options)
 
-        scores = {"loss": MeanLoss(), "top1": accuracy(average="micro")}
+        scores = {"loss": Mean(), "top1": accuracy(average="micro")}
         if num_classes > 5:
             scores["top5"] = accuracy(average="micro", top_k=5)
         scores["f1_macro"] = MulticlassF1Score(num_classes, average="macro", validate_args=False)
-        self.train_metrics = MetricCollection({"loss": MeanLoss(), "top1": accuracy(average="micro")}, prefix="train/")
+        self.train_loss, self.train_top1 = Mean(), Mean()  # updated in every step, so they do as little as can be
         self.val_metrics = MetricCollection(scores, prefix="val/")
         self.test_metrics = self.val_metrics.clone(prefix="test/")
         self.confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
@@ -105,8 +106,8 @@ class Classifier(LightningModule):
         """``(N, C, H, W)`` float, normalised → logits ``(N, num_classes)``."""
         return self.backbone(images.contiguous(memory_format=self.memory_format))
 
-    def _step(self, batch: tuple[Tensor, Tensor], metrics: MetricCollection, smoothing: float = 0.0):
-        """Loss, logits and labels of one batch; nothing here waits for the device."""
+    def _step(self, batch: tuple[Tensor, Tensor], smoothing: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
+        """Loss, logits and labels of one batch; nothing in a step waits for the device."""
         images, labels = batch
         logits = self(images)
         if logits.shape != (len(labels), self.num_classes):
@@ -114,19 +115,25 @@ class Classifier(LightningModule):
                 f"the backbone gives {tuple(logits.shape)} where (N, num_classes) is ({len(labels)}, "
                 f"{self.num_classes}); it needs a classifier's head of that size (include_top=true)"
             )
-        loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
-        metrics.update(preds=logits.detach(), target=labels, loss=loss.detach(), images=len(labels))
-        return loss, logits, labels
+        return F.cross_entropy(logits, labels, label_smoothing=smoothing), logits, labels
+
+    def _evaluate(self, batch: tuple[Tensor, Tensor], metrics: MetricCollection) -> tuple[Tensor, Tensor]:
+        loss, logits, labels = self._step(batch)
+        metrics.update(preds=logits, target=labels, total=loss * len(labels), images=len(labels))
+        return logits, labels
 
     # The metrics are named to Lightning once an epoch, for it to compute and reset; each step only updates them.
     def on_train_epoch_start(self) -> None:
-        self.log_dict(self.train_metrics)
+        self.log_dict({"train/loss": self.train_loss, "train/top1": self.train_top1})
 
     def on_validation_epoch_start(self) -> None:
         self.log_dict(self.val_metrics)
 
     def training_step(self, batch, batch_idx: int) -> Tensor:
-        return self._step(batch, self.train_metrics, self.label_smoothing)[0]
+        loss, logits, labels = self._step(batch, self.label_smoothing)
+        self.train_loss.update(loss.detach() * len(labels), len(labels))
+        self.train_top1.update((logits.argmax(1) == labels).sum(), len(labels))
+        return loss
 
     def on_train_epoch_end(self) -> None:
         loss = self.trainer.callback_metrics.get("train/loss")
@@ -137,11 +144,10 @@ class Classifier(LightningModule):
             )
 
     def validation_step(self, batch, batch_idx: int) -> None:
-        self._step(batch, self.val_metrics)
+        self._evaluate(batch, self.val_metrics)
 
     def test_step(self, batch, batch_idx: int) -> None:
-        _, logits, labels = self._step(batch, self.test_metrics)
-        self.confusion.update(logits, labels)
+        self.confusion.update(*self._evaluate(batch, self.test_metrics))
 
     def on_test_epoch_start(self) -> None:
         self.log_dict(self.test_metrics)

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from lit_modules import Classifier
-from lit_modules.classifier import MeanLoss
+from lit_modules.classifier import Mean
 
 CLASSES = 6
 
@@ -172,8 +172,17 @@ def test_bad_options_are_refused(options):
         Classifier(Logits(), CLASSES, sgd, **options)
 
 
-def test_the_loss_of_an_epoch_weights_batches_by_their_images():
-    loss = MeanLoss()
-    loss.update(torch.tensor(1.0), 30)
-    loss.update(torch.tensor(4.0), 10)
-    assert loss.compute().item() == 1.75
+def test_a_mean_weights_batches_by_their_images():
+    mean = Mean()
+    mean.update(torch.tensor(30 * 1.0), 30)
+    mean.update(torch.tensor(10 * 4.0), 10)
+    assert mean.compute().item() == 1.75
+
+
+def test_training_logs_loss_and_accuracy_over_all_images_of_the_epoch():
+    logits, labels, loader = data(count=50, batch_size=7)  # the last batch has one image
+    run = trainer()
+    run.fit(Classifier(Logits(), CLASSES, lambda groups: torch.optim.SGD(groups, lr=0.0)), loader)
+    flat = logits.flatten(1)
+    assert run.callback_metrics["train/loss"].item() == pytest.approx(F.cross_entropy(flat, labels).item(), abs=1e-6)
+    assert run.callback_metrics["train/top1"].item() == pytest.approx((flat.argmax(1) == labels).float().mean().item())
