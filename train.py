@@ -32,6 +32,7 @@ def train(cfg: "DictConfig") -> float | None:
         from lightning.pytorch.callbacks import Checkpoint
         from omegaconf import OmegaConf
 
+        import speed
         from callbacks import Measure
 
         console.quiet_lightning()
@@ -42,9 +43,11 @@ def train(cfg: "DictConfig") -> float | None:
             for part in ("model", "lit_module"):
                 if cfg[part].get(fact, value) != value:
                     raise ValueError(f"{part}.{fact}={cfg[part][fact]}, but the data has {fact}={value}")
+        backbone = instantiate(cfg.model)
+        speed.settle(cfg, backbone)
         classifier = instantiate(
             cfg.lit_module,
-            backbone=instantiate(cfg.model),
+            backbone=backbone,
             optimizer=instantiate(cfg.optimizer),
             scheduler=instantiate(cfg.scheduler) or None,
             class_names=datamodule.class_names,

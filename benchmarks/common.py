@@ -5,6 +5,8 @@ import json
 import platform
 import statistics
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,20 @@ def device() -> str:
         return torch.cuda.get_device_name()
     names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     return f"{names[0].partition(': ')[2] if names else platform.machine()}, {torch.get_num_threads()} threads"
+
+
+def take_turns(sides: dict[str, Callable[[], Any]], runs: int, warmup: int = 1) -> dict[str, list[float]]:
+    """Seconds of each side's runs: every side once, and again, so that a busy machine slows all alike."""
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for turn in range(-warmup, runs):
+        for name, run in sides.items():
+            synchronize()
+            began = time.perf_counter()
+            run()
+            synchronize()
+            if turn >= 0:
+                seconds[name].append(time.perf_counter() - began)
+    return seconds
 
 
 def ratio(name: str, a: str, a_seconds: list[float], b: str, b_seconds: list[float]) -> dict[str, Any]:

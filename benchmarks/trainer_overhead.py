@@ -33,8 +33,8 @@ class BareLoop(Callback):
     def on_fit_start(self, trainer, pl_module):
         seed_everything(self.cfg.seed, verbose=False)
         self.data = instantiate(self.cfg.datamodule)
+        self.data.trainer = trainer  # says on which device, and whether a batch is of training
         self.data.setup("fit")
-        self.data.trainer = trainer  # says whether a batch is of training
         self.train_loader, self.val_loader = self.data.train_dataloader(), self.data.val_dataloader()
         self.precision = trainer.precision_plugin
         self.format = pl_module.memory_format

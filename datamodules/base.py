@@ -38,10 +38,22 @@ class TensorImages(Dataset):
     def __len__(self) -> int:
         return len(self.indices)
 
+    @property
+    def device(self) -> torch.device:
+        return self.images.device
+
+    def to(self, device: torch.device) -> "TensorImages":
+        """The same images in a device's memory, where batches of them are drawn without crossing the bus."""
+        part = copy(self)
+        part.images, part.all_labels, part.indices = (
+            tensor.to(device) for tensor in (self.images, self.all_labels, self.indices)
+        )
+        return part
+
     def subset(self, indices: Tensor, training: bool) -> "TensorImages":
         """The images at ``indices``, without copying them."""
         part = copy(self)
-        part.indices = self.indices[indices]
+        part.indices = self.indices[indices.to(self.device)]
         return part
 
     def __getitem__(self, batch: tuple[Tensor, int]) -> Batch:
@@ -129,16 +141,25 @@ class ImageDataModule(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         if stage in ("fit", "validate") and "train" not in self.sets:
-            train, val = self.load("train"), self.load("val")
+            train, val = self._load("train"), self._load("val")
             if val is None:
-                train_indices, val_indices = stratified_split(train.labels, self.val_fraction, self.seed)
+                train_indices, val_indices = stratified_split(train.labels.cpu(), self.val_fraction, self.seed)
                 train, val = train.subset(train_indices, True), train.subset(val_indices, False)
             self.sets.update(train=train, val=val)
         if stage == "test" and "test" not in self.sets:
-            self.sets["test"] = self.load("test")
+            self.sets["test"] = self._load("test")
         for split, images in self.sets.items():
             if len(images) == 0:
                 raise ValueError(f"{type(self).__name__} has no images for {split} in {self.data_dir}")
+
+    def _load(self, split: str) -> Dataset | None:
+        """``load``, and images in memory go to the GPU if they fit into half of what is free there."""
+        images = self.load(split)
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        if device.type == "cuda" and isinstance(images, TensorImages) and self.num_workers == 0:
+            if images.images.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
+                return images.to(device)
+        return images
 
     def train_dataloader(self) -> DataLoader:
         if self.trainer is not None and self.trainer.overfit_batches:
@@ -162,22 +183,24 @@ class ImageDataModule(LightningDataModule):
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _loader(self, split: str) -> DataLoader:
-        training = split == "train"
+        training, images = split == "train", self.sets[split]
+        device = getattr(images, "device", torch.device("cpu"))
         sampler = BatchSampler(
-            len(self.sets[split]),
+            len(images),
             self.batch_size,
             self.seed,
             training,
             training and self.shuffle,
             *self._world(),
+            device=device,
         )
         return DataLoader(
-            self.sets[split],
+            images,
             sampler=sampler,
             batch_size=None,  # the sampler's items are whole batches
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=torch.cuda.is_available() and device.type == "cpu",
             generator=torch.Generator(),  # else each loader would draw from the global one
         )
 

@@ -41,9 +41,12 @@ class BatchSampler(Sampler):
 
     With several processes (``world_size``), each takes its share of every batch. In training all shares are
     equal and images that do not fill a batch are left out; otherwise every image comes exactly once.
+
+    The indices are on ``device``: an epoch's order is copied there once, so that no batch waits for a copy.
     """
 
-    def __init__(self, size, batch_size, seed, training, shuffle, rank=0, world_size=1):
+    def __init__(self, size, batch_size, seed, training, shuffle, rank=0, world_size=1, device="cpu"):
+        self.device = device
         self.size, self.batch_size, self.seed = size, batch_size, seed
         self.training, self.shuffle = training, shuffle
         self.rank, self.world_size = rank, world_size
@@ -63,6 +66,7 @@ class BatchSampler(Sampler):
             order = torch.randperm(self.size, generator=generator)
         else:
             order = torch.arange(self.size)
+        order = order.to(self.device)
         shares = len(self) * self.world_size
         if self.training:
             parts = order[: shares * self.batch_size].split(self.batch_size)

@@ -16,6 +16,9 @@ from torchmetrics.classification import (
 )
 
 
+COMPILE = (False, True, "reduce-overhead", "max-autotune")
+
+
 class Mean(Metric):
     """A mean over images, of batches that may differ in size.
 
@@ -53,7 +56,8 @@ class Classifier(LightningModule):
         label_smoothing: share of the target spread over all classes (Szegedy et al. 2016, section 7), in
             training only.
         memory_format: ``contiguous_format`` or ``channels_last``, of the backbone and its input.
-        compile: compile the backbone; ``auto`` does so on CUDA. State-dict keys stay as they are.
+        compile: compile the backbone: False, True, or a mode of torch.compile, say ``reduce-overhead`` (CUDA graphs).
+            State-dict keys stay as they are.
         class_names: of the outputs in order; only for reports.
 
     Attributes:
@@ -74,8 +78,8 @@ class Classifier(LightningModule):
         super().__init__()
         if memory_format not in ("contiguous_format", "channels_last"):
             raise ValueError(f"memory_format={memory_format} is neither contiguous_format nor channels_last")
-        if compile not in (True, False, "auto"):
-            raise ValueError(f"compile={compile} is none of true, false, auto")
+        if compile not in COMPILE:
+            raise ValueError(f"compile={compile} is none of {', '.join(map(str, COMPILE)).lower()}")
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing={label_smoothing} is no share; expected 0 to below 1, say 0.1")
         self.num_classes, self.memory_format = num_classes, getattr(torch, memory_format)
@@ -98,9 +102,8 @@ class Classifier(LightningModule):
         self.confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
 
     def setup(self, stage: str) -> None:
-        on_cuda = self.trainer.strategy.root_device.type == "cuda"
-        if stage == "fit" and (self.compile_backbone is True or (self.compile_backbone == "auto" and on_cuda)):
-            self.backbone.compile()
+        if stage == "fit" and self.compile_backbone:
+            self.backbone.compile(mode=None if self.compile_backbone is True else self.compile_backbone)
 
     def forward(self, images: Tensor) -> Tensor:
         """``(N, C, H, W)`` float, normalised → logits ``(N, num_classes)``."""

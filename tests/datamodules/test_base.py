@@ -149,6 +149,24 @@ def test_training_batches_do_not_depend_on_validation_or_workers():
         assert torch.equal(a[1], c[1])
 
 
+def test_images_on_a_device_are_drawn_there_in_the_same_order():
+    data, moved = synthetic(), synthetic()
+    moved.sets = {name: images.to("meta") for name, images in moved.sets.items()}
+    for plain, there in zip(data.train_dataloader(), moved.train_dataloader(), strict=True):
+        assert there[0].is_meta and there[1].is_meta
+        assert (there[0].shape, there[1].shape, there[2]) == (plain[0].shape, plain[1].shape, plain[2])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_holds_the_data_and_gives_the_same_batches():
+    data, resident = synthetic(), Synthetic(4, 3, 16, num_images=200, batch_size=16)
+    resident.trainer = Trainer(accelerator="gpu", devices=1, logger=False, enable_checkpointing=False)
+    resident.setup("fit")
+    for plain, there in zip(data.train_dataloader(), resident.train_dataloader(), strict=True):
+        assert there[0].is_cuda and there[1].is_cuda
+        assert torch.equal(there[0].cpu(), plain[0]) and torch.equal(there[1].cpu(), plain[1])
+
+
 def test_only_training_batches_are_augmented():
     def invert(images, generator):
         return 255 - images

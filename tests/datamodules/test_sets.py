@@ -10,13 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from sklearn.datasets import load_digits
 from torchvision import datasets
+from torchvision.transforms.v2.functional import pil_to_tensor
 
 import datamodules.fashion_mnist
 from datamodules import CIFAR10, CIFAR100, Digits, FashionMNIST, ImageFolder, Synthetic
 from datamodules.fashion_mnist import DEBIAN_DIR, read_idx
+from datamodules.image_folder import read_image
 from studies.record import one_line
 
 
@@ -223,17 +225,43 @@ def test_evaluation_crops_the_centre(tmp_path):
     assert images[0, :, 3:13, 3:13].float().mean((1, 2)).tolist() == [0, 255, 0]
 
 
-def test_exif_rotation_and_odd_modes_are_read(tmp_path):
-    from datamodules.image_folder import read_image
+def photo(width, height):
+    """Coloured waves, so that every pixel's place shows."""
+    y, x = np.mgrid[:height, :width]
+    waves = np.stack([np.sin(x / 7 + y / 3), np.cos(y / 5), np.sin(x / 11)], axis=-1)
+    return Image.fromarray((127 * (waves + 1)).astype(np.uint8))
 
+
+def pil(path):
+    """The reference: PIL's decoding, upright, ``(3, h, w)`` uint8."""
+    return pil_to_tensor(ImageOps.exif_transpose(Image.open(path)).convert("RGB"))
+
+
+@pytest.mark.parametrize("turned", range(1, 9))
+def test_exif_rotation_is_undone(tmp_path, turned):
     exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was turned
-    Image.new("RGB", (40, 20)).save(tmp_path / "turned.jpg", exif=exif)
-    assert read_image(str(tmp_path / "turned.jpg")).size == (20, 40)
-    for mode in ("L", "P", "RGBA", "I;16", "1"):
-        path = tmp_path / f"{mode[0]}.png"
-        Image.new(mode, (8, 8)).save(path)
-        assert read_image(str(path)).mode == "RGB"
+    exif[0x0112] = turned
+    path = tmp_path / "turned.jpg"
+    photo(40, 24).save(path, exif=exif)
+    assert read_image(str(path)).shape == ((3, 24, 40) if turned < 5 else (3, 40, 24))
+    assert torch.equal(read_image(str(path)), pil(path))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_jpegs_are_decoded_as_by_pil(tmp_path, mode):
+    path = tmp_path / "x.jpg"
+    photo(50, 30).convert(mode).save(path)
+    assert torch.equal(read_image(str(path)), pil(path))
+    path.write_bytes(path.read_bytes() + b"what some cameras append")
+    assert torch.equal(read_image(str(path)), pil(path))
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "I;16", "1"])
+def test_odd_modes_are_read(tmp_path, mode):
+    path = tmp_path / "x.png"
+    Image.new(mode, (8, 8)).save(path)
+    assert read_image(str(path)).shape == (3, 8, 8)
+    assert torch.equal(read_image(str(path)), pil(path))
 
 
 def test_folders_of_other_programs_are_no_classes(tmp_path):

@@ -1,0 +1,64 @@
+"""What ``auto`` means: the fastest settings that benchmarks/model.py proves for a device and a network.
+
+They are a function of the two, not of a trial at each start, so that a run can be repeated.
+"""
+
+import logging
+
+import torch
+from omegaconf import DictConfig
+from torch import nn
+
+log = logging.getLogger(__name__)
+
+
+def settle(cfg: DictConfig, backbone: nn.Module) -> None:
+    """Put a choice where ``cfg`` says ``auto`` for precision, memory format or compilation, and say which.
+
+    Args:
+        cfg: the run's config; changed in place.
+        backbone: the network that the choice is for.
+    """
+    device = device_type(cfg.trainer.accelerator)
+    settings = fastest(device, backbone)
+    places = {"precision": cfg.trainer, "memory_format": cfg.lit_module, "compile": cfg.lit_module}
+    chosen = {name: settings[name] for name, place in places.items() if place[name] == "auto"}
+    for name, value in chosen.items():
+        places[name][name] = value
+    if chosen:
+        log.info(f"{'chosen':<12} {' '.join(f'{name}={value}' for name, value in chosen.items())}, for {device}")
+    clipping = cfg.trainer.get("gradient_clip_val")
+    if str(cfg.trainer.precision).startswith("16-mixed") and clipping and cfg.optimizer.get("fused"):
+        raise ValueError(f"trainer.gradient_clip_val={clipping} with precision 16-mixed needs optimizer.fused=false")
+
+
+def device_type(accelerator: str) -> str:
+    """``cuda``, ``mps`` or ``cpu``: where a Trainer with this ``accelerator`` would run."""
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return "cuda"
+    if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
+        return "mps"
+    return "cpu"
+
+
+def fastest(device: str, backbone: nn.Module) -> dict[str, str | bool]:
+    """The fastest ``precision``, ``memory_format`` and ``compile`` for a network on a device."""
+    if device == "cuda":
+        precision = "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+    elif device == "cpu" and cpu_has_bfloat16():
+        precision = "bf16-mixed"
+    else:  # a CPU that only emulates it loses; on MPS nothing was measured
+        precision = "32-true"
+    # Group norm of several groups and instance norm are slow in channels_last; layer norm (one group) is not.
+    slow = any(isinstance(m, nn.InstanceNorm2d) or getattr(m, "num_groups", 1) > 1 for m in backbone.modules())
+    channels_last = device != "mps" and not slow
+    return {
+        "precision": precision,
+        "memory_format": "channels_last" if channels_last else "contiguous_format",
+        "compile": device == "cuda",  # on a CPU thousands of steps, or all, pass before it pays
+    }
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 itself: AVX512-BF16 or AMX."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

@@ -1,0 +1,77 @@
+"""What ``auto`` chooses, and that a run says and records it."""
+
+import logging
+
+import pytest
+import torch
+from torch import nn
+
+import speed
+from models import ResNet
+
+
+def resnet(norm):
+    return ResNet(8, widths=(16, 32, 64), stem="cifar", norm=norm, in_channels=1, num_classes=10, image_size=28)
+
+
+@pytest.fixture
+def bfloat16(monkeypatch):
+    monkeypatch.setattr(speed, "cpu_has_bfloat16", lambda: True)
+
+
+@pytest.mark.parametrize(
+    ("norm", "memory_format"),
+    [
+        ("batch", "channels_last"),
+        ("layer", "channels_last"),
+        ("group", "contiguous_format"),
+        ("instance", "contiguous_format"),
+    ],
+)
+def test_channels_last_where_it_gains(norm, memory_format, bfloat16):
+    chosen = speed.fastest("cpu", resnet(norm))
+    assert chosen == {"precision": "bf16-mixed", "memory_format": memory_format, "compile": False}
+
+
+def test_a_cpu_that_would_emulate_bfloat16_keeps_float32(monkeypatch):
+    monkeypatch.setattr(speed, "cpu_has_bfloat16", lambda: False)
+    assert speed.fastest("cpu", nn.Identity())["precision"] == "32-true"
+
+
+@pytest.mark.parametrize(("native", "precision"), [(True, "bf16-mixed"), (False, "16-mixed")])
+def test_cuda_compiles_and_takes_the_half_precision_it_has(monkeypatch, native, precision):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native)
+    chosen = speed.fastest("cuda", resnet("batch"))
+    assert chosen == {"precision": precision, "memory_format": "channels_last", "compile": True}
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "device"), [("auto", "cuda"), ("gpu", "cuda"), ("cuda", "cuda"), ("cpu", "cpu")]
+)
+def test_the_device_is_the_trainers(monkeypatch, accelerator, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert speed.device_type(accelerator) == device
+
+
+def test_fast_replaces_auto_and_says_so(composed, caplog, bfloat16):
+    cfg = composed("trainer=fast", "trainer.accelerator=cpu", "lit_module.compile=false")
+    with caplog.at_level(logging.INFO):
+        speed.settle(cfg, resnet("batch"))
+    assert (cfg.trainer.precision, cfg.lit_module.memory_format) == ("bf16-mixed", "channels_last")
+    assert cfg.lit_module.compile is False
+    assert caplog.messages == ["chosen       precision=bf16-mixed memory_format=channels_last, for cpu"]
+
+
+def test_without_auto_nothing_changes_or_is_said(composed, caplog):
+    cfg = composed()
+    before = cfg.copy()
+    speed.settle(cfg, resnet("batch"))
+    assert cfg == before
+    assert not caplog.messages
+
+
+def test_clipping_in_float16_needs_an_optimizer_that_is_not_fused(composed):
+    options = ["trainer.precision=16-mixed", "+trainer.gradient_clip_val=1.0"]
+    with pytest.raises(ValueError, match="optimizer.fused=false"):
+        speed.settle(composed(*options), resnet("batch"))
+    speed.settle(composed(*options, "optimizer.fused=false"), resnet("batch"))
