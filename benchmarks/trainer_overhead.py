@@ -20,6 +20,7 @@ from lightning import Callback, seed_everything
 from torch.nn import functional as F
 
 import console
+import speed
 from benchmarks import common
 from callbacks import Measure
 
@@ -104,12 +105,13 @@ def measure(overrides: list[str], epochs: int) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         cfg = common.composed(*overrides, f"trainer.max_epochs={epochs + 1}", f"run_dir={folder}")
         console.quiet_lightning()
-        seed_everything(cfg.seed, verbose=False)
         data, bare = instantiate(cfg.datamodule), BareLoop(cfg)
         seed_everything(cfg.seed, verbose=False)
+        backbone = instantiate(cfg.model)
+        speed.settle(cfg, backbone)
         classifier = instantiate(
             cfg.lit_module,
-            backbone=instantiate(cfg.model),
+            backbone=backbone,
             optimizer=instantiate(cfg.optimizer),
             scheduler=instantiate(cfg.scheduler),
         )

@@ -1,0 +1,179 @@
+"""What batches cost: our loaders against the usual way, which fetches and transforms image by image.
+
+python -m benchmarks.data                          both tables (10 minutes on 2 cores)
+python -m benchmarks.data --only memory            Fashion-MNIST: loading alone, and an epoch of LeNet
+python -m benchmarks.data --only folder            JPEGs of some 400 pixels, made for the purpose
+"""
+
+import argparse
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import hydra
+import torch
+import torchvision
+from hydra.utils import instantiate
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from benchmarks import common
+from datamodules import ImageDataModule, ImageFolder
+
+BATCH = 128
+
+
+class OneByOne(Dataset):
+    """Images in memory as torchvision's MNIST has them: each becomes a PIL image and is transformed by itself."""
+
+    def __init__(self, images: Tensor, labels: Tensor, transform: Callable):
+        self.images, self.labels, self.transform = images, labels, transform
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.transform(Image.fromarray(self.images[index, 0].numpy())), int(self.labels[index])
+
+
+def training(data: ImageDataModule) -> ImageDataModule:
+    """The data module, ready to load, as if a Trainer were training."""
+    data.setup("fit")
+    data.trainer = SimpleNamespace(training=True, overfit_batches=0, global_rank=0, world_size=1)
+    return data
+
+
+def in_memory(runs: int) -> list[dict]:
+    """Fashion-MNIST with shifts and flips: all batches of an epoch, and an epoch of LeNet in a bare loop."""
+    cfg = common.composed("datamodule=fashion_mnist", f"datamodule.batch_size={BATCH}", "model=lenet")
+    data = training(instantiate(cfg.datamodule))
+    loader, part = data.train_dataloader(), data.sets["train"]
+    transform = v2.Compose(
+        [
+            v2.RandomCrop(28, padding=2),
+            v2.RandomHorizontalFlip(),
+            v2.PILToTensor(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(data.mean, data.std),
+        ]
+    )
+    images = OneByOne(part.images[part.indices], part.labels, transform)
+
+    def usual(workers: int) -> DataLoader:
+        return DataLoader(
+            images, BATCH, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=workers > 0
+        )
+
+    sources = {
+        "ours": lambda: (data.on_after_batch_transfer(batch, 0) for batch in loader),
+        "usual, 0 workers": lambda it=usual(0): it,
+        "usual, 2 workers": lambda it=usual(2): it,
+    }
+    network = instantiate(cfg.model)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, fused=True)
+
+    def load(source: Callable) -> Callable[[], None]:
+        def run() -> None:
+            for _ in source():
+                pass
+
+        return run
+
+    def train(source: Callable) -> Callable[[], None]:
+        def run() -> None:
+            for pixels, labels in source():
+                loss = F.cross_entropy(network(pixels), labels)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+
+        return run
+
+    rows = []
+    for what, kind in (("loading alone", load), ("an epoch of LeNet", train)):
+        found = common.take_turns({name: kind(source) for name, source in sources.items()}, runs, warmup=0)
+        for name in ("usual, 0 workers", "usual, 2 workers"):
+            row = common.ratio(f"{what}, {name}", "usual", found[name], "ours", found["ours"])
+            rows.append(row | {"ours, images a second": f"{len(loader) * BATCH / row['ours']:,.0f}"})
+    return rows
+
+
+def photograph(height: int, width: int, generator: torch.Generator) -> Image.Image:
+    """Noise with a photograph's spectrum (power falls with frequency), so that its JPEG has a photograph's size."""
+    y, x = torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None]
+    frequency = (y.square() + x.square()).sqrt().clamp(min=1 / max(height, width))
+    grey, colour = torch.randn(1, height, width, generator=generator), torch.randn(3, height, width, generator=generator)
+    waves = torch.fft.irfft2(torch.fft.rfft2(2 * grey + colour / 2) / frequency**1.1, s=(height, width))
+    pixels = (48 * waves / waves.std() + 120).clamp(0, 255).to(torch.uint8)
+    return Image.fromarray(pixels.permute(1, 2, 0).numpy())
+
+
+def write_photographs(folder: Path, count: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    sizes = ((300, 400), (400, 300), (400, 400), (400, 533))
+    for number in range(count):
+        target = folder / ("cat", "dog")[number % 2] / f"{number}.jpg"
+        target.parent.mkdir(exist_ok=True)
+        photograph(*sizes[number % len(sizes)], generator).save(target, quality=90)
+
+
+def in_files(runs: int, count: int, workers: int) -> list[dict]:
+    """An epoch of crops of 224 pixels, flipped and normalised, by as many workers on both sides."""
+    with tempfile.TemporaryDirectory() as name:
+        write_photographs(Path(name), count)
+        flip = instantiate(common.composed("datamodule=image_folder", f"datamodule.data_dir={name}").datamodule)
+        data = training(
+            ImageFolder(name, batch_size=64, num_workers=workers, augmentation={"flip": flip.augmentation[0]})
+        )
+        ours = data.train_dataloader()
+        classic = torchvision.transforms.Compose(
+            [
+                torchvision.transforms.RandomResizedCrop(224),
+                torchvision.transforms.RandomHorizontalFlip(),
+                torchvision.transforms.ToTensor(),
+                torchvision.transforms.Normalize(data.mean, data.std),
+            ]
+        )
+        files = torchvision.datasets.ImageFolder(name, classic)
+        files.samples = data.sets["train"].samples
+        usual = DataLoader(
+            files, 64, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=workers > 0
+        )
+
+        def load_ours() -> None:
+            for batch in ours:
+                data.on_after_batch_transfer(batch, 0)
+
+        def load_usual() -> None:
+            for _ in usual:
+                pass
+
+        found = common.take_turns({"usual": load_usual, "ours": load_ours}, runs)
+        bytes_each = sum(os.path.getsize(path) for path, _ in files.samples) / len(files.samples)
+        name = f"{count} JPEGs of {bytes_each / 1000:.0f} kB, {workers} workers"
+        row = common.ratio(name, "usual", found["usual"], "ours", found["ours"])
+        return [row | {"ours, images a second": f"{len(ours) * 64 / row['ours']:,.0f}"}]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=("memory", "folder"))
+    parser.add_argument("--images", type=int, default=2000, help="JPEGs to make")
+    parser.add_argument("--workers", type=int, default=2, help="of both sides, for the JPEGs")
+    parser.add_argument("--runs", type=int, default=5, help="measured epochs of each side")
+    common.add_output(parser)
+    args = parser.parse_args()
+    if args.only in (None, "memory"):
+        common.table("Fashion-MNIST, seconds an epoch", in_memory(args.runs), args)
+    if args.only in (None, "folder"):
+        common.table("A folder of images, seconds an epoch", in_files(args.runs, args.images, args.workers), args)
+
+
+if __name__ == "__main__":
+    with hydra.initialize_config_dir(str(common.CONF), version_base="1.3"):
+        main()
