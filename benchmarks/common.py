@@ -4,6 +4,7 @@ import argparse
 import json
 import platform
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -21,6 +22,21 @@ CONF = Path(__file__).parent.parent / "conf"
 
 def composed(*overrides: str) -> DictConfig:
     return hydra.compose("train", list(overrides))
+
+
+def train(*overrides: str) -> subprocess.CompletedProcess:
+    """``python train.py`` with overrides, in a process of its own."""
+    command = [sys.executable, str(CONF.parent / "train.py"), *overrides]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"train.py {' '.join(overrides)} ended with {done.returncode}: {done.stderr or done.stdout}")
+    return done
+
+
+def short_run(batches: int) -> list[str]:
+    """Overrides for a run of so many training batches, one of validation and one of testing."""
+    limits = {"train": batches, "val": 1, "test": 1}
+    return ["trainer.max_epochs=1", *(f"+trainer.limit_{split}_batches={n}" for split, n in limits.items())]
 
 
 def synchronize() -> None:
@@ -61,6 +77,11 @@ def ratio(name: str, a: str, a_seconds: list[float], b: str, b_seconds: list[flo
         "middle half": f"{low:.3f}–{high:.3f}",
         "runs": len(ratios),
     }
+
+
+def spread(name: str, values: list[float], unit: str) -> dict[str, Any]:
+    """Median and extremes of one figure."""
+    return {"what": name, f"median, {unit}": statistics.median(values), "spread": f"{min(values):.2f}–{max(values):.2f}"}
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:

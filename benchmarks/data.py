@@ -108,7 +108,7 @@ def photograph(height: int, width: int, generator: torch.Generator) -> Image.Ima
     y, x = torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None]
     frequency = (y.square() + x.square()).sqrt().clamp(min=1 / max(height, width))
     grey, colour = torch.randn(1, height, width, generator=generator), torch.randn(3, height, width, generator=generator)
-    waves = torch.fft.irfft2(torch.fft.rfft2(2 * grey + colour / 2) / frequency**1.1, s=(height, width))
+    waves = torch.fft.irfft2(torch.fft.rfft2(2 * grey + colour / 2) / frequency**1.4, s=(height, width))
     pixels = (48 * waves / waves.std() + 120).clamp(0, 255).to(torch.uint8)
     return Image.fromarray(pixels.permute(1, 2, 0).numpy())
 
@@ -119,7 +119,7 @@ def write_photographs(folder: Path, count: int) -> None:
     for number in range(count):
         target = folder / ("cat", "dog")[number % 2] / f"{number}.jpg"
         target.parent.mkdir(exist_ok=True)
-        photograph(*sizes[number % len(sizes)], generator).save(target, quality=90)
+        photograph(*sizes[number % len(sizes)], generator).save(target, quality=85)
 
 
 def in_files(runs: int, count: int, workers: int) -> list[dict]:

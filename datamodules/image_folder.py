@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms import v2
@@ -55,7 +55,7 @@ class ImageFiles(Dataset):
                     torch.default_generator.manual_seed(random_key(key, position))
                 images.append(transform(read_image(path)))
                 labels.append(label)
-        return torch.stack(images), torch.tensor(labels), key
+        return default_collate(images), torch.tensor(labels), key  # straight into shared memory, in a worker
 
 
 def read_image(path: str) -> Tensor:

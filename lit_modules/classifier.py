@@ -101,6 +101,13 @@ class Classifier(LightningModule):
         self.test_metrics = self.val_metrics.clone(prefix="test/")
         self.confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Lightning notes each hook here, some twenty times a step; nn.Module would ask each time what it is.
+        if name == "_current_fx_name":
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
     def setup(self, stage: str) -> None:
         if stage == "fit" and self.compile_backbone:
             self.backbone.compile(mode=None if self.compile_backbone is True else self.compile_backbone)

@@ -36,8 +36,9 @@ class LeNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(N, in_channels, image_size, image_size)`` float → logits ``(N, num_classes)``."""
         #                                          at 32 pixels: (N, C, 32, 32)
-        x = self.pool1(self.relu(self.conv1(x)))  #              (N, 16, 14, 14)
-        x = self.pool2(self.relu(self.conv2(x)))  #              (N, 32, 5, 5)
+        # ReLU and max-pooling commute; after the pooling there is a quarter of the work for ReLU.
+        x = self.relu(self.pool1(self.conv1(x)))  #              (N, 16, 14, 14)
+        x = self.relu(self.pool2(self.conv2(x)))  #              (N, 32, 5, 5)
         x = x.flatten(1)  #                                      (N, 800)
         x = self.relu(self.fc1(x))  #                            (N, 120)
         x = self.relu(self.fc2(x))  #                            (N, 84)

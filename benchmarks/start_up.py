@@ -1,0 +1,66 @@
+"""How long a command takes to answer, to its first training step, and how much memory a run needs.
+
+python -m benchmarks.start_up
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+
+from benchmarks import common
+from studies import record
+
+ANSWERS = {
+    "--help": ["--help"],
+    "--cfg job": ["--cfg", "job"],
+    "a misspelt option": ["model=resnet81"],
+    "a misspelt key": ["optimizer.lrr=1"],
+}
+# What any program with these libraries and this data would hold.
+BASELINE = """
+import resource, lightning, torchmetrics, torchvision, tensorboard, hydra, matplotlib.figure
+from datamodules import FashionMNIST
+data = FashionMNIST(10, 1, 28)
+sets = [data.load(split) for split in ("train", "test")]
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def run(command: list[str]) -> None:
+    subprocess.run(command, cwd=common.CONF.parent, capture_output=True, check=False)
+
+
+def peak_memory() -> dict[str, float]:
+    """MiB at most in memory: the libraries with the data, and a run of LeNet on it beyond that."""
+    command = [sys.executable, "-c", BASELINE]
+    done = subprocess.run(command, cwd=common.CONF.parent, capture_output=True, text=True, check=True)
+    libraries = int(done.stdout) / 1024
+    with tempfile.TemporaryDirectory() as folder:
+        common.train("datamodule=fashion_mnist", "trainer.max_epochs=1", f"hydra.run.dir={folder}")
+        return {"libraries and data": libraries, "beyond": record.read(folder)["peak_memory_mb"] - libraries}
+
+
+def one_step() -> None:
+    """A run of one training step on the digits, with its validation and test."""
+    with tempfile.TemporaryDirectory() as folder:
+        common.train("debug=one_batch", f"hydra.run.dir={folder}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=5, help="measured runs of each command")
+    common.add_output(parser)
+    args = parser.parse_args()
+    imports = [sys.executable, "-c", "import torch, torchvision, lightning, torchmetrics"]
+    sides = {name: lambda a=a: run([sys.executable, "train.py", *a]) for name, a in ANSWERS.items()}
+    sides |= {"import of torch, torchvision, lightning": lambda: run(imports), "a run of one step": one_step}
+    found = common.take_turns(sides, args.runs)
+    rows = [common.spread(name, values, "s") for name, values in found.items()]
+    common.table("Seconds of whole commands", rows, args)
+    rows = [{"what": name, "MiB": round(value)} for name, value in peak_memory().items()]
+    common.table("Peak memory of LeNet on Fashion-MNIST", rows, args)
+
+
+if __name__ == "__main__":
+    main()
