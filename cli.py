@@ -5,12 +5,15 @@ into exit codes: 2 for what the user can mend, 1 for a fault of this project (wi
 ``HYDRA_FULL_ERROR=1`` shows the traceback of every error.
 """
 
+import atexit
 import functools
+import gc
 import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
@@ -68,6 +71,23 @@ def _job(task: Callable) -> Callable:
             raise
 
     return job
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Import torch and all that without the garbage collector, which would search it again and again for nothing.
+
+    Nor does it search these modules later, in the jobs of a sweep.
+    """
+    if gc.get_freeze_count() == 0:
+        gc.disable()
+    try:
+        yield
+    finally:
+        if not gc.isenabled():
+            gc.freeze()
+            gc.enable()
+            atexit.register(gc.unfreeze)  # else C++ bindings would report at the end that something is still there
 
 
 def _log_to_file(error: Exception) -> None:

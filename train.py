@@ -27,13 +27,14 @@ def train(cfg: "DictConfig") -> float | None:
         The best value of ``cfg.monitor``, for sweepers to optimise.
     """
     with recording(cfg.run_dir, overrides=cli.overrides(), seed=cfg.seed) as record:
-        from hydra.utils import instantiate  # from here on torch is imported
-        from lightning import seed_everything
-        from lightning.pytorch.callbacks import Checkpoint
-        from omegaconf import OmegaConf
+        with cli.importing():  # from here on torch is there
+            from hydra.utils import instantiate
+            from lightning import seed_everything
+            from lightning.pytorch.callbacks import Checkpoint
+            from omegaconf import OmegaConf
 
-        import speed
-        from callbacks import Measure
+            import speed
+            from callbacks import Measure
 
         console.quiet_lightning()
         seed_everything(cfg.seed, verbose=False)

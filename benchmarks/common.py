@@ -81,7 +81,11 @@ def ratio(name: str, a: str, a_seconds: list[float], b: str, b_seconds: list[flo
 
 def spread(name: str, values: list[float], unit: str) -> dict[str, Any]:
     """Median and extremes of one figure."""
-    return {"what": name, f"median, {unit}": statistics.median(values), "spread": f"{min(values):.2f}–{max(values):.2f}"}
+    return {
+        "what": name,
+        f"median, {unit}": statistics.median(values),
+        "spread": f"{min(values):.2f}–{max(values):.2f}",
+    }
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:

@@ -1,6 +1,6 @@
 """What batches cost: our loaders against the usual way, which fetches and transforms image by image.
 
-python -m benchmarks.data                          both tables (10 minutes on 2 cores)
+python -m benchmarks.data                          both tables (8 minutes on 2 cores)
 python -m benchmarks.data --only memory            Fashion-MNIST: loading alone, and an epoch of LeNet
 python -m benchmarks.data --only folder            JPEGs of some 400 pixels, made for the purpose
 """
@@ -9,6 +9,7 @@ import argparse
 import os
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,8 +23,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
+import speed
 from benchmarks import common
-from datamodules import ImageDataModule, ImageFolder
+from datamodules import ImageDataModule, ImageFolder, RandomHorizontalFlip
 
 BATCH = 128
 
@@ -69,12 +71,13 @@ def in_memory(runs: int) -> list[dict]:
             images, BATCH, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=workers > 0
         )
 
+    alone, helped = usual(0), usual(2)
     sources = {
         "ours": lambda: (data.on_after_batch_transfer(batch, 0) for batch in loader),
-        "usual, 0 workers": lambda it=usual(0): it,
-        "usual, 2 workers": lambda it=usual(2): it,
+        "usual, 0 workers": lambda: alone,
+        "usual, 2 workers": lambda: helped,
     }
-    network = instantiate(cfg.model)
+    network = instantiate(cfg.model).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, fused=True)
 
     def load(source: Callable) -> Callable[[], None]:
@@ -84,18 +87,24 @@ def in_memory(runs: int) -> list[dict]:
 
         return run
 
-    def train(source: Callable) -> Callable[[], None]:
+    def train(source: Callable, bf16: bool) -> Callable[[], None]:
         def run() -> None:
             for pixels, labels in source():
-                loss = F.cross_entropy(network(pixels), labels)
+                with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                    logits = network(pixels.contiguous(memory_format=torch.channels_last))
                 optimizer.zero_grad()
-                loss.backward()
+                F.cross_entropy(logits, labels).backward()
                 optimizer.step()
 
         return run
 
     rows = []
-    for what, kind in (("loading alone", load), ("an epoch of LeNet", train)):
+    kinds = {
+        "loading alone": load,
+        "an epoch of LeNet, fp32": partial(train, bf16=False),
+        "an epoch of LeNet, bf16": partial(train, bf16=True),
+    }
+    for what, kind in kinds.items():
         found = common.take_turns({name: kind(source) for name, source in sources.items()}, runs, warmup=0)
         for name in ("usual, 0 workers", "usual, 2 workers"):
             row = common.ratio(f"{what}, {name}", "usual", found[name], "ours", found["ours"])
@@ -107,7 +116,10 @@ def photograph(height: int, width: int, generator: torch.Generator) -> Image.Ima
     """Noise with a photograph's spectrum (power falls with frequency), so that its JPEG has a photograph's size."""
     y, x = torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None]
     frequency = (y.square() + x.square()).sqrt().clamp(min=1 / max(height, width))
-    grey, colour = torch.randn(1, height, width, generator=generator), torch.randn(3, height, width, generator=generator)
+    grey, colour = (
+        torch.randn(1, height, width, generator=generator),
+        torch.randn(3, height, width, generator=generator),
+    )
     waves = torch.fft.irfft2(torch.fft.rfft2(2 * grey + colour / 2) / frequency**1.4, s=(height, width))
     pixels = (48 * waves / waves.std() + 120).clamp(0, 255).to(torch.uint8)
     return Image.fromarray(pixels.permute(1, 2, 0).numpy())
@@ -126,10 +138,8 @@ def in_files(runs: int, count: int, workers: int) -> list[dict]:
     """An epoch of crops of 224 pixels, flipped and normalised, by as many workers on both sides."""
     with tempfile.TemporaryDirectory() as name:
         write_photographs(Path(name), count)
-        flip = instantiate(common.composed("datamodule=image_folder", f"datamodule.data_dir={name}").datamodule)
-        data = training(
-            ImageFolder(name, batch_size=64, num_workers=workers, augmentation={"flip": flip.augmentation[0]})
-        )
+        flip = {"flip": RandomHorizontalFlip()}
+        data = training(ImageFolder(name, batch_size=64, num_workers=workers, augmentation=flip))
         ours = data.train_dataloader()
         classic = torchvision.transforms.Compose(
             [
@@ -141,9 +151,7 @@ def in_files(runs: int, count: int, workers: int) -> list[dict]:
         )
         files = torchvision.datasets.ImageFolder(name, classic)
         files.samples = data.sets["train"].samples
-        usual = DataLoader(
-            files, 64, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=workers > 0
-        )
+        usual = DataLoader(files, 64, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=workers > 0)
 
         def load_ours() -> None:
             for batch in ours:
@@ -168,6 +176,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5, help="measured epochs of each side")
     common.add_output(parser)
     args = parser.parse_args()
+    speed.keep_freed_memory()  # as train.py has it, for both sides
     if args.only in (None, "memory"):
         common.table("Fashion-MNIST, seconds an epoch", in_memory(args.runs), args)
     if args.only in (None, "folder"):

@@ -1,6 +1,6 @@
 """What ``trainer=fast`` gains over the defaults: seconds of training of whole runs of train.py, in turn.
 
-python -m benchmarks.fast                                    LeNet, CIFAR ResNet-20 and ResNeXt-50 (10 minutes on 2 cores)
+python -m benchmarks.fast                                    LeNet, ResNet-20, ResNeXt-50; 10 minutes on 2 cores
 python -m benchmarks.fast --config model=resnet18 --config datamodule=fashion_mnist
 """
 

@@ -46,7 +46,9 @@ def main() -> None:
             training.append((many_training - few_training) / (MANY - FEW))
             beyond.append((many - few) / (MANY - FEW) - training[-1])
         row = {"what": name, "training, s a job": statistics.median(training)}
-        rows.append(row | {"beyond it, s a job": statistics.median(beyond), "spread": f"{min(beyond):.2f}–{max(beyond):.2f}"})
+        rows.append(
+            row | {"beyond it, s a job": statistics.median(beyond), "spread": f"{min(beyond):.2f}–{max(beyond):.2f}"}
+        )
     common.table(f"A job of a sweep, from sweeps of {FEW} and {MANY}", rows, args)
 
 

@@ -138,10 +138,13 @@ def main() -> None:
     if args.config:
         configs = {" ".join(args.config): args.config}
     else:
-        data = ["datamodule=fashion_mnist", "datamodule.batch_size=128"]
+        lenet = ["datamodule=fashion_mnist", "model=lenet"]
+        resnet = ["datamodule=fashion_mnist", "model=resnet18"]
         configs = {
-            "LeNet, 200 batches of 128": [*data, "model=lenet", *part_of_an_epoch(200)],
-            "ResNet-18, 20 batches of 128": [*data, "model=resnet18", *part_of_an_epoch(20)],
+            "LeNet, batches of 128": lenet,
+            "LeNet, batches of 256": [*lenet, "datamodule.batch_size=256"],
+            "LeNet, batches of 128, trainer=fast": [*lenet, "trainer=fast"],
+            "ResNet-18, 40 batches of 128": [*resnet, *part_of_an_epoch(40)],
         }
     rows = []
     for name, overrides in configs.items():

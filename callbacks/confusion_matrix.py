@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
 from lightning import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image
 
 
 class ConfusionMatrixPlot(Callback):
@@ -21,7 +23,8 @@ class ConfusionMatrixPlot(Callback):
         counts = pl_module.confusion.compute().cpu()  # in every process: it gathers
         if not trainer.is_global_zero or len(counts) > self.max_classes:
             return
-        from matplotlib.figure import Figure  # without pyplot: no window system, no global state
+        from matplotlib.backends.backend_agg import FigureCanvasAgg  # without pyplot: no window system, no global state
+        from matplotlib.figure import Figure
 
         size = 2.5 + 0.45 * len(counts)
         figure = Figure(figsize=(size + 1, size), layout="constrained")
@@ -37,8 +40,14 @@ class ConfusionMatrixPlot(Callback):
             for predicted in ticks:
                 if counts[true, predicted]:
                     color = "white" if shares[true, predicted] > 0.5 else "black"
-                    axes.text(predicted, true, int(counts[true, predicted]), ha="center", va="center", color=color)
-        figure.savefig(self.dirpath / "confusion_matrix.png", dpi=100)
+                    text = axes.text(
+                        predicted, true, int(counts[true, predicted]), ha="center", va="center", color=color
+                    )
+                    text.set_in_layout(False)  # it lies within the axes; measuring a hundred of them takes time
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()  # once, for both; drawing is most of what a test on a small set takes
+        pixels = np.asarray(canvas.buffer_rgba())[..., :3]  # (H, W, 3) uint8
+        Image.fromarray(pixels).save(self.dirpath / "confusion_matrix.png")
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_figure("test/confusion_matrix", figure, trainer.global_step)
+                logger.experiment.add_image("test/confusion_matrix", pixels, trainer.global_step, dataformats="HWC")

@@ -156,9 +156,9 @@ class ImageDataModule(LightningDataModule):
         """``load``, and images in memory go to the GPU if they fit into half of what is free there."""
         images = self.load(split)
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-        if device.type == "cuda" and isinstance(images, TensorImages) and self.num_workers == 0:
-            if images.images.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
-                return images.to(device)
+        movable = device.type == "cuda" and isinstance(images, TensorImages) and self.num_workers == 0
+        if movable and images.images.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
+            return images.to(device)
         return images
 
     def train_dataloader(self) -> DataLoader:

@@ -1,7 +1,8 @@
 """Handwritten digits that come with scikit-learn: no download, trained in seconds."""
 
+from functools import cache
+
 import torch
-from sklearn.datasets import load_digits
 
 from datamodules.base import ImageDataModule, TensorImages
 
@@ -22,7 +23,15 @@ class Digits(ImageDataModule):
     def load(self, split: str) -> TensorImages | None:
         if split == "val":
             return None
-        digits = load_digits()
+        digits = read_digits()
         part = slice(None, -TEST_IMAGES) if split == "train" else slice(-TEST_IMAGES, None)
         pixels = torch.from_numpy(digits.images[part]).mul(255 / 16).round().to(torch.uint8)  # stored as 0 to 16
         return TensorImages(self.resize(pixels.unsqueeze(1)), torch.from_numpy(digits.target[part]).long())
+
+
+@cache  # the jobs of a sweep share them
+def read_digits():
+    """scikit-learn's bunch of ``images`` ``(1797, 8, 8)`` from 0 to 16 and ``target`` ``(1797,)``."""
+    from sklearn.datasets import load_digits  # slow to import, and no other data needs it
+
+    return load_digits()

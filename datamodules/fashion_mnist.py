@@ -1,6 +1,7 @@
 """Fashion-MNIST (Xiao et al. 2017): 60,000 training and 10,000 test images of 28×28, grey, ten classes."""
 
 import gzip
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -32,15 +33,22 @@ class FashionMNIST(ImageDataModule):
             data = datasets.FashionMNIST(self.data_dir, train=split == "train")
             images, labels = data.data, data.targets
         else:
-            name = "train" if split == "train" else "t10k"
-            images = read_idx(DEBIAN_DIR / f"{name}-images-idx3-ubyte.gz")
-            labels = read_idx(DEBIAN_DIR / f"{name}-labels-idx1-ubyte.gz")
+            images, labels = read_files(DEBIAN_DIR, "train" if split == "train" else "t10k")
         return TensorImages(self.resize(images.unsqueeze(1)), labels.long())
 
     def _downloaded(self) -> bool:
         folder = Path(self.data_dir) / "FashionMNIST" / "raw"
         kinds = ("images-idx3", "labels-idx1")
         return all((folder / f"{name}-{kind}-ubyte").is_file() for name in ("train", "t10k") for kind in kinds)
+
+
+@lru_cache(maxsize=2)  # the jobs of a sweep share them
+def read_files(folder: Path, name: str) -> tuple[Tensor, Tensor]:
+    """Images ``(N, 28, 28)`` and labels ``(N,)``, both uint8, of ``train`` or ``t10k``."""
+    return (
+        read_idx(folder / f"{name}-images-idx3-ubyte.gz"),
+        read_idx(folder / f"{name}-labels-idx1-ubyte.gz"),
+    )
 
 
 def read_idx(path: Path) -> Tensor:

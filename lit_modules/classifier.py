@@ -15,7 +15,6 @@ from torchmetrics.classification import (
     MulticlassF1Score,
 )
 
-
 COMPILE = (False, True, "reduce-overhead", "max-autotune")
 
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,7 @@ def one_line(error: BaseException) -> str:
     return text if spoken and text else f"{type(error).__name__}: {text}"
 
 
+@cache
 def versions() -> dict[str, str]:
     found = {}
     for package in PACKAGES:
@@ -94,6 +96,7 @@ def versions() -> dict[str, str]:
     return found
 
 
+@cache  # of the code that was imported, not of what was edited since
 def git_commit() -> str | None:
     """The commit of this project's checkout, with ``-dirty`` where files differ from it; None outside git."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]

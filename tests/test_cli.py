@@ -119,3 +119,20 @@ def test_folders_say_what_was_run(overrides, expected):
     choices |= {o.split("=")[0]: o.split("=")[1] for o in overrides if "," not in o and "." not in o.split("=")[0]}
     assert cli.run_name(None, choices, overrides) == expected
     assert cli.run_name("mine", choices, overrides) == "mine"
+
+
+def test_imports_are_made_without_the_garbage_collector_and_then_left_alone():
+    code = """
+import gc, cli
+with cli.importing():
+    assert not gc.isenabled()
+    kept = [[] for _ in range(1000)]
+assert gc.isenabled() and gc.get_freeze_count() > 1000
+frozen = gc.get_freeze_count()
+more = [[] for _ in range(1000)]
+with cli.importing():  # a sweep's second job: what it left is still to be collected
+    assert gc.isenabled()
+assert gc.get_freeze_count() == frozen
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,6 +1,8 @@
 """What ``auto`` chooses, and that a run says and records it."""
 
 import logging
+import os
+import resource
 
 import pytest
 import torch
@@ -75,3 +77,13 @@ def test_clipping_in_float16_needs_an_optimizer_that_is_not_fused(composed):
     with pytest.raises(ValueError, match="optimizer.fused=false"):
         speed.settle(composed(*options), resnet("batch"))
     speed.settle(composed(*options, "optimizer.fused=false"), resnet("batch"))
+
+
+@pytest.mark.skipif(not hasattr(os, "confstr") or "glibc" not in os.confstr("CS_GNU_LIBC_VERSION"), reason="no glibc")
+def test_glibc_keeps_a_large_tensor_s_memory_for_the_next_one():
+    assert speed.keep_freed_memory()
+    torch.ones(2**24)  # 64 MiB
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        torch.ones(2**24)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 5 * 2**26 / 4096 / 4

@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from benchmarks import common, data
 
 ROOT = Path(__file__).parent.parent.parent
 SCRIPTS = [path.stem for path in sorted((ROOT / "benchmarks").glob("*.py")) if path.stem not in ("__init__", "common")]
@@ -33,3 +36,30 @@ def test_the_trainer_and_the_bare_loop_learn_the_very_same_weights(tmp_path):
     assert row["runs"] == 2
     assert row["trainer"] > 0 and row["bare"] > 0
     assert f"| {row['trainer ÷ bare']:.3f} |" in done.stdout
+
+
+def test_without_a_gpu_there_is_nothing_to_measure_on_one():
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    done = benchmark("accelerator")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("no CUDA GPU here")
+
+
+def test_both_loaders_of_a_folder_are_timed_over_the_same_files():
+    (row,) = data.in_files(runs=2, count=160, workers=0)
+    assert row["what"].startswith("160 JPEGs")
+    assert row["usual"] > 0 and row["ours"] > 0
+
+
+def test_sides_take_turns_and_warm_up_is_not_counted():
+    turns = []
+    seconds = common.take_turns({"a": lambda: turns.append("a"), "b": lambda: turns.append("b")}, runs=2, warmup=1)
+    assert turns == list("ababab")
+    assert [len(values) for values in seconds.values()] == [2, 2]
+
+
+def test_a_ratio_is_the_median_of_neighbours_ratios():
+    row = common.ratio("x", "slow", [4.0, 6.0, 30.0], "quick", [2.0, 2.0, 3.0])
+    assert row["slow ÷ quick"] == 3.0  # of 2, 3 and 10
+    assert row["slow"] == 6.0 and row["quick"] == 2.0
