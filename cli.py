@@ -31,6 +31,7 @@ from omegaconf.errors import OmegaConfBaseException
 from studies.record import is_main_process, one_line
 
 CONF = Path(__file__).parent / "conf"
+SEVERAL_KINDS = ("trainer.devices", "lit_module.compile")  # values that may be of another kind than the default
 log = logging.getLogger(__name__)
 
 
@@ -79,12 +80,13 @@ def importing() -> Iterator[None]:
 
     Nor does it search these modules later, in the jobs of a sweep.
     """
-    if gc.get_freeze_count() == 0:
+    first = "torch" not in sys.modules and gc.isenabled()
+    if first:
         gc.disable()
     try:
         yield
     finally:
-        if not gc.isenabled():
+        if first:
             gc.freeze()
             gc.enable()
             atexit.register(gc.unfreeze)  # else C++ bindings would report at the end that something is still there
@@ -210,6 +212,8 @@ def _check_value(override: Override, tree: dict) -> None:
             raise Mistake(f"{key}: no such key{_nearest(part, names, path)} (+{key}=… would add it)")
         node = node[part]
         path.append(part)
+    if isinstance(node, dict) and "_target_" in node:
+        return  # an object: null or a name may take its place
     expected = _kind(node)
     for value in _values(override):
         if key == "seed" and value is None:
@@ -218,7 +222,7 @@ def _check_value(override: Override, tree: dict) -> None:
         whole = isinstance(node, int) and isinstance(value, float) and not value.is_integer()
         if key.startswith("trainer.limit_"):  # a share or a number
             whole = False
-        if expected == "text" and found in ("number", "true or false") or value == "auto" or key == "trainer.devices":
+        if expected == "text" and found in ("number", "true or false") or value == "auto" or key in SEVERAL_KINDS:
             continue
         if None not in (expected, found) and (expected != found or whole):
             raise Mistake(f"{key}={value}: expected {'whole number' if whole else expected}, say {_say(node)}")

@@ -1,14 +1,16 @@
 """What ``auto`` means: the fastest settings that benchmarks/model.py proves for a device and a network.
 
-They are a function of the two, not of a trial at each start, so that a run can be repeated.
+They are a function of the two, not of a trial at each start, so that the next run gets the same.
 """
 
 import ctypes
 import logging
+import platform
 
 import torch
 from omegaconf import DictConfig
 from torch import nn
+from torch.utils._triton import has_triton
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +33,8 @@ def settle(cfg: DictConfig, backbone: nn.Module) -> None:
     if chosen:
         log.info(f"{'chosen':<12} {' '.join(f'{name}={value}' for name, value in chosen.items())}, for {device}")
     clipping = cfg.trainer.get("gradient_clip_val")
-    if str(cfg.trainer.precision).startswith("16-mixed") and clipping and cfg.optimizer.get("fused"):
+    float16 = device != "cpu" and str(cfg.trainer.precision) in ("16", "16-mixed")
+    if float16 and clipping and cfg.optimizer.get("fused"):
         raise ValueError(f"trainer.gradient_clip_val={clipping} with precision 16-mixed needs optimizer.fused=false")
 
 
@@ -58,7 +61,7 @@ def fastest(device: str, backbone: nn.Module) -> dict[str, str | bool]:
     return {
         "precision": precision,
         "memory_format": "channels_last" if channels_last else "contiguous_format",
-        "compile": device == "cuda",  # on a CPU thousands of steps, or all, pass before it pays
+        "compile": device == "cuda" and has_triton(),  # on a CPU thousands of steps, or all, pass before it pays
     }
 
 
@@ -73,9 +76,9 @@ def keep_freed_memory() -> bool:
     Otherwise every large tensor comes from the kernel, page by page, and goes back to it: on a CPU a fifth of a
     step can be spent on that. See ``man mallopt``.
     """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):  # macOS, Windows, musl
+    if platform.libc_ver()[0] != "glibc":
         return False
+    mallopt = ctypes.CDLL(None).mallopt
     M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-    return bool(mallopt(M_MMAP_THRESHOLD, 2**30)) and bool(mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
+    kept = mallopt(M_MMAP_THRESHOLD, 2**30) or mallopt(M_MMAP_THRESHOLD, 2**25)  # older versions take 32 MiB at most
+    return bool(kept and mallopt(M_TRIM_THRESHOLD, 2**31 - 1))

@@ -159,7 +159,7 @@ def steps(args: argparse.Namespace) -> Iterator[Table]:
 
     CUDA graphs start after ``compile``, so of their start the kernels' part is already on disk.
     """
-    columns = ("ms a step", "images a second", "÷ fp32", "start s", "steps till even", "peak MiB")
+    columns = ("ms a step", "images a second", "÷ strict fp32", "start s", "steps till even", "peak MiB")
     for name, network in (QUICK if args.quick else NETWORKS).items():
         rows = []
         for number, switch in enumerate(RUNGS, start=1):
@@ -167,7 +167,7 @@ def steps(args: argparse.Namespace) -> Iterator[Table]:
             rows.append(row)
             try:
                 row.update(rung(network, RUNGS[:number], args.seconds))
-                row["÷ fp32"] = row["images a second"] / rows[0]["images a second"]
+                row["÷ strict fp32"] = row["images a second"] / rows[0]["images a second"]
                 if number > len(EAGER):
                     eager = rows[len(EAGER) - 1]
                     saved, paid = eager["ms a step"] - row["ms a step"], max(0.0, row["start s"] - eager["start s"])

@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 
 from studies.record import git_commit, versions
 
+TABLES: list[dict[str, Any]] = []  # what a script has printed so far
 CONF = Path(__file__).parent.parent / "conf"
 
 
@@ -47,7 +48,9 @@ def synchronize() -> None:
 def device() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line for line in lines if line.startswith("model name")]
     return f"{names[0].partition(': ')[2] if names else platform.machine()}, {torch.get_num_threads()} threads"
 
 
@@ -104,6 +107,7 @@ def table(title: str, rows: list[dict[str, Any]], args: argparse.Namespace) -> N
     for row in rows:
         print(f"| {' | '.join(map(cell, row.values()))} |")
     used = ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
-    print(f"\n`{command}` on {facts['device']}; {used}")
+    print(f"\n`{command}` on {facts['device']}; {used}\n", flush=True)
+    TABLES.append({"title": title, "rows": rows})
     if args.json:
-        args.json.write_text(json.dumps({"title": title, "command": command, "rows": rows} | facts, indent=2) + "\n")
+        args.json.write_text(json.dumps({"command": command, "tables": TABLES} | facts, indent=2) + "\n")

@@ -1,5 +1,7 @@
 """What ``trainer=fast`` gains over the defaults: seconds of training of whole runs of train.py, in turn.
 
+On CUDA the first run compiles, the others find its kernels on disk.
+
 python -m benchmarks.fast                                    LeNet, ResNet-20, ResNeXt-50; 10 minutes on 2 cores
 python -m benchmarks.fast --config model=resnet18 --config datamodule=fashion_mnist
 """

@@ -11,7 +11,9 @@ python -m benchmarks.model --only cost            seconds an image over image si
 
 import argparse
 import copy
+import os
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 
@@ -22,6 +24,7 @@ from hydra.utils import instantiate
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import speed
 from benchmarks import common
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -156,6 +159,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=15, help="measured steps of each side")
     common.add_output(parser)
     args = parser.parse_args()
+    speed.keep_freed_memory()  # as train.py has it
+    cache = tempfile.TemporaryDirectory()
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache.name  # nothing compiled earlier makes compiling look quick
     networks = [(" ".join(args.config), args.config, args.batch_size)] if args.config else NETWORKS
     if args.only in (None, "torchvision"):
         common.table("Seconds a step, ours and torchvision's", against_torchvision(args.runs), args)

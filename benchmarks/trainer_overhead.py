@@ -41,8 +41,8 @@ class BareLoop(Callback):
         self.format = pl_module.memory_format
         seed_everything(self.cfg.seed, verbose=False)
         self.net = instantiate(self.cfg.model).to(pl_module.device, memory_format=self.format)
-        if pl_module.backbone._compiled_call_impl is not None:
-            self.net.compile()
+        if mode := pl_module.compile_backbone:
+            self.net.compile(mode=mode if isinstance(mode, str) else None)
         groups = [
             {"params": [p for p in self.net.parameters() if p.ndim > 1]},
             {"params": [p for p in self.net.parameters() if p.ndim <= 1], "weight_decay": 0.0},

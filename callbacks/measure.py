@@ -52,6 +52,8 @@ class Measure(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
+            if trainer.strategy.root_device.type == "cuda":  # else a job of a sweep would report those before it
+                torch.cuda.reset_peak_memory_stats(trainer.strategy.root_device)
             data = trainer.datamodule
             shape = (data.in_channels, data.image_size, data.image_size)
             self.params, self.flops_per_image = cost(pl_module.backbone, shape)

@@ -9,6 +9,7 @@ from copy import copy
 
 import torch
 from lightning import LightningDataModule
+from lightning.fabric.utilities.data import suggested_max_num_workers
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as F
@@ -78,7 +79,8 @@ class ImageDataModule(LightningDataModule):
         seed: of the split, the order and the augmentation.
         augmentation: batch transforms by name, applied to training batches in this order; None leaves one out.
         shuffle: a new order in each epoch.
-        num_workers: processes that load batches. 0 is fastest for images in memory.
+        num_workers: processes that load batches. 0 is fastest for images in memory. None takes one for each core
+            but one, shared among the devices of this machine, at most 16.
         data_dir: the folder of downloaded data.
     """
 
@@ -96,7 +98,7 @@ class ImageDataModule(LightningDataModule):
         seed: int = 0,
         augmentation: Mapping[str, Callable] | None = None,
         shuffle: bool = True,
-        num_workers: int = 0,
+        num_workers: int | None = 0,
         data_dir: str = "data",
     ):
         super().__init__()
@@ -182,8 +184,13 @@ class ImageDataModule(LightningDataModule):
         """(rank, number of processes)."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
+    def _workers(self) -> int:
+        if self.num_workers is not None:
+            return self.num_workers
+        return min(16, suggested_max_num_workers(self.trainer.num_devices if self.trainer else 1))
+
     def _loader(self, split: str) -> DataLoader:
-        training, images = split == "train", self.sets[split]
+        training, images, workers = split == "train", self.sets[split], self._workers()
         device = getattr(images, "device", torch.device("cpu"))
         sampler = BatchSampler(
             len(images),
@@ -198,8 +205,8 @@ class ImageDataModule(LightningDataModule):
             images,
             sampler=sampler,
             batch_size=None,  # the sampler's items are whole batches
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
+            num_workers=workers,
+            persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available() and device.type == "cpu",
             generator=torch.Generator(),  # else each loader would draw from the global one
         )

@@ -1,6 +1,5 @@
 """Any folder of class folders of images."""
 
-import os
 from collections.abc import Callable, Sequence
 from copy import copy
 from pathlib import Path
@@ -90,7 +89,6 @@ class ImageFolder(ImageDataModule):
         mean, std: of each channel, for pixels from 0 to 1; ImageNet's unless given.
         test_fraction: of each class, where there is no ``test`` folder.
         resize_ratio: images are resized to ``image_size * resize_ratio`` before the central crop of evaluation.
-        num_workers: None takes one for each core, at most 16.
         options: as in ``ImageDataModule``.
     """
 
@@ -122,8 +120,6 @@ class ImageFolder(ImageDataModule):
                 raise ValueError(f"{self.root / split} has the class {extra[0]}, which the train folder lacks")
         self.mean, self.std = tuple(mean), tuple(std)
         self.test_fraction, self.resize_ratio = test_fraction, resize_ratio
-        if num_workers is None:
-            num_workers = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1, 16)
         super().__init__(
             num_classes or len(self.class_names),
             in_channels,

@@ -96,7 +96,8 @@ class Classifier(LightningModule):
             scores["top5"] = accuracy(average="micro", top_k=5)
         scores["f1_macro"] = MulticlassF1Score(num_classes, average="macro", validate_args=False)
         self.train_loss, self.train_top1 = Mean(), Mean()  # updated in every step, so they do as little as can be
-        self.val_metrics = MetricCollection(scores, prefix="val/")
+        # No compute groups: they merge metrics that agree on the first batch, as top1 and top5 may.
+        self.val_metrics = MetricCollection(scores, prefix="val/", compute_groups=False)
         self.test_metrics = self.val_metrics.clone(prefix="test/")
         self.confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
 
@@ -109,7 +110,7 @@ class Classifier(LightningModule):
 
     def setup(self, stage: str) -> None:
         if stage == "fit" and self.compile_backbone:
-            self.backbone.compile(mode=None if self.compile_backbone is True else self.compile_backbone)
+            self.backbone.compile(mode=self.compile_backbone if isinstance(self.compile_backbone, str) else None)
 
     def forward(self, images: Tensor) -> Tensor:
         """``(N, C, H, W)`` float, normalised → logits ``(N, num_classes)``."""

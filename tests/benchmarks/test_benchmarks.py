@@ -31,7 +31,8 @@ def test_the_trainer_and_the_bare_loop_learn_the_very_same_weights(tmp_path):
     args = [word for override in config for word in ("--config", override)]
     done = benchmark("trainer_overhead", *args, "--epochs", "2", "--json", str(tmp_path / "found.json"))
     assert done.returncode == 0, done.stderr
-    (row,) = json.loads((tmp_path / "found.json").read_text())["rows"]
+    (table,) = json.loads((tmp_path / "found.json").read_text())["tables"]
+    (row,) = table["rows"]
     assert row["same weights"]
     assert row["runs"] == 2
     assert row["trainer"] > 0 and row["bare"] > 0

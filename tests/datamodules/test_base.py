@@ -1,5 +1,7 @@
 """The split, the order of batches and the batch's way to the network."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from lightning import LightningModule, Trainer
@@ -149,7 +151,7 @@ def test_training_batches_do_not_depend_on_validation_or_workers():
         assert torch.equal(a[1], c[1])
 
 
-def test_images_on_a_device_are_drawn_there_in_the_same_order():
+def test_images_on_a_device_are_drawn_there():
     data, moved = synthetic(), synthetic()
     moved.sets = {name: images.to("meta") for name, images in moved.sets.items()}
     for plain, there in zip(data.train_dataloader(), moved.train_dataloader(), strict=True):
@@ -165,6 +167,14 @@ def test_a_gpu_holds_the_data_and_gives_the_same_batches():
     for plain, there in zip(data.train_dataloader(), resident.train_dataloader(), strict=True):
         assert there[0].is_cuda and there[1].is_cuda
         assert torch.equal(there[0].cpu(), plain[0]) and torch.equal(there[1].cpu(), plain[1])
+
+
+@pytest.mark.parametrize(("cores", "devices", "workers"), [(2, 1, 1), (64, 1, 16), (64, 8, 7), (1, 1, 1)])
+def test_workers_share_the_cores_with_each_other_and_the_main_process(monkeypatch, cores, devices, workers):
+    monkeypatch.setattr("lightning.fabric.utilities.data._num_cpus_available", lambda: cores)
+    data = synthetic(num_workers=None)
+    data.trainer = SimpleNamespace(num_devices=devices, global_rank=0, world_size=devices, overfit_batches=0)
+    assert data.train_dataloader().num_workers == workers
 
 
 def test_only_training_batches_are_augmented():

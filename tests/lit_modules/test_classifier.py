@@ -62,6 +62,17 @@ def test_metrics_are_what_they_say():
     assert got == pytest.approx({name: value.item() for name, value in expected.items()}, abs=1e-6)
 
 
+def test_top1_and_top5_stay_apart_although_the_first_batch_has_them_equal():
+    labels = torch.zeros(4, dtype=torch.long)
+    logits = torch.zeros(4, CLASSES, 1, 1)
+    logits[:2, 0] = 1.0  # right
+    logits[2:, 1], logits[2:, 0] = 2.0, 1.0  # right at rank two
+    run = trainer()
+    run.test(Classifier(Logits(), CLASSES, sgd), DataLoader(TensorDataset(logits, labels), batch_size=2), verbose=False)
+    assert run.callback_metrics["test/top5"].item() == 1.0
+    assert run.callback_metrics["test/top1"].item() == 0.5
+
+
 def test_confusion_counts_true_classes_by_predicted_ones():
     logits, labels, loader = data()
     classifier = Classifier(Logits(), CLASSES, sgd)
