@@ -5,6 +5,8 @@ The form with ReLU, max-pooling and 16 and 32 filters that is usual for small co
 
 from torch import Tensor, nn
 
+from models.form import lenet_form
+
 
 class LeNet(nn.Module):
     """Two 5×5 convolutions, each followed by 2×2 max-pooling, then three fully connected layers.
@@ -20,9 +22,7 @@ class LeNet(nn.Module):
 
     def __init__(self, in_channels: int = 3, num_classes: int = 10, image_size: int = 32):
         super().__init__()
-        map_size = ((image_size - 4) // 2 - 4) // 2  # what the second pooling leaves of a side
-        if map_size < 1:
-            raise ValueError(f"image_size={image_size} is too small for LeNet; the smallest that works is 16")
+        map_size = lenet_form(image_size)
         self.image_size = image_size
         self.conv1 = nn.Conv2d(in_channels, 16, kernel_size=5)
         self.pool1 = nn.MaxPool2d(2)

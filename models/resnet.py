@@ -14,7 +14,7 @@ from math import gcd
 import torch
 from torch import Tensor, nn
 
-from models.resnet_form import blocks_per_stage, check_choice, check_image_size, inner_widths
+from models.form import resnet_form
 
 # What `norm` may be: a function from the number of channels to the layer. All have a gain and a bias a channel.
 NORMS = {
@@ -108,7 +108,8 @@ class ResNet(nn.Module):
         block: ``basic`` or ``bottleneck``; None takes the one that has this depth, basic if both have.
         groups: groups of a bottleneck's 3×3 convolution (ResNeXt's cardinality).
         width_per_group: channels of each group in a stage of 64 planes, in proportion elsewhere. None keeps the
-            ungrouped block's width and splits it among the groups, which must then divide it.
+            ungrouped block's width and splits it among the groups, which must then divide it. ``matched`` takes
+            the width at which the block costs what the ungrouped one does.
         widths: planes of each stage; their number (4 or 3) is the number of stages.
         stem: ``imagenet`` (7×7 with stride 2, then 3×3 max-pooling with stride 2) or ``cifar`` (3×3, stride 1).
         norm: ``batch``, ``layer``, ``instance`` or ``group``.
@@ -130,7 +131,7 @@ class ResNet(nn.Module):
         depth: int = 50,
         block: str | None = None,
         groups: int = 1,
-        width_per_group: int | None = None,
+        width_per_group: int | str | None = None,
         widths: Sequence[int] = (64, 128, 256, 512),
         stem: str = "imagenet",
         norm: str = "batch",
@@ -142,14 +143,9 @@ class ResNet(nn.Module):
         image_size: int = 224,
     ):
         super().__init__()
-        check_choice("stem", stem, ("imagenet", "cifar"))
-        check_choice("norm", norm, NORMS)
-        if zero_init_residual and not residual:
-            raise ValueError("zero_init_residual=True needs residual=True: without shortcuts nothing would flow")
-        block, layers = blocks_per_stage(depth, block, len(widths))
-        inner = inner_widths(block, widths, groups, width_per_group)
-        check_image_size(image_size, stem, len(widths), norm)
-
+        block, layers, inner = resnet_form(
+            depth, block, groups, width_per_group, widths, stem, norm, residual, zero_init_residual, image_size
+        )
         norm_layer = NORMS[norm]
         self.in_channels, self.image_size = in_channels, image_size
         self.include_top = include_top

@@ -8,7 +8,7 @@ import torchvision
 from hydra.utils import instantiate
 from torch import nn
 
-from models import ResNet
+from models import ResNet, form
 from models.resnet import NORMS
 
 # Ours → torchvision's name of the same network.
@@ -87,6 +87,21 @@ def test_groups_without_a_width_split_the_width_that_is_there():
     assert net.layer4[2].conv2.weight.shape == (512, 16, 3, 3)
 
 
+@pytest.mark.parametrize(("groups", "width"), [(1, 64), (2, 40), (4, 24), (8, 14), (32, 4)])
+def test_matched_widths_are_those_of_the_resnext_paper(groups, width):  # Xie et al. 2017, table 2
+    net = ResNet(depth=50, groups=groups, width_per_group="matched")
+    assert net.layer1[0].conv2.weight.shape == (groups * width, width, 3, 3)
+    assert net.layer4[2].conv2.weight.shape == (groups * 8 * width, 8 * width, 3, 3)
+    ungrouped = sum(p.numel() for p in ResNet(depth=50).parameters())
+    assert sum(p.numel() for p in net.parameters()) == pytest.approx(ungrouped, rel=0.03)
+
+
+def test_matched_widths_of_narrow_stages_give_whole_channels():
+    net = ResNet(29, "bottleneck", 4, "matched", (16, 32, 64), "cifar", num_classes=10, image_size=32)
+    assert net.layer1[0].conv2.weight.shape == (24, 6, 3, 3)
+    assert net.layer3[0].conv2.weight.shape == (96, 24, 3, 3)
+
+
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("depth", [20, 29])
 def test_norms_train_in_the_cifar_form(norm, depth):
@@ -110,6 +125,10 @@ def test_norms_average_over_what_they_say():
     mean, var = groups_of_two.mean((2, 3, 4), keepdim=True), groups_of_two.var((2, 3, 4), keepdim=True, correction=0)
     expected = ((groups_of_two - mean) / (var + 1e-5).sqrt()).view_as(x)
     torch.testing.assert_close(NORMS["group"](64)(x), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_check_without_torch_knows_every_norm():
+    assert tuple(NORMS) == form.NORMS
 
 
 def test_without_shortcuts_a_block_is_its_branch_alone():
@@ -150,6 +169,10 @@ CIFAR = {"widths": (16, 32, 64), "stem": "cifar", "image_size": 32}
         ({"depth": 50, "groups": 3}, r"groups=3 does not divide the width 64.* 2 and 4"),
         ({"depth": 50, "groups": 0}, r"groups=0 .* 1 and 2"),
         ({"depth": 29, "groups": 8, "width_per_group": 2, **CIFAR}, r"width_per_group=2 .* groups=8 of 4"),
+        ({"depth": 50, "groups": 2, "width_per_group": "mached"}, r"width_per_group=mached .* did you mean matched"),
+        ({"depth": 29, "groups": 8, "width_per_group": "matched", **CIFAR}, r"groups=8 .* nearest, 12, costs 0.85"),
+        ({"depth": 50, "groups": 0, "width_per_group": "matched"}, r"groups=0; expected at least 1"),
+        ({"depth": 18, "groups": 2, "width_per_group": "matched"}, r"groups=2 needs bottleneck"),
         ({"norm": "bach"}, r"norm=bach .* did you mean batch"),
         ({"stem": "cifer"}, r"stem=cifer .* did you mean cifar"),
         ({"image_size": 16}, r"image_size=16 .* 17, or use stem=cifar"),

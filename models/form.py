@@ -1,6 +1,7 @@
-"""The form of a ResNet: blocks of each stage, channels of each block, and what does not go together.
+"""The form of a network: blocks of each stage, channels of each block, and what does not go together.
 
-Plain arithmetic on the constructor's arguments; the networks themselves are in ``resnet.py``.
+Plain arithmetic on the constructors' arguments, without torch, so that a mistake or an impossible combination in a
+sweep is found before torch is imported. The networks themselves are in ``lenet.py`` and ``resnet.py``.
 """
 
 from collections.abc import Sequence
@@ -12,6 +13,48 @@ IMAGENET_LAYERS = {
     "basic": {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)},
     "bottleneck": {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)},
 }
+
+
+NORMS = ("batch", "layer", "instance", "group")
+
+
+def lenet_form(image_size: int) -> int:
+    """The side of the map that LeNet's second pooling leaves, in pixels."""
+    map_size = ((image_size - 4) // 2 - 4) // 2
+    if map_size < 1:
+        raise ValueError(f"image_size={image_size} is too small for LeNet; the smallest that works is 16")
+    return map_size
+
+
+def resnet_form(
+    depth: int,
+    block: str | None,
+    groups: int,
+    width_per_group: int | str | None,
+    widths: Sequence[int],
+    stem: str,
+    norm: str,
+    residual: bool,
+    zero_init_residual: bool,
+    image_size: int,
+) -> tuple[str, Sequence[int], list[int]]:
+    """The block's name, the number of blocks in each stage, and the channels of their 3×3 convolutions.
+
+    Raises:
+        ValueError: a combination that means nothing, or images that are too small.
+    """
+    check_choice("stem", stem, ("imagenet", "cifar"))
+    check_choice("norm", norm, NORMS)
+    if zero_init_residual and not residual:
+        raise ValueError("zero_init_residual=True needs residual=True: without shortcuts nothing would flow")
+    block, layers = blocks_per_stage(depth, block, len(widths))
+    inner = inner_widths(block, widths, groups, width_per_group)
+    check_image_size(image_size, stem, len(widths), norm)
+    return block, layers, inner
+
+
+# What checks the arguments of which class.
+CHECKS = {"models.LeNet": lenet_form, "models.ResNet": resnet_form}
 
 
 def check_choice(name: str, value: str, options) -> None:
@@ -51,13 +94,15 @@ def blocks_per_stage(depth: int, block: str | None, stages: int) -> tuple[str, S
     raise ValueError(f"depth={depth} is no {form} ResNet{kind}; the nearest that are: {near}")
 
 
-def inner_widths(block: str, widths: Sequence[int], groups: int, width_per_group: int | None) -> list[int]:
+def inner_widths(block: str, widths: Sequence[int], groups: int, width_per_group: int | str | None) -> list[int]:
     """Channels of the 3×3 convolution in each stage's blocks."""
     if min(widths) < 1:
         raise ValueError(f"widths={list(widths)} are not numbers of channels; expected at least 1 in each stage")
+    if isinstance(width_per_group, str):
+        check_choice("width_per_group", width_per_group, ("matched",))
     common = gcd(*widths)
     if block == "basic":
-        if groups != 1 or width_per_group not in (None, 64):
+        if groups != 1 or width_per_group not in (None, 64, "matched"):
             what = f"groups={groups}" if groups != 1 else f"width_per_group={width_per_group}"
             raise ValueError(
                 f"{what} needs bottleneck blocks (depth 50, 101, 152, or block=bottleneck where the depth allows); "
@@ -70,6 +115,8 @@ def inner_widths(block: str, widths: Sequence[int], groups: int, width_per_group
                 f"groups={groups} does not divide the width {common}; the nearest that do: {near} "
                 "(or set width_per_group)"
             )
+    elif width_per_group == "matched":
+        return inner_widths(block, widths, groups, matched_width(widths, groups))
     elif groups < 1 or width_per_group < 1 or common * width_per_group % 64:
         unit = 64 // gcd(64, common)  # the smallest width of a group that gives whole channels in every stage
         near = max(unit, round(width_per_group / unit) * unit)
@@ -80,6 +127,32 @@ def inner_widths(block: str, widths: Sequence[int], groups: int, width_per_group
     else:
         return [planes * width_per_group // 64 * groups for planes in widths]
     return list(widths)
+
+
+def matched_width(widths: Sequence[int], groups: int) -> int:
+    """The ``width_per_group`` at which a bottleneck with ``groups`` costs what the ungrouped one does.
+
+    Of the widths that give whole channels, the one whose block has nearest to the same number of weights, and of
+    multiplications (Xie et al. 2017, equation 4; table 2: 1×64d, 2×40d, 4×24d, 8×14d, 32×4d).
+
+    Raises:
+        ValueError: the nearest is more than a tenth away.
+    """
+    if groups < 1:
+        raise ValueError(f"groups={groups}; expected at least 1")
+
+    def cost(groups: int, width: int) -> int:  # two 1×1 convolutions from and to 256 channels, one 3×3
+        return groups * width * (2 * 256 + 9 * width)
+
+    unit = 64 // gcd(64, gcd(*widths))
+    width = min(range(unit, 64 + unit, unit), key=lambda width: abs(cost(groups, width) - cost(1, 64)))
+    share = cost(groups, width) / cost(1, 64)
+    if abs(share - 1) > 0.1:
+        raise ValueError(
+            f"width_per_group=matched: with groups={groups} and widths={list(widths)} the nearest, {width}, costs "
+            f"{share:.2f} of the ungrouped block; expected 0.9 to 1.1 (wider stages, or fewer groups, come nearer)"
+        )
+    return width
 
 
 def check_image_size(image_size: int, stem: str, stages: int, norm: str) -> None:
