@@ -20,29 +20,40 @@ KEYS = (
 ).split()
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core")
 FILE = "result.json"
+# Overrides that change no result: two runs that differ in them alone are the same.
+HARMLESS = {"data_dir", "datamodule.data_dir", "datamodule.num_workers", "impossible", "name", "trainer.max_time"}
 
 
 @contextmanager
 def recording(run_dir: str | Path, **facts: Any) -> Iterator[dict[str, Any]]:
-    """Write the run's record when the block ends, whatever ends it.
+    """Write the run's record when the block begins, and when it ends, whatever ends it.
 
-    Yields the record, for the run to fill in. Its ``status`` becomes ``completed``, ``failed`` (an error, named in
-    ``error``) or ``interrupted`` (a signal, or an exit).
+    Yields the record, for the run to fill in. Its ``status`` is ``running`` until it becomes ``completed``,
+    ``failed`` (an error or an exit, named in ``error``) or ``interrupted`` (a signal, or out of time). A run that is
+    killed leaves it at ``running``.
     """
-    record = dict.fromkeys(KEYS) | {"status": "interrupted", "metrics": {}}
+    record = dict.fromkeys(KEYS) | {"status": "running", "metrics": {}}
     record |= {"versions": versions(), "git_commit": git_commit()} | facts
+    if is_main_process():
+        write(run_dir, record)
     try:
         yield record
         record["status"] = "completed"
-    except Exception as error:
-        record |= {"status": "failed", "error": one_line(error)}
-        raise
     except BaseException as error:
-        record["error"] = one_line(error)
+        stopped = signal_code(error) or isinstance(error, TimeoutError)
+        record |= {"status": "interrupted" if stopped else "failed", "error": one_line(error)}
         raise
     finally:
         if is_main_process():
             write(run_dir, record)
+
+
+def signal_code(error: BaseException) -> int | None:
+    """The exit code after a signal (130 for SIGINT, 143 for SIGTERM); None for what no signal caused."""
+    if type(error).__name__ == "SIGTERMException":
+        return 143
+    # Lightning makes an exit of a KeyboardInterrupt.
+    return 130 if any(isinstance(e, KeyboardInterrupt) for e in (error, error.__context__)) else None
 
 
 def is_main_process() -> bool:

@@ -35,7 +35,8 @@ def test_what_is_no_number_is_null(tmp_path):
         (ValueError("two\n  lines"), "failed", "two lines"),
         (RuntimeError("broken"), "failed", "RuntimeError: broken"),
         (KeyboardInterrupt(), "interrupted", "KeyboardInterrupt: "),
-        (SystemExit(3), "interrupted", "SystemExit: 3"),
+        (SystemExit(3), "failed", "SystemExit: 3"),
+        (TimeoutError("out of time"), "interrupted", "out of time"),
     ],
 )
 def test_a_run_that_ends_otherwise(tmp_path, error, status, message):
@@ -44,6 +45,21 @@ def test_a_run_that_ends_otherwise(tmp_path, error, status, message):
         raise error
     saved = records.read(tmp_path)
     assert (saved["status"], saved["error"], saved["epochs"]) == (status, message, 2)
+
+
+def test_a_run_that_is_killed_leaves_that_it_began(tmp_path):
+    with records.recording(tmp_path, seed=1, overrides=["a=1"]):
+        saved = records.read(tmp_path)
+    assert (saved["status"], saved["seed"], saved["overrides"]) == ("running", 1, ["a=1"])
+
+
+def test_an_exit_that_a_signal_caused_is_an_interruption(tmp_path):
+    with pytest.raises(SystemExit), records.recording(tmp_path):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            sys.exit(1)  # as Lightning does
+    assert records.read(tmp_path)["status"] == "interrupted"
 
 
 def test_only_the_main_process_writes(tmp_path, monkeypatch):

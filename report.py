@@ -1,0 +1,33 @@
+"""Write the report of a sweep, or rebuild it: report.md, report.csv and plots, in the sweep's folder.
+
+python report.py runs/<name>/<date>
+python report.py runs/<name>/<date> --metric val/loss
+python report.py runs/a/<date> runs/b/<date> --output runs/a_and_b       sweeps joined
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from studies import report
+from studies.record import one_line
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="a sweep's folder")
+    parser.add_argument("--metric", default="val/top1", help="what the configurations are sorted by (%(default)s)")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="where the report goes; needed for several folders")
+    parser.add_argument("--no-plots", dest="plots", action="store_false", help="tables only; earlier plots stay")
+    given = parser.parse_args()
+    try:
+        print(report.write(**vars(given)))
+    except (ValueError, OSError) as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return 2
+    print(f"\n{(given.output or given.folders[0]) / 'report.md'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

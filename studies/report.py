@@ -1,0 +1,115 @@
+"""A sweep's report: ``report.md``, ``report.csv`` and plots, built from its jobs' records and nothing else."""
+
+import json
+import os
+import re
+import shlex
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+from studies.page import to_csv, to_markdown, to_text
+from studies.record import FILE
+from studies.table import Job, natural, tabulate
+
+EXPECTED = "expected a sweep's folder, runs/<name>/<date>, whose jobs' folders have a result.json"
+
+
+def write(folders: Sequence[Path], output: Path | None = None, metric: str = "val/top1", plots: bool = True) -> str:
+    """Write the report of one sweep, or of several joined, and return its table for the terminal.
+
+    Two jobs that end at once may both call this: the later one reads what the earlier one recorded.
+
+    Args:
+        folders: the sweeps' folders.
+        output: where the report goes; that of a single sweep into its folder, if not given.
+        metric: what the configurations are sorted by.
+        plots: draw them; without, those of an earlier report stay, and the page says so.
+
+    Raises:
+        FileNotFoundError: a folder does not exist.
+        ValueError: a folder has no records, or none of them has the metric, or of several folders no output is given.
+    """
+    if output is None and len(folders) != 1:
+        raise ValueError(f"{len(folders)} folders: say with --output where their common report goes")
+    find(folders)  # a mistyped folder is refused before anything is written
+    target = Path(output or folders[0])
+    target.mkdir(parents=True, exist_ok=True)
+
+    from filelock import FileLock
+
+    with FileLock(target / ".report.lock"):
+        table = tabulate(read(folders), metric)
+        page = target / "report.md"
+        before = re.findall(r"\]\((report_[^)/]+\.png)\)", page.read_text("utf-8", "replace")) if page.exists() else []
+        pictures: dict[str, bytes] = {}
+        if plots:
+            from studies.figures import draw
+
+            pictures = draw(table)
+            for stale in set(before) - set(pictures):
+                (target / stale).unlink(missing_ok=True)
+        for name, picture in pictures.items():
+            replace(target / name, picture)
+        replace(target / "report.csv", to_csv(table).encode())
+        command = ["python", "report.py", *map(str, folders)] + ["--metric", metric] * (metric != "val/top1")
+        command += ["--output", str(output)] * (output is not None)
+        title = "/".join(Path(os.path.abspath(target)).parts[-2:])
+        shown = list(pictures) if plots else before
+        replace(page, to_markdown(table, title, shlex.join(command), shown, drawn_now=plots).encode())
+    return to_text(table)
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Write a file in one step: readers see the old one or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
+
+
+def find(folders: Sequence[Path]) -> list[Path]:
+    """The folders that have a record, each once.
+
+    Raises:
+        FileNotFoundError: one of ``folders`` does not exist.
+        ValueError: it is no folder, or has no record below it.
+    """
+    found: dict[Path, None] = {}
+    for folder in map(Path, folders):
+        if not folder.exists():
+            raise FileNotFoundError(f"{folder}: no such folder{_nearest(folder)}; {EXPECTED}")
+        if not folder.is_dir():
+            raise ValueError(f"{folder}: not a folder; {EXPECTED}")
+        below = [Path(here).resolve() for here, _, files in os.walk(folder) if FILE in files]
+        if not below:
+            raise ValueError(f"{folder}: no result.json below it; {EXPECTED}")
+        found |= dict.fromkeys(sorted(below, key=lambda path: natural(str(path))))
+    return list(found)
+
+
+def read(folders: Sequence[Path]) -> list[Job]:
+    """The jobs, named by their folders below the sweep's, or below the common parent of several sweeps'."""
+    parent = Path(os.path.commonpath([Path(folder).resolve() for folder in folders]))
+    return [read_job(job, job.name if job == parent else job.relative_to(parent).as_posix()) for job in find(folders)]
+
+
+def read_job(folder: Path, name: str) -> Job:
+    try:
+        record = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        return Job(name, "unreadable record", f"{type(error).__name__}: {error}")
+    if not isinstance(record, dict) or not isinstance(record.get("status"), str):
+        return Job(name, "unreadable record", "it has no status")
+    typed, metrics = record.get("overrides") or [], record.get("metrics") or {}
+    if not isinstance(metrics, dict) or not (isinstance(typed, list) and all(isinstance(part, str) for part in typed)):
+        return Job(name, "unreadable record", "its overrides are no list of text, or its metrics no table")
+    pairs = (part.lstrip("+").partition("=") for part in typed)
+    return Job(name, record["status"], record.get("error"), {key: value for key, _, value in pairs}, record)
+
+
+def _nearest(folder: Path) -> str:
+    """The existing folder that a mistyped one may mean."""
+    while not folder.parent.is_dir():
+        folder = folder.parent
+    near = get_close_matches(folder.name, [path.name for path in folder.parent.iterdir() if path.is_dir()], n=1)
+    return f"; did you mean {folder.parent / near[0]}?" if near else ""
