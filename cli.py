@@ -1,8 +1,7 @@
-"""The command line that all scripts share: mistakes answered in one line, before torch is imported.
+"""The command line that all scripts share: mistakes answered in one line, errors as exit codes, sweeps that go on.
 
-Hydra composes the config; this module checks what was typed against ``conf/`` first, names runs, and turns errors
-into exit codes: 2 for what the user can mend, 1 for a fault of this project (with its traceback).
-``HYDRA_FULL_ERROR=1`` shows the traceback of every error.
+Exit codes: 2 for what the user can mend, 1 for a fault of this project (with its traceback), 130 and 143 after
+SIGINT and SIGTERM. ``HYDRA_FULL_ERROR=1`` shows the traceback of every error.
 """
 
 import atexit
@@ -12,66 +11,117 @@ import logging
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import hydra
 import hydra._internal.utils as hydra_utils
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override, QuotedString, Transformer
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from studies.record import is_main_process, one_line
+from mistakes import CONF, check
+from plan import Sweep, plan
+from studies import jobs
+from studies.record import HARMLESS, is_main_process, one_line, signal_code
 
-CONF = Path(__file__).parent / "conf"
-SEVERAL_KINDS = ("trainer.devices", "lit_module.compile")  # values that may be of another kind than the default
 log = logging.getLogger(__name__)
-
-
-class Mistake(ValueError):
-    """Something that was typed and cannot be meant."""
 
 
 def run(task: Callable, config_name: str) -> NoReturn:
     """Run ``task(cfg)`` under Hydra with the command line's arguments, then exit."""
-    OmegaConf.register_new_resolver("run_name", run_name, use_cache=True, replace=True)
     # Hydra would print errors and exit with 1; here they are to arrive in this function.
     hydra_utils.run_and_report = lambda function: function()
-    code = 0
+    code, sweep = 0, None
     try:
-        check(sys.argv[1:], config_name)
+        sweep = examine(sys.argv[1:], config_name)
+        if sweep is not None:
+            sys.argv += sweep.arguments
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(_job(task))()
+    except SystemExit as end:
+        code = end.code or 0
     except Exception as error:
         code = report(error)
+    if sweep is not None and is_main_process():
+        code = _conclude(sweep, code)
     sys.exit(code)
 
 
+def examine(argv: list[str], config_name: str) -> Sweep | None:
+    """Find mistakes before anything runs. Returns what a sweep is about to run, None for all else."""
+    args = hydra_utils.get_args_parser().parse_args(argv)
+    if args.help or args.hydra_help or args.config_dir or args.config_path or not argv:
+        return None
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        check(args, args.config_name or config_name)
+        if args.cfg or args.info:
+            return None
+        return plan(args, args.config_name or config_name)
+
+
 def _job(task: Callable) -> Callable:
-    """``task``, saying at once why it failed. In a sweep the error goes on, so that Hydra runs the other jobs."""
+    """``task`` with its errors said at once and turned into exit codes; in a sweep it leaves the other jobs alone."""
 
     @functools.wraps(task)
-    def job(cfg):
+    def job(cfg: DictConfig) -> float | None:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            return _job_of_sweep(task, cfg)
         try:
             return task(cfg)
-        except KeyboardInterrupt:
-            sys.exit(130)
-        except SystemExit as end:  # how Lightning leaves after a signal
-            sys.exit(143 if type(end).__name__ == "SIGTERMException" else 130 if end.code == 1 else end.code)
         except Exception as error:
             _log_to_file(error)
-            if HydraConfig.get().mode != RunMode.MULTIRUN:
-                sys.exit(report(error))
-            log.error(f"job {HydraConfig.get().job.num} failed: {one_line(error)}")
-            raise
+            sys.exit(report(error))
+        except BaseException as end:  # a signal, or an exit
+            sys.exit(signal_code(end) or getattr(end, "code", 1))
 
     return job
+
+
+def _job_of_sweep(task: Callable, cfg: DictConfig) -> float | None:
+    """A job's value, or None: its failure stands in its record and is no reason to stop the others."""
+    name, number = Path(cfg.run_dir).name, HydraConfig.get().job.num
+    with jobs.alone(cfg.run_dir):
+        earlier = jobs.earlier(cfg.run_dir, overrides())
+        if earlier and earlier["status"] == "completed":
+            log.info(f"job {number}  {name} was completed before")
+            return earlier["metrics"].get(cfg.monitor)
+        cfg.ckpt_path = jobs.checkpoint(cfg.run_dir, earlier)
+        log.info(f"job {number}  {name}" + (" goes on from its last checkpoint" if cfg.ckpt_path else ""))
+        try:
+            return task(cfg)
+        except BaseException as error:
+            if signal_code(error):
+                sys.exit(signal_code(error))  # ends the sweep
+            _log_to_file(error)
+            full = os.environ.get("HYDRA_FULL_ERROR") == "1"
+            log.error(f"job {number} failed: {one_line(error)}", exc_info=error if full else None)
+        finally:
+            jobs.report_now_and_then(HydraConfig.get().sweep.dir)
+    return None
+
+
+def _conclude(sweep: Sweep, code: int) -> int:
+    """Say what came of a sweep, and how it goes on. Returns the exit code: 1 if a job has not completed."""
+    from studies import report as reports
+
+    records = jobs.records_in(sweep.folder)
+    if records:
+        print(reports.write([sweep.folder]))
+    count = Counter(record["status"] for record in records)
+    size = sweep.size or len(records)
+    left = {"failed": count["failed"], "did not end": size - count["completed"] - count["failed"]}
+    said = " and ".join(f"{number} {what}" for what, number in left.items() if number)
+    if said and code in (0, 130, 143):
+        again = f"the same command with hydra.sweep.dir={sweep.folder} goes on"
+        print(f"error: of {size} jobs {said}; {again}", file=sys.stderr)
+        return code or 1
+    return code
 
 
 @contextmanager
@@ -92,7 +142,7 @@ def importing() -> Iterator[None]:
             atexit.register(gc.unfreeze)  # else C++ bindings would report at the end that something is still there
 
 
-def _log_to_file(error: Exception) -> None:
+def _log_to_file(error: BaseException) -> None:
     """Keep an error's traceback in the run's log; the console gets one line."""
     trace = (type(error), error, error.__traceback__)
     entry = log.makeRecord(log.name, logging.ERROR, __file__, 0, one_line(error), (), trace)
@@ -102,12 +152,9 @@ def _log_to_file(error: Exception) -> None:
 
 
 def refuse_sweep(what: str) -> None:
-    """Each of a job's further processes would run the whole sweep again, so a sweep cannot start them.
-
-    Processes that a launcher started (torchrun, SLURM) are no such case.
-    """
+    """Each of a job's further processes would run the whole sweep again; where SLURM started them, they do not."""
     sweeping = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
-    if sweeping and "LOCAL_RANK" not in os.environ and "SLURM_PROCID" not in os.environ:
+    if sweeping and "SLURM_PROCID" not in os.environ:
         raise ValueError(f"{what} cannot be part of a sweep; sweep with trainer.devices=1, or run each job on its own")
 
 
@@ -154,104 +201,10 @@ def run_name(name: str | None, choices: Mapping[str, str], overrides: Iterable[s
     else:
         parts, said = [chosen["datamodule"], chosen["model"]], {"datamodule", "model"}
     for key, value in given.items():
-        if key not in said | {"name", "run_dir", "data_dir"} and "/" not in value:
+        if key not in said | HARMLESS | {"run_dir", "ckpt_path"} and "/" not in value:
             parts.append(f"{key.rpartition('.')[2]}-{value}")
     return re.sub(r"[^A-Za-z0-9._]+", "-", "_".join(parts)).strip("-")[:100]
 
 
-def check(argv: list[str], config_name: str) -> None:
-    """Compare the overrides on a command line with what ``conf/`` has.
-
-    Raises:
-        Mistake: an option, a key or a kind of value that does not exist, with the nearest that does.
-    """
-    args = hydra_utils.get_args_parser().parse_args(argv)
-    typed = OverridesParser.create().parse_overrides(args.overrides)
-    typed = [o for o in typed if not o.is_hydra_override() and not o.is_delete()]
-    if args.help or args.hydra_help or args.config_dir or args.config_path or not typed:
-        return
-    groups = [o for o in typed if (CONF / o.key_or_group).is_dir()]
-    choices = []
-    for override in groups:
-        options = sorted(path.stem for path in (CONF / override.key_or_group).glob("*.yaml"))
-        picked = _values(override)
-        for value in picked:
-            if value not in options and not isinstance(value, list):
-                raise Mistake(f"{override.key_or_group}={value}: no such option{_nearest(value, options)}")
-        if picked:
-            choices.append(f"{override.input_line.partition('=')[0]}={picked[0]}")
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        base = hydra.compose(args.config_name or config_name, choices)
-    tree = OmegaConf.to_container(base, resolve=False)
-    values = [o for o in typed if o not in groups]
-    for override in values:
-        if not override.is_add() and not override.is_force_add():
-            _check_value(override, tree)
-    given = {override.key_or_group for override in values}
-    for key in _missing(tree):
-        if key not in given:
-            raise Mistake(f"{key} has no value; give it one: {key}=…")
-
-
-def _missing(tree: dict, prefix: str = "") -> Iterable[str]:
-    """The keys that the config leaves to the user (``???``)."""
-    for key, value in tree.items():
-        if value == "???":
-            yield prefix + key
-        elif isinstance(value, dict):
-            yield from _missing(value, f"{prefix}{key}.")
-
-
-def _check_value(override: Override, tree: dict) -> None:
-    key, node, path = override.key_or_group, tree, []
-    for part in key.split("."):
-        if not isinstance(node, dict):
-            return  # an index into a list, or a value that only Hydra can resolve
-        if part not in node:
-            names = [name for name in node if not name.startswith("_")]
-            raise Mistake(f"{key}: no such key{_nearest(part, names, path)} (+{key}=… would add it)")
-        node = node[part]
-        path.append(part)
-    if isinstance(node, dict) and "_target_" in node:
-        return  # an object: null or a name may take its place
-    expected = _kind(node)
-    for value in _values(override):
-        if key == "seed" and value is None:
-            raise Mistake("seed=null: expected a whole number, so that the run can be repeated")
-        found = _kind(value)
-        whole = isinstance(node, int) and isinstance(value, float) and not value.is_integer()
-        if key.startswith("trainer.limit_"):  # a share or a number
-            whole = False
-        if expected == "text" and found in ("number", "true or false") or value == "auto" or key in SEVERAL_KINDS:
-            continue
-        if None not in (expected, found) and (expected != found or whole):
-            raise Mistake(f"{key}={value}: expected {'whole number' if whole else expected}, say {_say(node)}")
-
-
-def _values(override: Override) -> list[Any]:
-    """The value of an override, or all that it sweeps over; nothing where they cannot be listed."""
-    values: Iterable[Any] = [override.value()]
-    if override.is_sweep_override():
-        if not override.is_discrete_sweep() or isinstance(override.value(), Glob):
-            return []
-        values = override.sweep_iterator(transformer=Transformer.identity)
-    return [value.text if isinstance(value, QuotedString) else value for value in values]
-
-
-def _kind(value: Any) -> str | None:
-    """What kind of value this is, None for one that could become anything."""
-    if value is None or isinstance(value, str) and "${" in value:
-        return None
-    kinds = {bool: "true or false", int: "number", float: "number", str: "text", list: "list", dict: "group of keys"}
-    return kinds.get(type(value))
-
-
-def _say(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _nearest(word: Any, options: list[str], path: Iterable[str] = ()) -> str:
-    """The one or two options most like a word, or all of them; as keys, if they stand under a path."""
-    near = get_close_matches(str(word), options, n=2, cutoff=0.55)
-    shown = [".".join([*path, option]) for option in near or options]
-    return f"; did you mean {' or '.join(shown)}?" if near else f"; there are: {', '.join(shown)}"
+# When this module is imported, so that it is there in the processes of a launcher too.
+OmegaConf.register_new_resolver("run_name", run_name, use_cache=True, replace=True)

@@ -18,7 +18,7 @@ NOISE = (
     r".*treespec",
 )
 # Settings that no run changes.
-UNSAID = ("default_root_dir", "enable_model_summary", "use_distributed_sampler")
+UNSAID = ("default_root_dir", "enable_model_summary", "plugins", "use_distributed_sampler")
 
 
 def quiet_lightning() -> None:

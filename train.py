@@ -34,7 +34,7 @@ def train(cfg: "DictConfig") -> float | None:
             from omegaconf import OmegaConf
 
             import speed
-            from callbacks import Measure
+            from callbacks import Measure, TensorBoard
 
         console.quiet_lightning()
         seed_everything(cfg.seed, verbose=False)
@@ -72,7 +72,7 @@ def train(cfg: "DictConfig") -> float | None:
             cli.refuse_sweep(f"a job of {trainer.world_size} processes")
         log.info(console.summary(config))
 
-        trainer.fit(classifier, datamodule=datamodule)
+        trainer.fit(classifier, datamodule=datamodule, ckpt_path=cfg.ckpt_path, weights_only=True)
         record.update(measure.facts(trainer))
         checkpoints = [c for c in trainer.checkpoint_callbacks if getattr(c, "monitor", None) == cfg.monitor]
         best = checkpoints[0].best_model_path if checkpoints else ""  # "" also if nothing was validated
@@ -80,7 +80,11 @@ def train(cfg: "DictConfig") -> float | None:
 
         trainer.test(classifier, datamodule=datamodule, ckpt_path=best or None, weights_only=True, verbose=False)
         record["metrics"] |= {name: value.item() for name, value in trainer.callback_metrics.items()}
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoard):
+                logger.log_result(config, record["overrides"], record["metrics"])
         log.info(console.result(record, cfg.monitor, measure.best_epoch, cfg.run_dir))
+        measure.check_time(trainer)
     return measure.best.get(cfg.monitor)
 
 

@@ -1,9 +1,10 @@
-"""Lightning callbacks, a logger and a profiler that Lightning itself lacks."""
+"""Lightning callbacks, a logger, a profiler and a way to write checkpoints that Lightning itself lacks."""
 
+from callbacks.atomic_checkpoint import AtomicCheckpointIO
 from callbacks.confusion_matrix import ConfusionMatrixPlot
 from callbacks.measure import Measure
 from callbacks.no_profiler import NoProfiler
 from callbacks.progress import Progress
 from callbacks.tensorboard import TensorBoard
 
-__all__ = ["ConfusionMatrixPlot", "Measure", "NoProfiler", "Progress", "TensorBoard"]
+__all__ = ["AtomicCheckpointIO", "ConfusionMatrixPlot", "Measure", "NoProfiler", "Progress", "TensorBoard"]

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.utilities.throughput import measure_flops
+from lightning.pytorch.callbacks import Timer
 from torch import nn
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class Measure(Callback):
         self.params = self.flops_per_image = None
         self.images, self.train_seconds = 0, 0.0
         self.best: dict[str, float] = {}
-        self.metrics: dict[str, float] = {}
+        self.last: dict[str, float] = {}
         self.best_epoch: int | None = None
         self._since: float | None = None
 
@@ -81,9 +82,7 @@ class Measure(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._stop(pl_module)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        last = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
-        self.metrics = last | self.best
+        self.last = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
 
     def _start(self) -> None:
         self._since = time.perf_counter()
@@ -105,7 +104,7 @@ class Measure(Callback):
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
             name = f"{device.type}, {torch.get_num_threads()} threads"
         return {
-            "metrics": self.metrics,
+            "metrics": self.last | self.best,
             "params": self.params,
             "flops_per_image": self.flops_per_image,
             "train_seconds": self.train_seconds,
@@ -116,8 +115,18 @@ class Measure(Callback):
             "device": name if trainer.world_size == 1 else f"{trainer.world_size} × {name}",
         }
 
+    def check_time(self, trainer: Trainer) -> None:
+        """Raise TimeoutError if ``trainer.max_time`` ended the training before its last batch."""
+        timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]
+        batches = trainer.fit_loop.epoch_loop.batch_progress.total.completed
+        planned = trainer.num_training_batches * (trainer.max_epochs or 0)
+        if batches < planned and any(timer.time_remaining() <= 0 for timer in timers):
+            raise TimeoutError(
+                f"out of time: trainer.max_time ended the training after {batches} of {planned} batches; give it more"
+            )
+
     def state_dict(self) -> dict[str, Any]:
-        keys = ("images", "train_seconds", "best", "best_epoch")
+        keys = ("images", "train_seconds", "last", "best", "best_epoch")
         return {key: getattr(self, key) for key in keys}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -1,6 +1,18 @@
 """TensorBoard events straight into the run's folder."""
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from torch.utils.tensorboard.summary import hparams
+
+# What TensorBoard's HParams tab shows of every run; of a part, the name of its class.
+MAIN = (
+    "model model.depth model.groups model.norm datamodule datamodule.batch_size optimizer optimizer.lr "
+    "optimizer.weight_decay trainer.max_epochs seed"
+).split()
+UNSHOWN = ("name", "run_dir", "data_dir", "ckpt_path", "impossible")
 
 
 class TensorBoard(TensorBoardLogger):
@@ -17,3 +29,49 @@ class TensorBoard(TensorBoardLogger):
     def save(self) -> None:
         if self._experiment is not None:
             self.experiment.flush()
+
+    def finalize(self, status: str) -> None:
+        """Called after training and after the test; the file stays open between the two."""
+        self.save()
+        if status != "success":
+            self.close()
+
+    @rank_zero_only
+    def log_result(self, config: Mapping[str, Any], typed: Iterable[str], metrics: Mapping[str, float | None]) -> None:
+        """The run's line in the HParams tab, its best validation scores and its test scores; then close.
+
+        Args:
+            config: the composed config, as plain dicts.
+            typed: overrides, say ``model.depth=34``; their keys are shown beside the main ones.
+            metrics: of the record.
+        """
+        scores = {}
+        for name, value in metrics.items():
+            kind, _, metric = name.partition("/")
+            if kind == "val" and value is not None:  # val/… is a curve, of which the tab would show the last point
+                scores[f"best/{metric}"] = value
+                self.experiment.add_scalar(f"best/{metric}", value)
+            elif kind == "test" and "/" not in metric:  # not those of single classes
+                scores[name] = value
+        for summary in hparams(hyperparameters(config, typed), scores):
+            self.experiment._get_file_writer().add_summary(summary)
+        self.close()
+
+    def close(self) -> None:
+        if self._experiment is not None:
+            self.experiment.close()
+
+
+def hyperparameters(config: Mapping[str, Any], typed: Iterable[str]) -> dict[str, bool | int | float | str]:
+    """The main settings of a run, and those that were typed."""
+    keys = [override.partition("=")[0].lstrip("+~") for override in typed]
+    found = {}
+    for key in dict.fromkeys([*MAIN, *(key for key in keys if key not in UNSHOWN)]):
+        value: Any = config
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        if isinstance(value, Mapping):
+            value = value.get("_target_", "").rpartition(".")[2]
+        if value not in (None, ""):
+            found[key] = value if isinstance(value, bool | int | float | str) else str(value)
+    return found

@@ -43,8 +43,7 @@ def test_the_default_run_learns_digits_and_leaves_exactly_these_files(tmp_path):
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
         "confusion_matrix.png",
-        "events.out",  # of training
-        "events.out",  # of the test
+        "events.out",
         "result.json",
         "train.log",
     ]
@@ -115,14 +114,6 @@ def test_a_run_that_cannot_be_built_leaves_a_record(composed, tmp_path):
     assert record["error"].startswith("depth=19 is no four-stage ResNet")
 
 
-def test_a_job_of_several_processes_is_refused_in_a_sweep(tmp_path):
-    options = ["-m", *TINY, "trainer=ddp", "trainer.accelerator=cpu", "hydra.sweep.dir=sweep"]
-    done = script(*options, cwd=tmp_path)
-    assert done.returncode == 2
-    assert "2 processes cannot be part of a sweep" in done.stderr
-    assert [path.name for path in (tmp_path / "sweep").rglob("result.json")] == ["result.json"]
-
-
 def test_without_a_checkpoint_callback_the_last_weights_are_tested(composed, tmp_path):
     train(composed(*TINY, "callbacks.checkpoint=null"))
     assert records.read(tmp_path)["best_checkpoint"] is None
@@ -172,24 +163,22 @@ def test_a_mistake_that_only_the_parts_know_is_the_users(overrides, message, com
 
 
 def test_such_a_mistake_is_one_line_and_exit_code_2_with_the_traceback_in_the_log(tmp_path):
-    done = script(*TINY, "model=resnet", "model.depth=19", "hydra.run.dir=run", cwd=tmp_path)
+    done = script(*TINY, "datamodule.batch_size=100", "hydra.run.dir=run", cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: depth=19 is no four-stage ResNet")
+    assert done.stderr.startswith("error: batch_size=100 is larger than the training set")
     assert done.stderr.count("\n") == 1
     assert "Traceback" not in done.stdout
     assert "Traceback" in (tmp_path / "run" / "train.log").read_text()
     assert records.read(tmp_path / "run")["status"] == "failed"
 
 
-def test_a_sweep_runs_what_makes_sense_and_names_what_does_not(tmp_path):
-    sweep = "model=resnet model.depth=18,50 model.groups=1,32 datamodule.image_size=17 seed=5".split()
-    done = script("-m", *TINY, *sweep, "hydra.sweep.dir=sweep", cwd=tmp_path)
-    assert done.returncode == 2
-    status = {path.name: records.read(path)["status"] for path in (tmp_path / "sweep").iterdir() if path.is_dir()}
-    assert status == {"0": "completed", "1": "failed", "2": "completed", "3": "completed"}
-    assert done.stdout.count("groups=32 needs bottleneck blocks") == 1
-    assert "model.depth=50" in records.read(tmp_path / "sweep" / "3")["overrides"]
-    assert records.read(tmp_path / "sweep" / "3")["params"] < records.read(tmp_path / "sweep" / "2")["params"]
+def test_a_network_that_cannot_be_is_refused_before_torch_is_imported(tmp_path):
+    code = "import sys, cli; cli.examine(sys.argv[1:], 'train')"
+    arguments = ["model=resnet", "model.depth=18", "model.groups=32"]
+    command = [sys.executable, "-X", "importtime", "-c", code, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert "groups=32 needs bottleneck blocks" in done.stderr.splitlines()[-1]
+    assert "hydra" in done.stderr and "| torch" not in done.stderr and "| lightning" not in done.stderr
 
 
 @pytest.mark.parametrize("debug", ["one_batch", "overfit", "profiler"])
@@ -233,6 +222,37 @@ def test_tensorboard_events_have_the_scores(composed, tmp_path):
     assert len(scores) == 3
     assert records.read(tmp_path)["metrics"]["val/top1"] == pytest.approx(max(scores))
     assert events.Tags()["images"] == ["test/confusion_matrix"]
+
+
+def test_the_hparams_tab_has_the_main_settings_and_the_best_scores(composed, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams import metadata
+
+    cfg = composed(
+        *TINY, "trainer.max_epochs=4", "optimizer.lr=0.5", "scheduler=none"
+    )  # the last epoch is not the best
+    train(cfg)
+    events = EventAccumulator(str(tmp_path)).Reload()
+    content = events.summary_metadata
+    start = metadata.parse_session_start_info_plugin_data(content[metadata.SESSION_START_INFO_TAG].plugin_data.content)
+    shown = {key: value.number_value or value.string_value for key, value in start.hparams.items()}
+    assert shown["model"] == "LeNet" and shown["optimizer"] == "SGD"
+    assert (shown["optimizer.lr"], shown["trainer.max_epochs"], shown["datamodule.batch_size"]) == (0.5, 4, 16)
+    experiment = metadata.parse_experiment_plugin_data(content[metadata.EXPERIMENT_TAG].plugin_data.content)
+    metrics = {info.name.tag for info in experiment.metric_infos}
+    assert metrics == {f"{k}/{m}" for k in ("best", "test") for m in ("loss", "top1", "top5", "f1_macro")}
+    record = records.read(tmp_path)["metrics"]
+    for tag in metrics:
+        assert events.Scalars(tag)[-1].value == pytest.approx(record[tag.replace("best/", "val/")]), tag
+    assert "hp_metric" not in events.Tags()["scalars"]
+
+
+def test_swept_keys_are_hyperparameters():
+    from callbacks.tensorboard import hyperparameters
+
+    config = {"model": {"_target_": "models.LeNet", "widths": [1, 2]}, "seed": 0, "data_dir": "x", "flag": False}
+    found = hyperparameters(config, ["model=lenet", "model.widths=[1,2]", "+flag=false", "data_dir=x", "study=depth"])
+    assert found == {"model": "LeNet", "seed": 0, "model.widths": "[1, 2]", "flag": False}
 
 
 @pytest.mark.skipif(not DEBIAN_DIR.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed")

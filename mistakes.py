@@ -1,0 +1,120 @@
+"""Mistakes in what was typed, found by comparing it with ``conf/`` before anything is imported or run."""
+
+from argparse import Namespace
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, Override, QuotedString, Transformer
+from omegaconf import OmegaConf
+
+CONF = Path(__file__).parent / "conf"
+# Values that may be of another kind than the default.
+SEVERAL_KINDS = ("trainer.devices", "lit_module.compile", "model.width_per_group")
+
+
+class Mistake(ValueError):
+    """Something that was typed and cannot be meant."""
+
+
+def check(args: Namespace, config_name: str) -> None:
+    """Compare the overrides on a command line with what ``conf/`` has.
+
+    Args:
+        args: the command line, as Hydra's parser sees it.
+        config_name: of the root config.
+
+    Raises:
+        Mistake: an option, a key or a kind of value that does not exist, with the nearest that does.
+    """
+    typed = OverridesParser.create().parse_overrides(args.overrides)
+    typed = [o for o in typed if not o.is_hydra_override() and not o.is_delete()]
+    if not typed:
+        return
+    groups = [o for o in typed if (CONF / o.key_or_group).is_dir()]
+    choices = []
+    for override in groups:
+        options = sorted(path.stem for path in (CONF / override.key_or_group).glob("*.yaml"))
+        picked = _values(override)
+        for value in picked:
+            if value not in options and not isinstance(value, list):
+                raise Mistake(f"{override.key_or_group}={value}: no such option{_nearest(value, options)}")
+        if picked:
+            choices.append(f"{override.input_line.partition('=')[0]}={picked[0]}")
+    base = hydra.compose(config_name, choices)
+    tree = OmegaConf.to_container(base, resolve=False)
+    values = [o for o in typed if o not in groups]
+    for override in values:
+        if not override.is_add() and not override.is_force_add():
+            _check_value(override, tree)
+    given = {override.key_or_group for override in values}
+    for key in _missing(tree):
+        if key not in given:
+            raise Mistake(f"{key} has no value; give it one: {key}=…")
+
+
+def _missing(tree: dict, prefix: str = "") -> Iterable[str]:
+    """The keys that the config leaves to the user (``???``)."""
+    for key, value in tree.items():
+        if value == "???":
+            yield prefix + key
+        elif isinstance(value, dict):
+            yield from _missing(value, f"{prefix}{key}.")
+
+
+def _check_value(override: Override, tree: dict) -> None:
+    key, node, path = override.key_or_group, tree, []
+    for part in key.split("."):
+        if not isinstance(node, dict):
+            return  # an index into a list, or a value that only Hydra can resolve
+        if part not in node:
+            names = [name for name in node if not name.startswith("_")]
+            raise Mistake(f"{key}: no such key{_nearest(part, names, path)} (+{key}=… would add it)")
+        node = node[part]
+        path.append(part)
+    if isinstance(node, dict) and "_target_" in node:
+        return  # an object: null or a name may take its place
+    expected = _kind(node)
+    for value in _values(override):
+        if key == "seed" and value is None:
+            raise Mistake("seed=null: expected a whole number, so that the run can be repeated")
+        found = _kind(value)
+        whole = isinstance(node, int) and isinstance(value, float) and not value.is_integer()
+        if key.startswith("trainer.limit_"):  # a share or a number
+            whole = False
+        if expected == "text" and found in ("number", "true or false") or value == "auto" or key in SEVERAL_KINDS:
+            continue
+        if None not in (expected, found) and (expected != found or whole):
+            raise Mistake(f"{key}={value}: expected {'whole number' if whole else expected}, say {_say(node)}")
+
+
+def _values(override: Override) -> list[Any]:
+    """The value of an override, or all that it sweeps over; nothing where they cannot be listed."""
+    values: Iterable[Any] = [override.value()]
+    if override.is_sweep_override():
+        if not override.is_discrete_sweep() or isinstance(override.value(), Glob):
+            return []
+        values = override.sweep_iterator(transformer=Transformer.identity)
+    return [value.text if isinstance(value, QuotedString) else value for value in values]
+
+
+def _kind(value: Any) -> str | None:
+    """What kind of value this is, None for one that could become anything."""
+    if value is None or isinstance(value, str) and "${" in value:
+        return None
+    kinds = {bool: "true or false", int: "number", float: "number", str: "text", list: "list", dict: "group of keys"}
+    return kinds.get(type(value))
+
+
+def _say(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _nearest(word: Any, options: list[str], path: Iterable[str] = ()) -> str:
+    """The one or two options most like a word, or all of them; as keys, if they stand under a path."""
+    near = get_close_matches(str(word), options, n=2, cutoff=0.55)
+    shown = [".".join([*path, option]) for option in near or options]
+    return f"; did you mean {' or '.join(shown)}?" if near else f"; there are: {', '.join(shown)}"

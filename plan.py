@@ -1,0 +1,148 @@
+"""What a command line is about to run: one job or the jobs of a sweep, and which of them cannot be.
+
+Everything here happens before torch is imported: a combination that no network can have, or a sweep's folder that
+holds another sweep, is said in the first second, not after an hour.
+"""
+
+import os
+import re
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from inspect import signature
+from pathlib import Path
+
+import hydra
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from mistakes import CONF, Mistake
+from models.form import CHECKS
+from studies import jobs
+
+PART = re.compile(r"[\w.,+\[\]-]{1,200}")  # what may be the name of a job's folder
+
+
+@dataclass
+class Sweep:
+    """A multirun about to start.
+
+    Args:
+        folder: of the sweep.
+        size: how many jobs it has; None where the sweeper decides as it goes.
+        arguments: to be added to the command line, so that folders are named by what is swept.
+    """
+
+    folder: Path
+    size: int | None
+    arguments: list[str] = field(default_factory=list)
+
+
+def plan(args: Namespace, config_name: str) -> Sweep | None:
+    """Look at all that a command line would run.
+
+    Returns:
+        The sweep, or None for a single run.
+
+    Raises:
+        Mistake: it cannot be run; in a sweep, all of its jobs cannot, or one with ``impossible=refuse``.
+    """
+    composer = GlobalHydra.instance().hydra
+    config = composer.compose_config(config_name, args.overrides, RunMode.MULTIRUN, with_log_configuration=False)
+    typed = list(config.hydra.overrides.task)
+    if not args.multirun and config.hydra.mode != RunMode.MULTIRUN:
+        if reason := impossible(config_name, typed):
+            raise Mistake(reason)
+        return None
+    if config.impossible not in ("skip", "refuse"):
+        raise Mistake(f"impossible={config.impossible} is neither skip nor refuse")
+    refuse_several_processes(config)
+    params = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+    overrides = OverridesParser.create(composer.config_loader).parse_overrides(params + typed)
+    swept = {o.key_or_group for o in overrides if o.is_sweep_override()}
+    names, size, folder = None, None, Path(config.hydra.sweep.dir)
+    if config.hydra.sweeper._target_.endswith("BasicSweeper"):
+        (combinations,) = BasicSweeper.split_arguments(overrides, None)
+        size, names = len(combinations), [job_name(job, swept) for job in combinations]
+        check_combinations(config_name, combinations, swept, refuse=config.impossible == "refuse")
+        for name, job in zip(names, combinations, strict=True):
+            jobs.earlier(folder / name, job)
+    arguments = [f"hydra.sweep.dir={_quoted(str(folder))}"]
+    if swept and all(map(PART.fullmatch, names or ())):
+        fixed = sorted({o.key_or_group for o in overrides} - swept)
+        arguments.append(f"hydra.job.config.override_dirname.exclude_keys=[{','.join(fixed)}]")
+    else:  # values that make no name: paths, long lists
+        arguments.append("hydra.sweep.subdir=${hydra.job.num}")
+    return Sweep(folder, size, arguments)
+
+
+def job_name(job: Sequence[str], swept: set[str]) -> str:
+    """The name of a job's folder, as Hydra makes it from what is swept."""
+    return "_".join(sorted(override for override in job if key(override) in swept)).replace("=", "-")
+
+
+def key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
+
+
+def check_combinations(config_name: str, combinations: Sequence[Sequence[str]], swept: set[str], refuse: bool) -> None:
+    """Name the combinations that cannot be, a line each, before the first trains.
+
+    Raises:
+        Mistake: none of them can be, or one cannot and ``refuse`` is set.
+    """
+    lines, count = {}, 0
+    for job in combinations:
+        if reason := impossible(config_name, job):
+            count += 1
+            lines[" ".join(o for o in job if key(o) in swept - {"seed"}), reason] = None
+    if count == len(combinations) and len({reason for _, reason in lines}) == 1:
+        raise Mistake(next(iter(lines))[1])
+    for said, reason in lines:
+        print(f"impossible: {said}: {reason}", file=sys.stderr)
+    if count and (refuse or count == len(combinations)):
+        hint = "" if count == len(combinations) else "; impossible=skip runs the others"
+        raise Mistake(f"{count} of {len(combinations)} jobs cannot be{hint}")
+
+
+def impossible(config_name: str, job: Sequence[str]) -> str | None:
+    """Why no network can be as this job wants it; None if nothing speaks against it."""
+    of_network = [o for o in job if key(o).startswith(("model.", "datamodule.")) or (CONF / key(o)).is_dir()]
+    return _impossible(config_name, tuple(of_network))
+
+
+@cache
+def _impossible(config_name: str, job: tuple[str]) -> str | None:
+    config: DictConfig = hydra.compose(config_name, list(job))
+    model = OmegaConf.to_container(config.model, resolve=True) or {}
+    check = CHECKS.get(model.get("_target_"))
+    names = signature(check).parameters if check else ()
+    if not check or any(model.get(name, "???") == "???" for name in names):
+        return None
+    try:
+        check(**{name: model[name] for name in names})
+    except ValueError as error:
+        return str(error)
+    except TypeError:  # a null where there must be a number: the network itself will say
+        return None
+    return None
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def refuse_several_processes(config: DictConfig) -> None:
+    """Each of a job's further processes would run the whole sweep again. Under SLURM they are tasks of the job."""
+    if "LOCAL_RANK" in os.environ:
+        raise Mistake("a sweep cannot be started by torchrun: each of its processes would run the whole sweep")
+    for name in ("devices", "num_nodes"):
+        value = config.trainer.get(name)
+        count = value if isinstance(value, int) else len(value) if isinstance(value, ListConfig) else 1
+        if count > 1 and "submitit" not in config.hydra.launcher._target_:
+            raise Mistake(f"trainer.{name}={value}: a job of several processes cannot be part of a sweep, but on SLURM")

@@ -1,0 +1,97 @@
+"""The jobs of a sweep: what is done is not done again, what failed is tried again, what broke off goes on."""
+
+import logging
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from studies import record as records
+
+log = logging.getLogger(__name__)
+
+
+def earlier(run_dir: str | Path, overrides: Sequence[str]) -> dict[str, Any] | None:
+    """The record that an earlier attempt at this job left, or None.
+
+    Raises:
+        ValueError: the folder holds another job.
+    """
+    folder = Path(run_dir)
+    if not (folder / records.FILE).exists():
+        return None
+    record = records.read(folder)
+    before, now = (_essential(typed) for typed in (record["overrides"] or (), overrides))
+    if before != now:
+        had, has = (" ".join(sorted(part)) or "nothing more" for part in (before - now, now - before))
+        raise ValueError(f"{folder} holds a job with {had}, this one has {has}; take another hydra.sweep.dir")
+    return record
+
+
+def _essential(overrides: Sequence[str]) -> set[str]:
+    return {override for override in overrides if override.partition("=")[0].lstrip("+") not in records.HARMLESS}
+
+
+@contextmanager
+def alone(run_dir: str | Path) -> Iterator[None]:
+    """Keep other processes from the same job; the system lets go of it however this process ends."""
+    lock = FileLock(Path(run_dir) / ".lock")
+    try:
+        if records.is_main_process():
+            lock.acquire(timeout=0)
+    except Timeout:
+        log.info(f"another process is at work in {run_dir}; waiting for it")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def checkpoint(run_dir: str | Path, record: dict[str, Any] | None) -> str | None:
+    """The checkpoint from which a job goes on; None if it starts anew, without an earlier attempt's leftovers.
+
+    Args:
+        run_dir: the job's folder.
+        record: what the earlier attempt left.
+    """
+    folder = Path(run_dir)
+    last = folder / "checkpoints" / "last.ckpt"
+    if record and record["status"] in ("running", "interrupted") and last.exists():
+        return str(last)
+    shutil.rmtree(last.parent, ignore_errors=True)
+    for events in folder.glob("events.out.tfevents.*"):
+        events.unlink()
+    return None
+
+
+def records_in(sweep_dir: str | Path) -> list[dict[str, Any]]:
+    """All records in a sweep's folder."""
+    return [records.read(path.parent) for path in sorted(Path(sweep_dir).rglob(records.FILE))]
+
+
+class Reporter:
+    """Renews a sweep's report after each job; the plots only so often that they take a twentieth of the time."""
+
+    def __init__(self):
+        self.next_drawing = time.monotonic() + 20
+
+    def __call__(self, sweep_dir: str | Path) -> None:
+        from studies import report  # it is needed after the first job only
+
+        began = time.monotonic()
+        draw = began >= self.next_drawing
+        try:
+            report.write([Path(sweep_dir)], plots=draw)
+        except Exception as error:  # a report must not cost a run
+            log.warning(f"no report in {sweep_dir}: {records.one_line(error)}")
+        if draw:
+            now = time.monotonic()
+            self.next_drawing = now + 20 * (now - began)
+
+
+report_now_and_then = Reporter()

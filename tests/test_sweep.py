@@ -1,0 +1,169 @@
+"""Sweeps as they are typed: failures leave the others alone, kills lose nothing, folders are not mixed up."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from studies import record as records
+
+ROOT = Path(__file__).parent.parent
+# A job of a second: few small images, one epoch.
+TINY = (
+    "datamodule=synthetic datamodule.num_images=64 datamodule.batch_size=16 trainer=cpu trainer.max_epochs=1"
+).split()
+
+
+def command(*args):
+    return [sys.executable, str(ROOT / "train.py"), "-m", *TINY, *args, "hydra.sweep.dir=sweep"]
+
+
+def sweep(*args, cwd, **env):
+    return subprocess.run(
+        command(*args), capture_output=True, text=True, cwd=cwd, timeout=300, check=False, env=os.environ | env
+    )
+
+
+def statuses(folder):
+    return {path.parent.name: records.read(path.parent)["status"] for path in (folder / "sweep").glob("*/result.json")}
+
+
+ODD = """
+import sys, time
+from lightning import Callback
+
+class Nothing(Callback):
+    pass
+
+class Raises(Callback):
+    def on_train_start(self, trainer, pl_module):
+        raise RuntimeError("the device fell off")
+
+class Exits(Callback):
+    def on_train_start(self, trainer, pl_module):
+        sys.exit(3)
+
+class Sleeps(Callback):
+    def on_train_batch_end(self, *args):
+        time.sleep(5)
+"""
+
+
+def test_failures_leave_the_others_alone_and_are_named(tmp_path):
+    (tmp_path / "odd.py").write_text(ODD)
+    args = [
+        "+callbacks.odd._target_=odd.Raises,odd.Exits,odd.Sleeps,odd.Nothing",
+        "datamodule.image_size=16,12",  # 12 pixels are too few for LeNet
+        "trainer.max_time=00:00:00:04",
+    ]
+    done = sweep(*args, cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1
+    found = {name.partition("_target_-odd.")[2]: status for name, status in statuses(tmp_path).items()}
+    assert found == {
+        "Raises_datamodule.image_size-16": "failed",
+        "Exits_datamodule.image_size-16": "failed",
+        "Sleeps_datamodule.image_size-16": "interrupted",
+        "Nothing_datamodule.image_size-16": "completed",
+    } | {f"{name}_datamodule.image_size-12": "failed" for name in ("Raises", "Exits", "Sleeps", "Nothing")}
+    report = (tmp_path / "sweep" / "report.md").read_text().replace("\\", "")
+    reasons = ("the device fell off", "SystemExit: 3", "out of time: trainer.max_time", "image_size=12 is too small")
+    assert all(reason in report for reason in reasons)
+    impossible = [line for line in done.stderr.splitlines() if line.startswith("impossible:")]
+    assert len(impossible) == 4
+    assert done.stderr.splitlines()[-1].startswith("error: of 8 jobs 6 failed and 1 did not end; the same command")
+    assert "Traceback" not in done.stdout + done.stderr
+    log = next((tmp_path / "sweep").glob("*Raises*size-16")) / "train.log"
+    assert "Traceback" in log.read_text()
+
+    again = sweep(*args, cwd=tmp_path, PYTHONPATH=str(tmp_path))  # failed jobs are tried again, completed ones not
+    assert again.returncode == 1
+    assert again.stdout.count("was completed before") == 1
+    assert again.stdout.count("the device fell off") > 0
+
+
+KILLABLE = ("trainer.max_epochs=3", "optimizer.lr=0.01,0.1", "seed=0,1", "datamodule.num_images=512")
+
+
+def test_a_sweep_that_is_killed_three_times_ends_as_one_that_is_not(tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    for folder in (whole, broken):
+        folder.mkdir()
+    assert sweep(*KILLABLE, cwd=whole).returncode == 0
+
+    completed, said = [], ""
+    for job in ("lr-0.01_seed-0", "lr-0.01_seed-1", "lr-0.1_seed-1"):
+        process = subprocess.Popen(command(*KILLABLE), cwd=broken, stdout=subprocess.PIPE, text=True)
+        deadline = time.monotonic() + 100
+        while not list((broken / "sweep").glob(f"*{job}/checkpoints/last.ckpt")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        said += process.communicate()[0]
+        completed += [name for name, status in statuses(broken).items() if status == "completed"]
+    before = {path: path.stat().st_mtime_ns for path in (broken / "sweep").glob("*/checkpoints/*")}
+    done = sweep(*KILLABLE, cwd=broken)
+    assert done.returncode == 0, done.stderr
+    assert "goes on from its last checkpoint" in said + done.stdout
+    for name in completed:  # nothing that was completed is run again
+        assert f"{name} was completed before" in done.stdout
+        assert all(path.stat().st_mtime_ns == at for path, at in before.items() if path.parts[-3] == name)
+    jobs = sorted(path.parent.name for path in (whole / "sweep").glob("*/result.json"))
+    assert len(jobs) == 4
+    for job in jobs:
+        first, second = (records.read(folder / "sweep" / job) for folder in (whole, broken))
+        assert second["status"] == "completed"
+        for fact in ("metrics", "epochs", "steps", "params", "overrides", "best_checkpoint"):
+            assert first[fact] == second[fact], fact
+
+
+def test_a_folder_of_another_sweep_is_refused_before_anything_runs(tmp_path):
+    job = tmp_path / "sweep" / "seed-0"
+    records.write(job, {"status": "completed", "overrides": [*TINY, "seed=0"], "metrics": {}})
+    done = sweep("seed=0,1", "datamodule.batch_size=8", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "batch_size=16" in done.stderr and "batch_size=8" in done.stderr and "hydra.sweep.dir" in done.stderr
+    assert [path.name for path in (tmp_path / "sweep").iterdir()] == ["seed-0"]
+
+
+def test_a_sweep_can_be_extended(tmp_path):
+    records.write(tmp_path / "sweep" / "seed-0", {"status": "completed", "overrides": [*TINY, "seed=0"], "metrics": {}})
+    done = sweep("seed=0,1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "seed-0 was completed before" in done.stdout
+    assert statuses(tmp_path) == {"seed-0": "completed", "seed-1": "completed"}
+
+
+def test_a_signal_stops_the_whole_sweep_and_it_goes_on(tmp_path):
+    args = ("trainer.max_epochs=500", "seed=0,1")
+    process = subprocess.Popen(command(*args), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 100
+    while not list((tmp_path / "sweep").glob("seed-0/checkpoints/last.ckpt")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert statuses(tmp_path) == {"seed-0": "interrupted"}
+    assert "error: of 2 jobs 2 did not end; the same command with hydra.sweep.dir=sweep goes on" in stderr
+    assert json.loads((tmp_path / "sweep/seed-0/result.json").read_text())["error"]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["trainer=ddp"], "trainer.devices=2: a job of several processes cannot be part of a sweep"),
+        (["model=resnet", "model.depth=18,34", "model.groups=32"], "groups=32 needs bottleneck blocks"),
+        (["model=resnet", "model.depth=18,50", "model.groups=32", "impossible=refuse"], "1 of 2 jobs cannot be"),
+        (["seed=0,1", "impossible=maybe"], "impossible=maybe is neither skip nor refuse"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_in_the_first_second(args, message, tmp_path):
+    began = time.monotonic()
+    done = sweep(*args, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "sweep").exists()
+    assert time.monotonic() - began < 4  # importing torch alone takes as long
