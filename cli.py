@@ -196,10 +196,9 @@ def run_name(name: str | None, choices: Mapping[str, str], overrides: Iterable[s
     typed = {o.key_or_group: o for o in OverridesParser.create().parse_overrides(list(overrides))}
     given = {key: override.input_line.partition("=")[2] for key, override in typed.items()}
     chosen = {**choices, **given}  # a sweep over a group is not yet among the choices
-    if chosen.get("experiment") not in (None, "null"):
-        parts, said = [chosen["experiment"]], {"experiment"}
-    else:
-        parts, said = [chosen["datamodule"], chosen["model"]], {"datamodule", "model"}
+    whole = next((group for group in ("study", "experiment") if chosen.get(group) not in (None, "null")), None)
+    said = {whole} if whole else {"datamodule", "model"}
+    parts = [chosen[group] for group in sorted(said)]
     for key, value in given.items():
         if key not in said | HARMLESS | {"run_dir", "ckpt_path"} and "/" not in value:
             parts.append(f"{key.rpartition('.')[2]}-{value}")
