@@ -10,7 +10,9 @@ import gc
 import logging
 import os
 import re
+import signal
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,7 +30,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mistakes import CONF, check
 from plan import Sweep, plan
-from studies import jobs
+from studies import jobs, side_by_side
 from studies.record import HARMLESS, is_main_process, one_line, signal_code
 
 log = logging.getLogger(__name__)
@@ -39,13 +41,18 @@ def run(task: Callable, config_name: str) -> NoReturn:
     # Hydra would print errors and exit with 1; here they are to arrive in this function.
     hydra_utils.run_and_report = lambda function: function()
     code, sweep = 0, None
+    main = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(_job(task))
     try:
         sweep = examine(sys.argv[1:], config_name)
-        if sweep is not None:
+        if sweep is None:
+            main()
+        else:
             sys.argv += sweep.arguments
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(_job(task))()
+            _sweep(main, sweep)
     except SystemExit as end:
         code = end.code or 0
+    except KeyboardInterrupt:
+        code = 130
     except Exception as error:
         code = report(error)
     if sweep is not None and is_main_process():
@@ -63,6 +70,29 @@ def examine(argv: list[str], config_name: str) -> Sweep | None:
         if args.cfg or args.info:
             return None
         return plan(args, args.config_name or config_name)
+
+
+def _sweep(main: Callable, sweep: Sweep) -> None:
+    """Run a sweep. If a process of a launcher is killed, what it leaves is run again, unless nothing comes of that."""
+    os.environ[jobs.BEGAN] = str(time.time())
+    if not sweep.in_process:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # in process, Lightning's ends the step first
+        paths = [str(CONF.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+        os.environ["PYTHONPATH"] = os.pathsep.join(paths)  # for processes that are started anew
+    ended, attempts = -1, 0
+    while attempts < 3:
+        try:
+            main()
+            return
+        except Exception as error:
+            if type(error).__name__ != "TerminatedWorkerError":
+                raise
+        before, ended = (
+            ended,
+            sum(record["status"] in ("completed", "failed") for record in jobs.records_in(sweep.folder)),
+        )
+        attempts = attempts + 1 if ended <= before else 0
+        print("a job's process was killed; the sweep goes on", file=sys.stderr)
 
 
 def _job(task: Callable) -> Callable:
@@ -85,12 +115,14 @@ def _job(task: Callable) -> Callable:
 
 def _job_of_sweep(task: Callable, cfg: DictConfig) -> float | None:
     """A job's value, or None: its failure stands in its record and is no reason to stop the others."""
-    name, number = Path(cfg.run_dir).name, HydraConfig.get().job.num
+    this, name, number = HydraConfig.get(), Path(cfg.run_dir).name, HydraConfig.get().job.num
+    if this.launcher.get("n_jobs", 1) != 1:
+        side_by_side.settle(this.sweep.dir, this.launcher.n_jobs)
     with jobs.alone(cfg.run_dir):
         earlier = jobs.earlier(cfg.run_dir, overrides())
-        if earlier and earlier["status"] == "completed":
-            log.info(f"job {number}  {name} was completed before")
-            return earlier["metrics"].get(cfg.monitor)
+        if earlier and jobs.ended(cfg.run_dir, earlier):
+            log.info(f"job {number}  {name} was {earlier['status']} before")
+            return earlier["metrics"].get(cfg.monitor) if earlier["status"] == "completed" else None
         cfg.ckpt_path = jobs.checkpoint(cfg.run_dir, earlier)
         log.info(f"job {number}  {name}" + (" goes on from its last checkpoint" if cfg.ckpt_path else ""))
         try:
@@ -102,7 +134,7 @@ def _job_of_sweep(task: Callable, cfg: DictConfig) -> float | None:
             full = os.environ.get("HYDRA_FULL_ERROR") == "1"
             log.error(f"job {number} failed: {one_line(error)}", exc_info=error if full else None)
         finally:
-            jobs.report_now_and_then(HydraConfig.get().sweep.dir)
+            jobs.report_now_and_then(this.sweep.dir)
     return None
 
 

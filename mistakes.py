@@ -3,6 +3,7 @@
 from argparse import Namespace
 from collections.abc import Iterable
 from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,22 @@ from omegaconf import OmegaConf
 CONF = Path(__file__).parent / "conf"
 # Values that may be of another kind than the default.
 SEVERAL_KINDS = ("trainer.devices", "lit_module.compile", "model.width_per_group")
+
+
+# The plugins behind hydra/launcher=… and hydra/sweeper=…, Hydra's names and ours, as extras of this project.
+PLUGINS = {
+    "hydra/launcher": {
+        "basic": None,
+        "parallel": "joblib",
+        "joblib": "joblib",
+        "slurm": "submitit",
+        "submitit_slurm": "submitit",
+        "submitit_local": "submitit",
+        "cluster": "ray",
+        "ray": "ray",
+    },
+    "hydra/sweeper": {"basic": None, "search": "optuna", "optuna": "optuna"},
+}
 
 
 class Mistake(ValueError):
@@ -31,6 +48,9 @@ def check(args: Namespace, config_name: str) -> None:
         Mistake: an option, a key or a kind of value that does not exist, with the nearest that does.
     """
     typed = OverridesParser.create().parse_overrides(args.overrides)
+    for override in typed:
+        if override.key_or_group in PLUGINS:
+            _check_plugin(override.key_or_group, override.value())
     typed = [o for o in typed if not o.is_hydra_override() and not o.is_delete()]
     if not typed:
         return
@@ -54,6 +74,17 @@ def check(args: Namespace, config_name: str) -> None:
     for key in _missing(tree):
         if key not in given:
             raise Mistake(f"{key} has no value; give it one: {key}=…")
+
+
+def _check_plugin(group: str, name: Any) -> None:
+    """Raise a Mistake that says what to install, where Hydra would list its search path."""
+    extras = PLUGINS[group]
+    if name not in extras:
+        raise Mistake(f"{group}={name}: no such option{_nearest(name, list(extras))}")
+    kind = group.rpartition("/")[2]
+    plugin = f"hydra_plugins.hydra_{extras[name]}_{kind}"
+    if extras[name] and not (find_spec("hydra_plugins") and find_spec(plugin)):
+        raise Mistake(f"{group}={name} needs a plugin that is not installed: pip install -e '.[{extras[name]}]'")
 
 
 def _missing(tree: dict, prefix: str = "") -> Iterable[str]:

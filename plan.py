@@ -18,6 +18,7 @@ import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
@@ -35,11 +36,13 @@ class Sweep:
     Args:
         folder: of the sweep.
         size: how many jobs it has; None where the sweeper decides as it goes.
+        in_process: the jobs run in this process, one after another.
         arguments: to be added to the command line, so that folders are named by what is swept.
     """
 
     folder: Path
     size: int | None
+    in_process: bool
     arguments: list[str] = field(default_factory=list)
 
 
@@ -66,6 +69,7 @@ def plan(args: Namespace, config_name: str) -> Sweep | None:
     overrides = OverridesParser.create(composer.config_loader).parse_overrides(params + typed)
     swept = {o.key_or_group for o in overrides if o.is_sweep_override()}
     names, size, folder = None, None, Path(config.hydra.sweep.dir)
+    check_search(config, overrides)
     if config.hydra.sweeper._target_.endswith("BasicSweeper"):
         (combinations,) = BasicSweeper.split_arguments(overrides, None)
         size, names = len(combinations), [job_name(job, swept) for job in combinations]
@@ -78,7 +82,8 @@ def plan(args: Namespace, config_name: str) -> Sweep | None:
         arguments.append(f"hydra.job.config.override_dirname.exclude_keys=[{','.join(fixed)}]")
     else:  # values that make no name: paths, long lists
         arguments.append("hydra.sweep.subdir=${hydra.job.num}")
-    return Sweep(folder, size, arguments)
+    in_process = config.hydra.launcher._target_.endswith("BasicLauncher")
+    return Sweep(folder, size, in_process, arguments)
 
 
 def job_name(job: Sequence[str], swept: set[str]) -> str:
@@ -146,3 +151,15 @@ def refuse_several_processes(config: DictConfig) -> None:
         count = value if isinstance(value, int) else len(value) if isinstance(value, ListConfig) else 1
         if count > 1 and "submitit" not in config.hydra.launcher._target_:
             raise Mistake(f"trainer.{name}={value}: a job of several processes cannot be part of a sweep, but on SLURM")
+
+
+def check_search(config: DictConfig, overrides: Sequence[Override]) -> None:
+    """An interval needs a search, and a search must go where the metric gets better."""
+    if config.hydra.sweeper._target_.endswith("BasicSweeper"):
+        for override in overrides:
+            if override.is_sweep_override() and not override.is_discrete_sweep():
+                raise Mistake(f"{override.input_line}: an interval needs a search; add hydra/sweeper=search")
+    elif "direction" in config.hydra.sweeper:
+        direction = getattr(config.hydra.sweeper.direction, "name", config.hydra.sweeper.direction)
+        if direction != f"{config.mode}imize":
+            raise Mistake(f"hydra.sweeper.direction={direction} with mode={config.mode}; expected {config.mode}imize")

@@ -1,6 +1,7 @@
 """The jobs of a sweep: what is done is not done again, what failed is tried again, what broke off goes on."""
 
 import logging
+import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,8 @@ from filelock import FileLock, Timeout
 
 from studies import record as records
 
+# The environment variable that tells the processes of a sweep when it began.
+BEGAN = "SWEEP_BEGAN"
 log = logging.getLogger(__name__)
 
 
@@ -30,6 +33,13 @@ def earlier(run_dir: str | Path, overrides: Sequence[str]) -> dict[str, Any] | N
         had, has = (" ".join(sorted(part)) or "nothing more" for part in (before - now, now - before))
         raise ValueError(f"{folder} holds a job with {had}, this one has {has}; take another hydra.sweep.dir")
     return record
+
+
+def ended(run_dir: str | Path, record: dict[str, Any]) -> bool:
+    """Whether a job is not to be run: it was completed, or it has failed in this very sweep."""
+    if record["status"] == "failed":
+        return (Path(run_dir) / records.FILE).stat().st_mtime > float(os.environ.get(BEGAN, "inf"))
+    return record["status"] == "completed"
 
 
 def _essential(overrides: Sequence[str]) -> set[str]:

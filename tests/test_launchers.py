@@ -1,0 +1,169 @@
+"""Hydra's launchers and sweepers with our jobs; each needs its extra (joblib, submitit, ray, optuna)."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import yaml
+
+from studies import record as records
+
+ROOT = Path(__file__).parent.parent
+TINY = (
+    "datamodule=synthetic datamodule.num_images=64 datamodule.batch_size=16 trainer=cpu trainer.max_epochs=1"
+).split()
+
+
+def needs(plugin):
+    found = find_spec("hydra_plugins") and find_spec(f"hydra_plugins.hydra_{plugin}")
+    return pytest.mark.skipif(not found, reason=f"hydra_{plugin} is not installed")
+
+
+def command(*args):
+    return [sys.executable, str(ROOT / "train.py"), "-m", *TINY, *args, "hydra.sweep.dir=sweep"]
+
+
+def sweep(*args, cwd, **env):
+    env = {name: value for name, value in os.environ.items() if "NUM_THREADS" not in name} | env
+    return subprocess.run(command(*args), capture_output=True, text=True, cwd=cwd, timeout=300, check=False, env=env)
+
+
+def jobs(folder):
+    return {path.parent.name: records.read(path.parent) for path in (folder / "sweep").glob("*/result.json")}
+
+
+WHERE = """
+import os, signal, torch
+from pathlib import Path
+from lightning import Callback
+
+class Where(Callback):
+    def on_fit_start(self, trainer, pl_module):
+        cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
+        facts = [os.getpid(), cores, torch.get_num_threads(), os.environ.get("CUDA_VISIBLE_DEVICES")]
+        Path(trainer.default_root_dir, "where").write_text(" ".join(map(str, facts)))
+
+class KilledOnce(Callback):
+    def on_train_epoch_start(self, trainer, pl_module):
+        seen = Path("killed")
+        if trainer.current_epoch == 1 and "lr-0.1" in trainer.default_root_dir and not seen.exists():
+            seen.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@needs("joblib_launcher")
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system cannot pin processes")
+def test_jobs_side_by_side_have_their_own_cores_and_gpus(tmp_path):
+    (tmp_path / "where.py").write_text(WHERE)
+    args = ["hydra/launcher=parallel", "seed=0,1,2,3", "+callbacks.where._target_=where.Where"]
+    done = sweep(*args, cwd=tmp_path, PYTHONPATH=str(tmp_path), CUDA_VISIBLE_DEVICES="5,7")
+    assert done.returncode == 0, done.stderr
+    assert {record["status"] for record in jobs(tmp_path).values()} == {"completed"}
+    found = [path.read_text().split() for path in (tmp_path / "sweep").glob("*/where")]
+    processes = {pid: (cores.split(","), int(threads), gpu) for pid, cores, threads, gpu in found}
+    assert len(found) == 4 and len(processes) == 2
+    (cores, threads, gpu), (other_cores, other_threads, other_gpu) = processes.values()
+    assert {gpu, other_gpu} == {"5", "7"}
+    if len(os.sched_getaffinity(0)) > 1:
+        assert not set(cores) & set(other_cores)
+    assert (threads, other_threads) == (len(cores), len(other_cores))
+    assert (tmp_path / "sweep" / "report.md").read_text().count("| 4 | completed |") == 1
+
+
+@needs("joblib_launcher")
+def test_a_killed_process_takes_no_other_job_along(tmp_path):
+    (tmp_path / "where.py").write_text(WHERE)
+    args = ["hydra/launcher=parallel", "optimizer.lr=0.1,0.2,0.3", "trainer.max_epochs=3"]
+    done = sweep(*args, "+callbacks.odd._target_=where.KilledOnce", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert (tmp_path / "killed").exists()
+    assert "a job's process was killed" in done.stderr
+    assert done.returncode == 0, done.stderr
+    found = jobs(tmp_path)
+    assert [record["status"] for record in found.values()] == ["completed"] * 3
+    assert {record["steps"] for record in found.values()} == {9}
+
+
+@needs("joblib_launcher")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_a_stopped_sweep_leaves_no_processes_behind(number, code, tmp_path):
+    args = ["hydra/launcher=parallel", "seed=0,1", "trainer.max_epochs=5000"]
+    process = subprocess.Popen(command(*args), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 100
+    while len(list((tmp_path / "sweep").glob("*/checkpoints/last.ckpt"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(children) >= 2
+    process.send_signal(number)
+    assert process.wait(60) == code
+    deadline = time.monotonic() + 60
+    while any(Path(f"/proc/{child}").exists() for child in children) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not [child for child in children if Path(f"/proc/{child}").exists()]
+    assert {record["status"] for record in jobs(tmp_path).values()} <= {"running", "interrupted"}
+
+
+@needs("submitit_launcher")
+def test_submitit_runs_each_job_in_a_process_of_its_own(tmp_path):
+    done = sweep("hydra/launcher=submitit_local", "seed=0,1", "+hydra.job.env_set.OMP_NUM_THREADS=1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {name: record["status"] for name, record in jobs(tmp_path).items()} == {
+        "seed-0": "completed",
+        "seed-1": "completed",
+    }
+
+
+@needs("ray_launcher")
+def test_ray_starts_a_cluster_here_and_shares_it_out(tmp_path):
+    (tmp_path / "where.py").write_text(WHERE)
+    args = ["hydra/launcher=cluster", "seed=0,1", "+callbacks.where._target_=where.Where"]
+    gpus = ["+hydra.launcher.ray.init.num_gpus=1", "hydra.launcher.ray.remote.num_gpus=0.5"]  # as if there were one
+    done = sweep(*args, *gpus, "+hydra.launcher.ray.init.num_cpus=2", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert [record["status"] for record in jobs(tmp_path).values()] == ["completed"] * 2
+    found = [path.read_text().split() for path in (tmp_path / "sweep").glob("*/where")]
+    assert [facts[2:] for facts in found] == [["1", "0"]] * 2  # a thread, and half of GPU 0
+
+
+@needs("optuna_sweeper")
+def test_a_search_finds_the_best_of_its_trials_and_goes_on(tmp_path):
+    search = ["hydra/sweeper=search", "optimizer.lr=tag(log, interval(0.001, 0.5))", "datamodule.batch_size=8,16"]
+    assert sweep(*search, "hydra.sweeper.n_trials=4", cwd=tmp_path).returncode == 0
+    first = jobs(tmp_path)
+    done = sweep(*search, "hydra.sweeper.n_trials=10", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = jobs(tmp_path)
+    assert len(found) == 10 and set(first) < set(found)
+    assert done.stdout.count("was completed before") == 4
+    best = yaml.safe_load((tmp_path / "sweep" / "optimization_results.yaml").read_text())
+    scores = {name: record["metrics"]["val/top1"] for name, record in found.items()}
+    assert best["best_value"] == max(scores.values())
+    (score,) = (score for name, score in scores.items() if str(best["best_params"]["optimizer.lr"]) in name)
+    assert score == best["best_value"]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["hydra/launcher=paralel"], "hydra/launcher=paralel: no such option; did you mean parallel?"),
+        (["hydra/sweeper=serach"], "hydra/sweeper=serach: no such option; did you mean search?"),
+        (["optimizer.lr=interval(0.1,1)"], "an interval needs a search; add hydra/sweeper=search"),
+    ],
+)
+def test_mistakes(args, message, tmp_path):
+    done = sweep(*args, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert not (tmp_path / "sweep").exists()
+
+
+@pytest.mark.skipif(bool(find_spec("hydra_plugins")), reason="plugins are installed")
+def test_a_missing_plugin_is_named_with_what_installs_it(tmp_path):
+    done = sweep("hydra/launcher=parallel", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "hydra/launcher=parallel needs a plugin that is not installed: pip install -e '.[joblib]'" in done.stderr
