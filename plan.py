@@ -61,6 +61,8 @@ def plan(args: Namespace, config_name: str) -> Sweep | None:
     if not args.multirun and config.hydra.mode != RunMode.MULTIRUN:
         if reason := impossible(config_name, typed):
             raise Mistake(reason)
+        if "TORCHELASTIC_RUN_ID" in os.environ and not any(o.startswith("hydra.run.dir=") for o in args.overrides):
+            raise Mistake("torchrun starts several processes that need one folder: say hydra.run.dir=runs/…")
         return None
     if config.impossible not in ("skip", "refuse"):
         raise Mistake(f"impossible={config.impossible} is neither skip nor refuse")

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+import cli
+import mistakes
 from studies import record as records
 
 ROOT = Path(__file__).parent.parent
@@ -162,8 +164,9 @@ def test_mistakes(args, message, tmp_path):
     assert not (tmp_path / "sweep").exists()
 
 
-@pytest.mark.skipif(bool(find_spec("hydra_plugins")), reason="plugins are installed")
-def test_a_missing_plugin_is_named_with_what_installs_it(tmp_path):
-    done = sweep("hydra/launcher=parallel", cwd=tmp_path)
-    assert done.returncode == 2
-    assert "hydra/launcher=parallel needs a plugin that is not installed: pip install -e '.[joblib]'" in done.stderr
+def test_a_missing_plugin_is_named_with_what_installs_it(monkeypatch):
+    monkeypatch.setattr(mistakes, "find_spec", lambda name: None)
+    with pytest.raises(
+        mistakes.Mistake, match=r"hydra/launcher=parallel needs a plugin .* pip install -e '\.\[joblib\]'"
+    ):
+        cli.examine(["-m", "hydra/launcher=parallel", "seed=0,1"], "train")
