@@ -74,7 +74,7 @@ def examine(argv: list[str], config_name: str) -> Sweep | None:
 
 def _sweep(main: Callable, sweep: Sweep) -> None:
     """Run a sweep. If a process of a launcher is killed, what it leaves is run again, unless nothing comes of that."""
-    os.environ[jobs.BEGAN] = str(time.time())
+    os.environ |= {jobs.BEGAN: str(time.time()), jobs.SIZE: str(sweep.size or "?")}
     if not sweep.in_process:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # in process, Lightning's ends the step first
         paths = [str(CONF.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -115,16 +115,17 @@ def _job(task: Callable) -> Callable:
 
 def _job_of_sweep(task: Callable, cfg: DictConfig) -> float | None:
     """A job's value, or None: its failure stands in its record and is no reason to stop the others."""
-    this, name, number = HydraConfig.get(), Path(cfg.run_dir).name, HydraConfig.get().job.num
-    if this.launcher.get("n_jobs", 1) != 1:
-        side_by_side.settle(this.sweep.dir, this.launcher.n_jobs)
+    hydra_config = HydraConfig.get()
+    if hydra_config.launcher.get("n_jobs", 1) != 1:
+        side_by_side.settle(hydra_config.sweep.dir, hydra_config.launcher.n_jobs)
+    name = f"job {hydra_config.job.num + 1} of {os.environ[jobs.SIZE]}  {Path(cfg.run_dir).name}"
     with jobs.alone(cfg.run_dir):
         earlier = jobs.earlier(cfg.run_dir, overrides())
         if earlier and jobs.ended(cfg.run_dir, earlier):
-            log.info(f"job {number}  {name} was {earlier['status']} before")
+            log.info(f"{name} was {earlier['status']} before")
             return earlier["metrics"].get(cfg.monitor) if earlier["status"] == "completed" else None
         cfg.ckpt_path = jobs.checkpoint(cfg.run_dir, earlier)
-        log.info(f"job {number}  {name}" + (" goes on from its last checkpoint" if cfg.ckpt_path else ""))
+        log.info(name + (" goes on from its last checkpoint" if cfg.ckpt_path else ""))
         try:
             return task(cfg)
         except BaseException as error:
@@ -132,9 +133,9 @@ def _job_of_sweep(task: Callable, cfg: DictConfig) -> float | None:
                 sys.exit(signal_code(error))  # ends the sweep
             _log_to_file(error)
             full = os.environ.get("HYDRA_FULL_ERROR") == "1"
-            log.error(f"job {number} failed: {one_line(error)}", exc_info=error if full else None)
+            log.error(f"{name} failed: {one_line(error)}", exc_info=error if full else None)
         finally:
-            jobs.report_now_and_then(this.sweep.dir)
+            jobs.report_now_and_then(hydra_config.sweep.dir)
     return None
 
 

@@ -13,8 +13,8 @@ from filelock import FileLock, Timeout
 
 from studies import record as records
 
-# The environment variable that tells the processes of a sweep when it began.
-BEGAN = "SWEEP_BEGAN"
+# Environment variables that tell the processes of a sweep when it began, and how many jobs it has.
+BEGAN, SIZE = "SWEEP_BEGAN", "SWEEP_SIZE"
 log = logging.getLogger(__name__)
 
 

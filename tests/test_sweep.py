@@ -1,7 +1,9 @@
 """Sweeps as they are typed: failures leave the others alone, kills lose nothing, folders are not mixed up."""
 
+import csv
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from datamodules.fashion_mnist import DEBIAN_DIR
 from studies import record as records
 
 ROOT = Path(__file__).parent.parent
@@ -118,6 +121,38 @@ def test_a_sweep_that_is_killed_three_times_ends_as_one_that_is_not(tmp_path):
         assert second["status"] == "completed"
         for fact in ("metrics", "epochs", "steps", "params", "overrides", "best_checkpoint"):
             assert first[fact] == second[fact], fact
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not DEBIAN_DIR.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed")
+def test_a_real_sweep_killed_three_times_at_random_moments_has_the_table_of_an_undisturbed_one(tmp_path):
+    args = (
+        "datamodule=fashion_mnist datamodule.batch_size=128 model=resnet_cifar model.block=bottleneck "
+        "model.depth=11,20,29 model.groups=1,4 seed=0,1 trainer.max_epochs=3 +trainer.limit_train_batches=20"
+    ).split()
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    for folder in (whole, broken):
+        folder.mkdir()
+    began = time.monotonic()
+    assert sweep(*args, cwd=whole).returncode == 0
+    seconds = time.monotonic() - began
+    moments = [random.uniform(0.1, 0.4) * seconds for _ in range(3)]
+    print("killed after", moments, "of", seconds, "seconds")
+    for moment in moments:
+        process = subprocess.Popen(command(*args), cwd=broken, stdout=subprocess.DEVNULL)
+        time.sleep(moment)
+        process.kill()
+        process.wait()
+        print(statuses(broken))
+    assert sweep(*args, cwd=broken).returncode == 0
+    texts = [(folder / "sweep" / "report.csv").read_text() for folder in (whole, broken)]
+    tables = [list(csv.DictReader(text.splitlines())) for text in texts]
+    times = ("train_seconds", "train_seconds std", "images_per_second", "images_per_second std")
+    first, second = ([{k: v for k, v in row.items() if k not in times} for row in table] for table in tables)
+    assert first == second
+    assert len(first) == 6 and all(row["completed"] == "2" for row in first)
+    logs = [path.read_text() for path in (broken / "sweep").glob("*/train.log")]
+    assert [log.count("best epoch") for log in logs] == [1] * 12  # said by a job that is completed
 
 
 def test_a_folder_of_another_sweep_is_refused_before_anything_runs(tmp_path):
