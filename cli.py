@@ -10,11 +10,11 @@ import gc
 import logging
 import os
 import re
+import shlex
 import signal
 import sys
-import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
@@ -40,41 +40,47 @@ def run(task: Callable, config_name: str) -> NoReturn:
     """Run ``task(cfg)`` under Hydra with the command line's arguments, then exit."""
     # Hydra would print errors and exit with 1; here they are to arrive in this function.
     hydra_utils.run_and_report = lambda function: function()
-    code, sweep = 0, None
     main = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(_job(task))
+    code, sweep = 0, None
     try:
-        sweep = examine(sys.argv[1:], config_name)
+        args = parse(sys.argv[1:])
+        sweep = examine(args, config_name)
         if sweep is None:
             main()
         else:
-            sys.argv += sweep.arguments
+            at = sys.argv.index(args.overrides[0]) if args.overrides else len(sys.argv)
+            sys.argv[at:at] = sweep.arguments  # beside the others; what was typed comes later, and counts
             _sweep(main, sweep)
     except SystemExit as end:
         code = end.code or 0
     except KeyboardInterrupt:
         code = 130
     except Exception as error:
-        code = report(error)
+        code = tell(error)
     if sweep is not None and is_main_process():
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning leaves it ignored
         code = _conclude(sweep, code)
     sys.exit(code)
 
 
-def examine(argv: list[str], config_name: str) -> Sweep | None:
+def parse(argv: Sequence[str]) -> Namespace:
+    """A command line as Hydra reads it."""
+    return hydra_utils.get_args_parser().parse_args(argv)
+
+
+def examine(args: Namespace, config_name: str) -> Sweep | None:
     """Find mistakes before anything runs. Returns what a sweep is about to run, None for all else."""
-    args = hydra_utils.get_args_parser().parse_args(argv)
-    if args.help or args.hydra_help or args.config_dir or args.config_path or not argv:
+    if args.help or args.hydra_help or args.config_path or not (args.overrides or args.multirun):
         return None
+    config_name = args.config_name or config_name
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        check(args, args.config_name or config_name)
-        if args.cfg or args.info:
-            return None
-        return plan(args, args.config_name or config_name)
+        if not args.config_dir:
+            check(args, config_name)
+        return None if args.cfg or args.info else plan(args, config_name)
 
 
 def _sweep(main: Callable, sweep: Sweep) -> None:
-    """Run a sweep. If a process of a launcher is killed, what it leaves is run again, unless nothing comes of that."""
-    os.environ |= {jobs.BEGAN: str(time.time()), jobs.SIZE: str(sweep.size or "?")}
+    """Run a sweep. If a process of joblib's is killed, what it leaves is run again, unless nothing comes of that."""
     if not sweep.in_process:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # in process, Lightning's ends the step first
         paths = [str(CONF.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -85,14 +91,14 @@ def _sweep(main: Callable, sweep: Sweep) -> None:
             main()
             return
         except Exception as error:
-            if type(error).__name__ != "TerminatedWorkerError":
+            if sweep.in_process or is_mistake(error) or os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
-        before, ended = (
-            ended,
-            sum(record["status"] in ("completed", "failed") for record in jobs.records_in(sweep.folder)),
-        )
-        attempts = attempts + 1 if ended <= before else 0
-        print("a job's process was killed; the sweep goes on", file=sys.stderr)
+            print(f"a job's process was lost: {one_line(error)}", file=sys.stderr)
+            if type(error).__name__ != "TerminatedWorkerError":  # other launchers' jobs may still be waiting or running
+                return
+        count = sweep.count()
+        before, ended = ended, count["completed"] + count["failed"]
+        attempts = 0 if ended > before else attempts + 1
 
 
 def _job(task: Callable) -> Callable:
@@ -106,7 +112,7 @@ def _job(task: Callable) -> Callable:
             return task(cfg)
         except Exception as error:
             _log_to_file(error)
-            sys.exit(report(error))
+            sys.exit(tell(error))
         except BaseException as end:  # a signal, or an exit
             sys.exit(signal_code(end) or getattr(end, "code", 1))
 
@@ -116,16 +122,18 @@ def _job(task: Callable) -> Callable:
 def _job_of_sweep(task: Callable, cfg: DictConfig) -> float | None:
     """A job's value, or None: its failure stands in its record and is no reason to stop the others."""
     hydra_config = HydraConfig.get()
-    if hydra_config.launcher.get("n_jobs", 1) != 1:
-        side_by_side.settle(hydra_config.sweep.dir, hydra_config.launcher.n_jobs)
-    name = f"job {hydra_config.job.num + 1} of {os.environ[jobs.SIZE]}  {Path(cfg.run_dir).name}"
+    at_a_time = hydra_config.launcher.get("n_jobs", 1)
+    if at_a_time not in (1, None):
+        side_by_side.settle(hydra_config.sweep.dir, at_a_time)
+    name = f"job {hydra_config.job.num + 1} of {os.environ.get(jobs.SIZE, '?')}  {Path(cfg.run_dir).name}"
     with jobs.alone(cfg.run_dir):
         earlier = jobs.earlier(cfg.run_dir, overrides())
         if earlier and jobs.ended(cfg.run_dir, earlier):
             log.info(f"{name} was {earlier['status']} before")
             return earlier["metrics"].get(cfg.monitor) if earlier["status"] == "completed" else None
-        cfg.ckpt_path = jobs.checkpoint(cfg.run_dir, earlier)
-        log.info(name + (" goes on from its last checkpoint" if cfg.ckpt_path else ""))
+        last = jobs.checkpoint(cfg.run_dir, earlier)
+        log.info(name + (" goes on from its last checkpoint" if last else ""))
+        cfg.ckpt_path = last or cfg.ckpt_path
         try:
             return task(cfg)
         except BaseException as error:
@@ -134,25 +142,29 @@ def _job_of_sweep(task: Callable, cfg: DictConfig) -> float | None:
             _log_to_file(error)
             full = os.environ.get("HYDRA_FULL_ERROR") == "1"
             log.error(f"{name} failed: {one_line(error)}", exc_info=error if full else None)
+            if jobs.SIZE not in os.environ:  # nobody will count the records
+                raise
         finally:
-            jobs.report_now_and_then(hydra_config.sweep.dir)
+            jobs.report_now_and_then(hydra_config.sweep.dir, cfg.monitor)
     return None
 
 
 def _conclude(sweep: Sweep, code: int) -> int:
     """Say what came of a sweep, and how it goes on. Returns the exit code: 1 if a job has not completed."""
-    from studies import report as reports
+    from studies import report
 
-    records = jobs.records_in(sweep.folder)
-    if records:
-        print(reports.write([sweep.folder]))
-    count = Counter(record["status"] for record in records)
-    size = sweep.size or len(records)
+    count = sweep.count()
+    if count:
+        try:
+            print(report.write([sweep.folder], metric=sweep.metric))
+        except (OSError, ValueError) as error:
+            print(f"no report in {sweep.folder}: {one_line(error)}", file=sys.stderr)
+    size = count.total() if sweep.names is None else len(sweep.names)
     left = {"failed": count["failed"], "did not end": size - count["completed"] - count["failed"]}
     said = " and ".join(f"{number} {what}" for what, number in left.items() if number)
     if said and code in (0, 130, 143):
-        again = f"the same command with hydra.sweep.dir={sweep.folder} goes on"
-        print(f"error: of {size} jobs {said}; {again}", file=sys.stderr)
+        again = shlex.quote(f"hydra.sweep.dir={sweep.folder}")
+        print(f"error: of {size} jobs {said}; the same command with {again} goes on", file=sys.stderr)
         return code or 1
     return code
 
@@ -191,7 +203,7 @@ def refuse_sweep(what: str) -> None:
         raise ValueError(f"{what} cannot be part of a sweep; sweep with trainer.devices=1, or run each job on its own")
 
 
-def report(error: Exception) -> int:
+def tell(error: Exception) -> int:
     """Say what went wrong on stderr, and return the exit code."""
     if os.environ.get("HYDRA_FULL_ERROR") == "1" or not is_mistake(error):
         raise error

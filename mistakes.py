@@ -58,7 +58,7 @@ def check(args: Namespace, config_name: str) -> None:
     choices = []
     for override in groups:
         options = sorted(path.stem for path in (CONF / override.key_or_group).glob("*.yaml"))
-        picked = _values(override)
+        picked = values_of(override)
         for value in picked:
             if value not in options and not isinstance(value, list):
                 raise Mistake(f"{override.key_or_group}={value}: no such option{_nearest(value, options)}")
@@ -79,8 +79,10 @@ def check(args: Namespace, config_name: str) -> None:
 def _check_plugin(group: str, name: Any) -> None:
     """Raise a Mistake that says what to install, where Hydra would list its search path."""
     extras = PLUGINS[group]
-    if name not in extras:
-        raise Mistake(f"{group}={name}: no such option{_nearest(name, list(extras))}")
+    if name not in extras:  # one of another plugin's, or a slip
+        if get_close_matches(str(name), extras) and not (CONF / group / f"{name}.yaml").exists():
+            raise Mistake(f"{group}={name}: no such option{_nearest(name, list(extras))}")
+        return
     kind = group.rpartition("/")[2]
     plugin = f"hydra_plugins.hydra_{extras[name]}_{kind}"
     if extras[name] and not (find_spec("hydra_plugins") and find_spec(plugin)):
@@ -109,7 +111,7 @@ def _check_value(override: Override, tree: dict) -> None:
     if isinstance(node, dict) and "_target_" in node:
         return  # an object: null or a name may take its place
     expected = _kind(node)
-    for value in _values(override):
+    for value in values_of(override):
         if key == "seed" and value is None:
             raise Mistake("seed=null: expected a whole number, so that the run can be repeated")
         found = _kind(value)
@@ -122,7 +124,7 @@ def _check_value(override: Override, tree: dict) -> None:
             raise Mistake(f"{key}={value}: expected {'whole number' if whole else expected}, say {_say(node)}")
 
 
-def _values(override: Override) -> list[Any]:
+def values_of(override: Override) -> list[Any]:
     """The value of an override, or all that it sweeps over; nothing where they cannot be listed."""
     values: Iterable[Any] = [override.value()]
     if override.is_sweep_override():

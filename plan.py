@@ -7,9 +7,11 @@ holds another sweep, is said in the first second, not after an hour.
 import os
 import re
 import sys
+import time
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from inspect import signature
 from pathlib import Path
@@ -22,9 +24,9 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from mistakes import CONF, Mistake
+from mistakes import CONF, Mistake, values_of
 from models.form import CHECKS
-from studies import jobs
+from studies import jobs, report
 
 PART = re.compile(r"[\w.,+\[\]-]{1,200}")  # what may be the name of a job's folder
 
@@ -35,15 +37,22 @@ class Sweep:
 
     Args:
         folder: of the sweep.
-        size: how many jobs it has; None where the sweeper decides as it goes.
+        names: of its jobs' folders, below it; None where the sweeper decides as it goes.
+        metric: what its configurations are sorted by.
         in_process: the jobs run in this process, one after another.
         arguments: to be added to the command line, so that folders are named by what is swept.
     """
 
     folder: Path
-    size: int | None
+    names: list[str] | None
+    metric: str
     in_process: bool
-    arguments: list[str] = field(default_factory=list)
+    arguments: list[str]
+
+    def count(self) -> Counter[str]:
+        """How many of its jobs have which status."""
+        found = {job.name: job.status for job in report.read([self.folder])} if report.has_records(self.folder) else {}
+        return Counter(status for name, status in found.items() if self.names is None or name in self.names)
 
 
 def plan(args: Namespace, config_name: str) -> Sweep | None:
@@ -55,37 +64,52 @@ def plan(args: Namespace, config_name: str) -> Sweep | None:
     Raises:
         Mistake: it cannot be run; in a sweep, all of its jobs cannot, or one with ``impossible=refuse``.
     """
-    composer = GlobalHydra.instance().hydra
-    config = composer.compose_config(config_name, args.overrides, RunMode.MULTIRUN, with_log_configuration=False)
+    composer, given = GlobalHydra.instance().hydra, list(args.overrides)
+    if args.config_dir:
+        given.append(f"hydra.searchpath=[{quoted(Path(args.config_dir).absolute().as_uri())}]")
+    config = composer.compose_config(config_name, given, RunMode.MULTIRUN, with_log_configuration=False)
     typed = list(config.hydra.overrides.task)
     if not args.multirun and config.hydra.mode != RunMode.MULTIRUN:
-        if reason := impossible(config_name, typed):
+        reason = None if args.config_dir else impossible(config_name, typed)
+        if reason:
             raise Mistake(reason)
-        if "TORCHELASTIC_RUN_ID" in os.environ and not any(o.startswith("hydra.run.dir=") for o in args.overrides):
+        if "TORCHELASTIC_RUN_ID" in os.environ and not any(o.startswith("hydra.run.dir=") for o in given):
             raise Mistake("torchrun starts several processes that need one folder: say hydra.run.dir=runs/…")
         return None
     if config.impossible not in ("skip", "refuse"):
         raise Mistake(f"impossible={config.impossible} is neither skip nor refuse")
-    refuse_several_processes(config)
     params = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
     overrides = OverridesParser.create(composer.config_loader).parse_overrides(params + typed)
-    swept = {o.key_or_group for o in overrides if o.is_sweep_override()}
-    names, size, folder = None, None, Path(config.hydra.sweep.dir)
+    refuse_several_processes(config, overrides)
     check_search(config, overrides)
-    if config.hydra.sweeper._target_.endswith("BasicSweeper"):
+    swept = {o.key_or_group for o in overrides if o.is_sweep_override()}
+    folder, arguments = Path(config.hydra.sweep.dir), []
+    combinations = names = None
+    if is_grid(config):
         (combinations,) = BasicSweeper.split_arguments(overrides, None)
-        size, names = len(combinations), [job_name(job, swept) for job in combinations]
-        check_combinations(config_name, combinations, swept, refuse=config.impossible == "refuse")
-        for name, job in zip(names, combinations, strict=True):
-            jobs.earlier(folder / name, job)
-    arguments = [f"hydra.sweep.dir={_quoted(str(folder))}"]
+        names = [job_name(job, swept) for job in combinations]
+        if not args.config_dir:
+            check_combinations(config_name, combinations, swept, refuse=config.impossible == "refuse")
     if swept and all(map(PART.fullmatch, names or ())):
         fixed = sorted({o.key_or_group for o in overrides} - swept)
         arguments.append(f"hydra.job.config.override_dirname.exclude_keys=[{','.join(fixed)}]")
-    else:  # values that make no name: paths, long lists
+    else:  # nothing to tell the jobs apart by, or values that make no name: paths, long lists
         arguments.append("hydra.sweep.subdir=${hydra.job.num}")
-    in_process = config.hydra.launcher._target_.endswith("BasicLauncher")
-    return Sweep(folder, size, in_process, arguments)
+        names = [str(i) for i, _ in enumerate(combinations)] if combinations else None
+    if any(o.startswith("hydra.sweep.subdir=") for o in given):
+        names = None
+    for name, job in zip(names or (), combinations or (), strict=True):
+        jobs.earlier(folder / name, job)
+    arguments.append(f"hydra.sweep.dir={quoted(str(folder))}")
+    size = len(names) if names is not None else "?"
+    arguments += [f"+hydra.job.env_set.{jobs.BEGAN}='{time.time()}'", f"+hydra.job.env_set.{jobs.SIZE}='{size}'"]
+    launcher = config.hydra.launcher
+    in_process = launcher._target_.endswith("BasicLauncher") or launcher.get("n_jobs", 0) in (1, None)
+    return Sweep(folder, names, config.get("monitor") or "val/top1", in_process, arguments)
+
+
+def is_grid(config: DictConfig) -> bool:
+    return config.hydra.sweeper._target_.endswith("BasicSweeper")
 
 
 def job_name(job: Sequence[str], swept: set[str]) -> str:
@@ -126,7 +150,7 @@ def impossible(config_name: str, job: Sequence[str]) -> str | None:
 @cache
 def _impossible(config_name: str, job: tuple[str]) -> str | None:
     config: DictConfig = hydra.compose(config_name, list(job))
-    model = OmegaConf.to_container(config.model, resolve=True) or {}
+    model = OmegaConf.to_container(config.model, resolve=True) if config.get("model") else {}
     check = CHECKS.get(model.get("_target_"))
     names = signature(check).parameters if check else ()
     if not check or any(model.get(name, "???") == "???" for name in names):
@@ -140,24 +164,29 @@ def _impossible(config_name: str, job: tuple[str]) -> str | None:
     return None
 
 
-def _quoted(text: str) -> str:
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+def quoted(text: str) -> str:
+    """A value as Hydra's command line takes it, whatever is in it."""
+    return "'" + text.replace("'", "\\'") + "'"
 
 
-def refuse_several_processes(config: DictConfig) -> None:
+def refuse_several_processes(config: DictConfig, overrides: Sequence[Override]) -> None:
     """Each of a job's further processes would run the whole sweep again. Under SLURM they are tasks of the job."""
     if "LOCAL_RANK" in os.environ:
         raise Mistake("a sweep cannot be started by torchrun: each of its processes would run the whole sweep")
+    if "submitit" in config.hydra.launcher._target_:
+        return
     for name in ("devices", "num_nodes"):
-        value = config.trainer.get(name)
-        count = value if isinstance(value, int) else len(value) if isinstance(value, ListConfig) else 1
-        if count > 1 and "submitit" not in config.hydra.launcher._target_:
-            raise Mistake(f"trainer.{name}={value}: a job of several processes cannot be part of a sweep, but on SLURM")
+        swept = [v for o in overrides if o.key_or_group == f"trainer.{name}" for v in values_of(o)]
+        for value in swept or [config.trainer.get(name)]:
+            count = value if isinstance(value, int) else len(value) if isinstance(value, list | ListConfig) else 1
+            if count > 1:
+                what = f"trainer.{name}={value}"
+                raise Mistake(f"{what}: a job of several processes cannot be part of a sweep, but on SLURM")
 
 
 def check_search(config: DictConfig, overrides: Sequence[Override]) -> None:
     """An interval needs a search, and a search must go where the metric gets better."""
-    if config.hydra.sweeper._target_.endswith("BasicSweeper"):
+    if is_grid(config):
         for override in overrides:
             if override.is_sweep_override() and not override.is_discrete_sweep():
                 raise Mistake(f"{override.input_line}: an interval needs a search; add hydra/sweeper=search")

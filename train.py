@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import cli
 import console
-from studies.record import recording
+from studies.record import OutOfTime, recording
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -34,7 +34,8 @@ def train(cfg: "DictConfig") -> float | None:
             from omegaconf import OmegaConf
 
             import speed
-            from callbacks import Measure, TensorBoard
+            from callbacks import Measure
+            from callbacks.tensorboard import log_result
 
         console.quiet_lightning()
         seed_everything(cfg.seed, verbose=False)
@@ -74,17 +75,15 @@ def train(cfg: "DictConfig") -> float | None:
 
         trainer.fit(classifier, datamodule=datamodule, ckpt_path=cfg.ckpt_path, weights_only=True)
         record.update(measure.facts(trainer))
-        checkpoints = [c for c in trainer.checkpoint_callbacks if getattr(c, "monitor", None) == cfg.monitor]
-        best = checkpoints[0].best_model_path if checkpoints else ""  # "" also if nothing was validated
+        best = measure.best_checkpoint(trainer)
         record["best_checkpoint"] = os.path.relpath(best, cfg.run_dir) if best else None
 
-        trainer.test(classifier, datamodule=datamodule, ckpt_path=best or None, weights_only=True, verbose=False)
+        trainer.test(classifier, datamodule=datamodule, ckpt_path=best, weights_only=True, verbose=False)
         record["metrics"] |= {name: value.item() for name, value in trainer.callback_metrics.items()}
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoard):
-                logger.log_result(config, record["overrides"], record["metrics"])
         log.info(console.result(record, cfg.monitor, measure.best_epoch, cfg.run_dir))
-        measure.check_time(trainer)
+        if missing := measure.out_of_time(trainer):
+            raise OutOfTime(missing)
+        log_result(trainer.loggers, config, record["overrides"], record["metrics"])
     return measure.best.get(cfg.monitor)
 
 

@@ -2,9 +2,18 @@
 
 from callbacks.atomic_checkpoint import AtomicCheckpointIO
 from callbacks.confusion_matrix import ConfusionMatrixPlot
+from callbacks.last_checkpoint import LastCheckpoint
 from callbacks.measure import Measure
 from callbacks.no_profiler import NoProfiler
 from callbacks.progress import Progress
 from callbacks.tensorboard import TensorBoard
 
-__all__ = ["AtomicCheckpointIO", "ConfusionMatrixPlot", "Measure", "NoProfiler", "Progress", "TensorBoard"]
+__all__ = [
+    "AtomicCheckpointIO",
+    "ConfusionMatrixPlot",
+    "LastCheckpoint",
+    "Measure",
+    "NoProfiler",
+    "Progress",
+    "TensorBoard",
+]

@@ -17,6 +17,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Raises: OSError: the folder cannot be written to, or is full; the earlier file is still there."""
+        if "://" in str(path):  # not a file of this machine: Lightning knows how
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.writing")

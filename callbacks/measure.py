@@ -115,15 +115,21 @@ class Measure(Callback):
             "device": name if trainer.world_size == 1 else f"{trainer.world_size} × {name}",
         }
 
-    def check_time(self, trainer: Trainer) -> None:
-        """Raise TimeoutError if ``trainer.max_time`` ended the training before its last batch."""
+    def best_checkpoint(self, trainer: Trainer) -> str | None:
+        """The path of the best checkpoint; None if none was written, as without a validation."""
+        checkpoints = [c for c in trainer.checkpoint_callbacks if getattr(c, "monitor", None) == self.monitor]
+        return checkpoints[0].best_model_path or None if checkpoints else None
+
+    def out_of_time(self, trainer: Trainer) -> str | None:
+        """What is missing, if ``trainer.max_time`` ended the training before its last batch."""
         timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]
         batches = trainer.fit_loop.epoch_loop.batch_progress.total.completed
         planned = trainer.num_training_batches * (trainer.max_epochs or 0)
         if batches < planned and any(timer.time_remaining() <= 0 for timer in timers):
-            raise TimeoutError(
+            return (
                 f"out of time: trainer.max_time ended the training after {batches} of {planned} batches; give it more"
             )
+        return None
 
     def state_dict(self) -> dict[str, Any]:
         keys = ("images", "train_seconds", "last", "best", "best_epoch")

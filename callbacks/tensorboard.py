@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch.utils.tensorboard.summary import hparams
 
@@ -62,6 +62,13 @@ class TensorBoard(TensorBoardLogger):
             self.experiment.close()
 
 
+def log_result(loggers: Iterable[Logger], *result: Any) -> None:
+    """``TensorBoard.log_result`` of those loggers that have it."""
+    for logger in loggers:
+        if isinstance(logger, TensorBoard):
+            logger.log_result(*result)
+
+
 def hyperparameters(config: Mapping[str, Any], typed: Iterable[str]) -> dict[str, bool | int | float | str]:
     """The main settings of a run, and those that were typed."""
     keys = [override.partition("=")[0].lstrip("+~") for override in typed]
@@ -72,6 +79,8 @@ def hyperparameters(config: Mapping[str, Any], typed: Iterable[str]) -> dict[str
             value = value.get(part) if isinstance(value, Mapping) else None
         if isinstance(value, Mapping):
             value = value.get("_target_", "").rpartition(".")[2]
+        if value is None and key in keys and config.get(key.partition(".")[0]) is not None:
+            value = "null"  # it was typed
         if value not in (None, ""):
             found[key] = value if isinstance(value, bool | int | float | str) else str(value)
     return found

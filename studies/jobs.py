@@ -9,26 +9,27 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from studies import record as records
 
-# Environment variables that tell the processes of a sweep when it began, and how many jobs it has.
+# Environment variables of a sweep's jobs (hydra.job.env_set): when it began, and how many jobs it has.
 BEGAN, SIZE = "SWEEP_BEGAN", "SWEEP_SIZE"
 log = logging.getLogger(__name__)
 
 
 def earlier(run_dir: str | Path, overrides: Sequence[str]) -> dict[str, Any] | None:
-    """The record that an earlier attempt at this job left, or None.
+    """The record that an earlier attempt at this job left; None if there is no sound one.
 
     Raises:
         ValueError: the folder holds another job.
     """
     folder = Path(run_dir)
-    if not (folder / records.FILE).exists():
+    try:
+        record = records.read(folder)
+    except (OSError, ValueError):  # there is none, or no whole one
         return None
-    record = records.read(folder)
-    before, now = (_essential(typed) for typed in (record["overrides"] or (), overrides))
+    if not isinstance(record, dict) or "status" not in record:
+        return None
+    before, now = (_essential(typed) for typed in (record.get("overrides") or (), overrides))
     if before != now:
         had, has = (" ".join(sorted(part)) or "nothing more" for part in (before - now, now - before))
         raise ValueError(f"{folder} holds a job with {had}, this one has {has}; take another hydra.sweep.dir")
@@ -49,6 +50,8 @@ def _essential(overrides: Sequence[str]) -> set[str]:
 @contextmanager
 def alone(run_dir: str | Path) -> Iterator[None]:
     """Keep other processes from the same job; the system lets go of it however this process ends."""
+    from filelock import FileLock, Timeout
+
     lock = FileLock(Path(run_dir) / ".lock")
     try:
         if records.is_main_process():
@@ -79,24 +82,19 @@ def checkpoint(run_dir: str | Path, record: dict[str, Any] | None) -> str | None
     return None
 
 
-def records_in(sweep_dir: str | Path) -> list[dict[str, Any]]:
-    """All records in a sweep's folder."""
-    return [records.read(path.parent) for path in sorted(Path(sweep_dir).rglob(records.FILE))]
-
-
 class Reporter:
     """Renews a sweep's report after each job; the plots only so often that they take a twentieth of the time."""
 
     def __init__(self):
         self.next_drawing = time.monotonic() + 20
 
-    def __call__(self, sweep_dir: str | Path) -> None:
+    def __call__(self, sweep_dir: str | Path, metric: str) -> None:
         from studies import report  # it is needed after the first job only
 
         began = time.monotonic()
         draw = began >= self.next_drawing
         try:
-            report.write([Path(sweep_dir)], plots=draw)
+            report.write([Path(sweep_dir)], metric=metric, plots=draw)
         except Exception as error:  # a report must not cost a run
             log.warning(f"no report in {sweep_dir}: {records.one_line(error)}")
         if draw:

@@ -11,9 +11,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-# `metrics` is flat: `val/top1`, `test/loss`, …; accuracies are fractions from 0 to 1. Seconds are of training
-# alone, memory in MiB (without a GPU that of the whole process, so
-# in a sweep at least that of the jobs before), FLOPs of one image's forward pass, paths relative to the run's folder.
+# `metrics` is flat: `val/top1`, `test/loss`, …; accuracies are fractions from 0 to 1. Seconds are of training alone,
+# memory in MiB (without a GPU that of the whole process, so in a sweep at least that of the jobs before), FLOPs of one
+# image's forward pass, paths relative to the run's folder.
 KEYS = (
     "status error overrides seed metrics params flops_per_image train_seconds images_per_second peak_memory_mb "
     "epochs steps best_checkpoint versions device git_commit"
@@ -21,7 +21,11 @@ KEYS = (
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core")
 FILE = "result.json"
 # Overrides that change no result: two runs that differ in them alone are the same.
-HARMLESS = {"data_dir", "datamodule.data_dir", "datamodule.num_workers", "impossible", "name", "trainer.max_time"}
+HARMLESS = {"data_dir", "datamodule.num_workers", "impossible", "name", "trainer.max_time"}
+
+
+class OutOfTime(ValueError):
+    """A run had less time than it needed."""
 
 
 @contextmanager
@@ -40,7 +44,7 @@ def recording(run_dir: str | Path, **facts: Any) -> Iterator[dict[str, Any]]:
         yield record
         record["status"] = "completed"
     except BaseException as error:
-        stopped = signal_code(error) or isinstance(error, TimeoutError)
+        stopped = signal_code(error) or isinstance(error, OutOfTime)
         record |= {"status": "interrupted" if stopped else "failed", "error": one_line(error)}
         raise
     finally:
@@ -89,6 +93,8 @@ def one_line(error: BaseException) -> str:
     if error.__cause__ is not None and type(error).__name__ == "InstantiationException":
         return one_line(error.__cause__)
     text = str(error)
+    if not text.strip() and error.__cause__ is not None:
+        return one_line(error.__cause__)
     if text.startswith("Caught ") and "Original Traceback" in text:  # from a DataLoader's worker
         text = text.rstrip().rpartition(f"{type(error).__name__}: ")[2]
     text = " ".join(text.split())

@@ -67,6 +67,10 @@ def replace(path: Path, content: bytes) -> None:
     os.replace(temporary, path)
 
 
+def has_records(folder: Path) -> bool:
+    return next(Path(folder).rglob(FILE), None) is not None
+
+
 def find(folders: Sequence[Path]) -> list[Path]:
     """The folders that have a record, each once.
 

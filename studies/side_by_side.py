@@ -4,14 +4,13 @@ import os
 import signal
 import threading
 import time
-from functools import cache
 from pathlib import Path
+from typing import Any
 
-from filelock import FileLock, Timeout
+_slot: list[Any] = []  # this process's number and the lock that stands for it; a process may run several jobs
 
 
-@cache  # once a process, which may run several jobs
-def settle(sweep_dir: str, count: int) -> int | None:
+def settle(sweep_dir: str, count: int) -> int:
     """Take one of ``count`` slots before torch is imported, and keep to it until this process ends.
 
     Args:
@@ -19,31 +18,35 @@ def settle(sweep_dir: str, count: int) -> int | None:
         count: jobs at a time; below 1, that many less than the cores, as joblib counts: -1 is all of them.
 
     Returns:
-        The slot's number; None if all are taken, by what an earlier sweep left running.
+        The slot's number.
     """
+    if _slot:
+        return _slot[0]
     if count < 1:
         count = max(1, (os.cpu_count() or 1) + 1 + count)
     end_with_parent()
-    for number in range(count):
-        lock = FileLock(Path(sweep_dir) / f".slot{number}")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            continue
-        _held.append(lock)
-        take_share(number, count)
-        return number
-    return None
+    from filelock import FileLock, Timeout
 
-
-_held: list[FileLock] = []
+    while True:  # a process that was killed a moment ago may still hold the last one
+        for number in range(count):
+            lock = FileLock(Path(sweep_dir) / f".slot{number}")
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                continue
+            _slot.extend((number, lock))
+            take_share(number, count)
+            return number
+        time.sleep(0.2)
 
 
 def take_share(number: int, count: int) -> None:
     """Keep this process to its part of the cores, and to one of the GPUs."""
     if hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
-        mine = cores[number * len(cores) // count : (number + 1) * len(cores) // count] or cores
+        mine = cores[number * len(cores) // count : (number + 1) * len(cores) // count]
+        if count > len(cores):
+            mine = [cores[number % len(cores)]]
         os.sched_setaffinity(0, mine)
         os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(len(mine))
     if visible := gpus():

@@ -79,7 +79,7 @@ def test_a_mistake_is_answered_in_one_line(args, tmp_path):
     ],
 )
 def test_what_is_meant_passes(args):
-    cli.examine(list(args), "train")
+    cli.examine(cli.parse(args), "train")
 
 
 def test_the_full_error_is_there_for_who_asks(tmp_path):
@@ -89,7 +89,7 @@ def test_the_full_error_is_there_for_who_asks(tmp_path):
 
 
 def test_composing_imports_no_torch():
-    check = "cli.examine(['model=resnet', 'model.depth=34'], 'train')"
+    check = "cli.examine(cli.parse(['model=resnet', 'model.depth=34']), 'train')"
     code = f"import sys, train, cli; {check}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 

@@ -14,6 +14,7 @@ import yaml
 import cli
 import mistakes
 from studies import record as records
+from studies import side_by_side
 
 ROOT = Path(__file__).parent.parent
 TINY = (
@@ -78,17 +79,36 @@ def test_jobs_side_by_side_have_their_own_cores_and_gpus(tmp_path):
     assert (tmp_path / "sweep" / "report.md").read_text().count("| 4 | completed |") == 1
 
 
+@pytest.mark.parametrize(
+    ("count", "shares"), [(2, [[0, 1], [2, 3]]), (3, [[0], [1], [2, 3]]), (4, [[0], [1], [2], [3]]), (6, "012301")]
+)
+def test_shares_of_the_cores(count, shares, monkeypatch):
+    taken = []
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3}, raising=False)
+    monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cores: taken.append(cores), raising=False)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.setenv(name, "")
+    for number in range(count):
+        side_by_side.take_share(number, count)
+    assert taken == [[int(core)] if isinstance(core, str) else core for core in shares]
+
+
 @needs("joblib_launcher")
 def test_a_killed_process_takes_no_other_job_along(tmp_path):
     (tmp_path / "where.py").write_text(WHERE)
     args = ["hydra/launcher=parallel", "optimizer.lr=0.1,0.2,0.3", "trainer.max_epochs=3"]
     done = sweep(*args, "+callbacks.odd._target_=where.KilledOnce", cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert (tmp_path / "killed").exists()
-    assert "a job's process was killed" in done.stderr
+    assert "a job's process was lost" in done.stderr
     assert done.returncode == 0, done.stderr
     found = jobs(tmp_path)
     assert [record["status"] for record in found.values()] == ["completed"] * 3
     assert {record["steps"] for record in found.values()} == {9}
+
+
+def alive(pid):
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"  # a zombie is nobody's work
 
 
 @needs("joblib_launcher")
@@ -104,9 +124,9 @@ def test_a_stopped_sweep_leaves_no_processes_behind(number, code, tmp_path):
     process.send_signal(number)
     assert process.wait(60) == code
     deadline = time.monotonic() + 60
-    while any(Path(f"/proc/{child}").exists() for child in children) and time.monotonic() < deadline:
+    while any(map(alive, children)) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not [child for child in children if Path(f"/proc/{child}").exists()]
+    assert not list(filter(alive, children))
     assert {record["status"] for record in jobs(tmp_path).values()} <= {"running", "interrupted"}
 
 
@@ -118,6 +138,19 @@ def test_submitit_runs_each_job_in_a_process_of_its_own(tmp_path):
         "seed-0": "completed",
         "seed-1": "completed",
     }
+
+
+@needs("submitit_launcher")
+def test_a_process_of_submitits_that_is_killed_costs_no_report(tmp_path):
+    (tmp_path / "where.py").write_text(WHERE)
+    args = ["hydra/launcher=submitit_local", "optimizer.lr=0.1,0.2", "+hydra.job.env_set.OMP_NUM_THREADS=1"]
+    odd = ["trainer.max_epochs=3", "+callbacks.odd._target_=where.KilledOnce"]
+    done = sweep(*args, *odd, cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "of 2 jobs 1 did not end; the same command with hydra.sweep.dir=sweep goes on" in done.stderr
+    assert sweep(*args, *odd, cwd=tmp_path, PYTHONPATH=str(tmp_path)).returncode == 0
+    assert {record["steps"] for record in jobs(tmp_path).values()} == {9}
 
 
 @needs("ray_launcher")
@@ -169,4 +202,4 @@ def test_a_missing_plugin_is_named_with_what_installs_it(monkeypatch):
     with pytest.raises(
         mistakes.Mistake, match=r"hydra/launcher=parallel needs a plugin .* pip install -e '\.\[joblib\]'"
     ):
-        cli.examine(["-m", "hydra/launcher=parallel", "seed=0,1"], "train")
+        cli.examine(cli.parse(["-m", "hydra/launcher=parallel", "seed=0,1"]), "train")

@@ -30,7 +30,7 @@ def test_every_command_is_one_that_the_scripts_accept(command, monkeypatch):
     if "hydra/launcher=" in command or "hydra/sweeper=" in command:  # its plugin may not be installed
         monkeypatch.setattr(mistakes, "find_spec", lambda name: True)
         monkeypatch.setattr(cli, "plan", lambda args, config_name: None)
-    cli.examine(shlex.split(command)[2:], "train")
+    cli.examine(cli.parse(shlex.split(command)[2:]), "train")
 
 
 def test_it_names_every_file_that_an_extension_needs():

@@ -1,11 +1,14 @@
 """Every file in conf/ is found on disk, composes, and builds what it names. A new one is covered by being there."""
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
 from hydra.utils import get_class, get_method, instantiate
 from omegaconf import OmegaConf
+
+import cli
 
 CONF = Path(__file__).parents[2] / "conf"
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra")
@@ -53,6 +56,16 @@ def test_every_model_trains_a_step_on_grey_and_on_coloured_images(name, datamodu
     assert logits.shape == (2, cfg.datamodule.num_classes)
     logits.square().mean().backward()
     assert all(p.grad is not None for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", [name for group, name in FILES if group == "study"])
+def test_every_job_of_every_study_can_be(name):
+    args = cli.parse([f"study={name}", "impossible=refuse"])
+    sweep = cli.examine(args, "train")
+    text = (CONF / "study" / f"{name}.yaml").read_text()
+    said = re.search(rf"python train.py -m study={name} +(\d+) jobs", text)
+    assert said and len(sweep.names) == int(said[1])
+    assert len(set(sweep.names)) == len(sweep.names)
 
 
 @pytest.mark.parametrize("group", ["optimizer", "scheduler"])

@@ -36,7 +36,7 @@ def test_what_is_no_number_is_null(tmp_path):
         (RuntimeError("broken"), "failed", "RuntimeError: broken"),
         (KeyboardInterrupt(), "interrupted", "KeyboardInterrupt: "),
         (SystemExit(3), "failed", "SystemExit: 3"),
-        (TimeoutError("out of time"), "interrupted", "out of time"),
+        (records.OutOfTime("out of time"), "interrupted", "out of time"),
     ],
 )
 def test_a_run_that_ends_otherwise(tmp_path, error, status, message):

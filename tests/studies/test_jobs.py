@@ -1,0 +1,75 @@
+"""What is done is not done again, what failed is tried again, what broke off goes on."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from studies import jobs
+from studies import record as records
+
+ROOT = Path(__file__).parents[2]
+
+
+def job(folder, status, *overrides):
+    records.write(folder, {"status": status, "overrides": list(overrides), "metrics": {}})
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / "last.ckpt").touch()
+    (folder / "events.out.tfevents.1").touch()
+    (folder / "train.log").touch()
+
+
+@pytest.mark.parametrize("status", ["running", "interrupted"])
+def test_what_broke_off_goes_on_from_its_last_checkpoint(status, tmp_path):
+    job(tmp_path, status, "a=1")
+    assert jobs.checkpoint(tmp_path, jobs.earlier(tmp_path, ["a=1"])) == str(tmp_path / "checkpoints" / "last.ckpt")
+    assert (tmp_path / "events.out.tfevents.1").exists()
+
+
+def test_what_failed_starts_anew_and_keeps_its_log(tmp_path):
+    job(tmp_path, "failed", "a=1")
+    assert jobs.checkpoint(tmp_path, jobs.earlier(tmp_path, ["a=1"])) is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["result.json", "train.log"]
+
+
+def test_a_job_that_failed_in_this_very_sweep_is_not_tried_again(tmp_path, monkeypatch):
+    job(tmp_path, "failed")
+    record = records.read(tmp_path)
+    written = (tmp_path / "result.json").stat().st_mtime
+    monkeypatch.delenv(jobs.BEGAN, raising=False)
+    assert not jobs.ended(tmp_path, record)
+    monkeypatch.setenv(jobs.BEGAN, str(written + 1))
+    assert not jobs.ended(tmp_path, record)
+    monkeypatch.setenv(jobs.BEGAN, str(written - 1))
+    assert jobs.ended(tmp_path, record)
+
+
+def test_another_job_is_refused_but_not_for_what_changes_no_result(tmp_path):
+    job(tmp_path, "completed", "a=1", "trainer.max_time=00:00:00:01", "data_dir=x")
+    assert jobs.earlier(tmp_path, ["data_dir=y", "a=1"])["status"] == "completed"
+    with pytest.raises(ValueError, match=r"holds a job with a=1, this one has a=2"):
+        jobs.earlier(tmp_path, ["a=2"])
+    with pytest.raises(ValueError, match=r"with nothing more, this one has datamodule.data_dir=/fish"):
+        jobs.earlier(tmp_path, ["a=1", "datamodule.data_dir=/fish"])
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"a": 1}'])
+def test_a_torn_or_foreign_record_is_none(text, tmp_path):
+    (tmp_path / "result.json").write_text(text)
+    assert jobs.earlier(tmp_path, []) is None
+
+
+def test_two_processes_are_not_at_the_same_job(tmp_path):
+    code = "import sys; from studies import jobs\n"
+    code += "with jobs.alone(sys.argv[1]): print('mine', flush=True); sys.stdin.read()"
+    command, pipe = [sys.executable, "-c", code, str(tmp_path)], subprocess.PIPE
+    holder = subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True)
+    assert holder.stdout.readline() == "mine\n"
+    waiter = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=pipe, text=True)
+    with pytest.raises(subprocess.TimeoutExpired):
+        waiter.wait(1)
+    os.kill(holder.pid, 9)  # the system lets go
+    assert waiter.communicate(timeout=20)[0] == "mine\n"
+    holder.communicate()
