@@ -44,7 +44,7 @@ class Sweep:
     """
 
     folder: Path
-    names: list[str] | None
+    names: set[str] | None
     metric: str
     in_process: bool
     arguments: list[str]
@@ -83,29 +83,33 @@ def plan(args: Namespace, config_name: str) -> Sweep | None:
     refuse_several_processes(config, overrides)
     check_search(config, overrides)
     swept = {o.key_or_group for o in overrides if o.is_sweep_override()}
-    folder, arguments = Path(config.hydra.sweep.dir), []
-    combinations = names = None
-    if is_grid(config):
-        (combinations,) = BasicSweeper.split_arguments(overrides, None)
-        names = [job_name(job, swept) for job in combinations]
-        if not args.config_dir:
-            check_combinations(config_name, combinations, swept, refuse=config.impossible == "refuse")
-    if swept and all(map(PART.fullmatch, names or ())):
+    combinations = BasicSweeper.split_arguments(overrides, None)[0] if is_grid(config) else []
+    if not args.config_dir:
+        check_combinations(config_name, combinations, swept, refuse=config.impossible == "refuse")
+
+    folder, names = Path(config.hydra.sweep.dir), [job_name(job, swept) for job in combinations]
+    if swept and all(map(PART.fullmatch, names)):
         fixed = sorted({o.key_or_group for o in overrides} - swept)
-        arguments.append(f"hydra.job.config.override_dirname.exclude_keys=[{','.join(fixed)}]")
+        naming = f"hydra.job.config.override_dirname.exclude_keys=[{','.join(fixed)}]"
     else:  # nothing to tell the jobs apart by, or values that make no name: paths, long lists
-        arguments.append("hydra.sweep.subdir=${hydra.job.num}")
-        names = [str(i) for i, _ in enumerate(combinations)] if combinations else None
-    if any(o.startswith("hydra.sweep.subdir=") for o in given):
-        names = None
-    for name, job in zip(names or (), combinations or (), strict=True):
-        jobs.earlier(folder / name, job)
-    arguments.append(f"hydra.sweep.dir={quoted(str(folder))}")
-    size = len(names) if names is not None else "?"
-    arguments += [f"+hydra.job.env_set.{jobs.BEGAN}='{time.time()}'", f"+hydra.job.env_set.{jobs.SIZE}='{size}'"]
+        names, naming = [str(i) for i, _ in enumerate(combinations)], "hydra.sweep.subdir=${hydra.job.num}"
+    known = is_grid(config) and not any(o.startswith("hydra.sweep.subdir=") for o in given)
+    if known:
+        for name, job in zip(names, combinations, strict=True):
+            jobs.earlier(folder / name, job)
+    facts = {jobs.BEGAN: time.time(), jobs.SIZE: len(set(names)) if is_grid(config) else "?"}
     launcher = config.hydra.launcher
-    in_process = launcher._target_.endswith("BasicLauncher") or launcher.get("n_jobs", 0) in (1, None)
-    return Sweep(folder, names, config.get("monitor") or "val/top1", in_process, arguments)
+    return Sweep(
+        folder=folder,
+        names=set(names) if known else None,
+        metric=config.get("monitor") or "val/top1",
+        in_process=launcher._target_.endswith("BasicLauncher") or launcher.get("n_jobs", 0) in (1, None),
+        arguments=[
+            naming,
+            f"hydra.sweep.dir={quoted(str(folder))}",
+            *(f"+hydra.job.env_set.{name}='{value}'" for name, value in facts.items()),
+        ],
+    )
 
 
 def is_grid(config: DictConfig) -> bool:

@@ -10,7 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 
+import cli
 from datamodules.fashion_mnist import DEBIAN_DIR
 from studies import record as records
 
@@ -252,6 +254,39 @@ def test_a_part_of_a_sweep_and_odd_records_are_no_failure(tmp_path):
     assert done.stdout.count("was completed before") == 1
     assert records.read(tmp_path / "sweep" / "seed-1")["status"] == "completed"  # the torn one
     assert "unreadable record" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("typed", "folders"),
+    [
+        (["seed=0,1"], {"seed-0", "seed-1"}),
+        (["seed=0,0"], {"seed-0"}),
+        (["model=lenet,resnet18", "seed=3"], {"model-lenet", "model-resnet18"}),
+        (
+            ["seed=range(2)", "+trainer.gradient_clip_val=1,2"],
+            {f"+trainer.gradient_clip_val-{c}_seed-{s}" for c in (1, 2) for s in (0, 1)},
+        ),
+        (
+            ["model=resnet_cifar", "model.widths=[16,32,64],[32,64,128]"],
+            {"model.widths-[16,32,64]", "model.widths-[32,64,128]"},
+        ),
+        (["data_dir=/a,/b"], {"0", "1"}),  # what makes no name
+        (["seed=4"], {"0"}),
+        (["seed=0,1", "hydra.sweep.subdir=mine${hydra.job.num}"], None),
+    ],
+)
+def test_folders_are_named_by_what_is_swept(typed, folders, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sweep = cli.examine(cli.parse(["-m", *typed, r"hydra.sweep.dir='it\'s here'"]), "train")
+    assert sweep.names == folders
+    assert sweep.folder == Path("it's here")
+    composed = hydra_config([*sweep.arguments, "seed=7"])
+    assert composed.sweep.dir == "it's here"
+
+
+def hydra_config(overrides):
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return compose("train", overrides, return_hydra_config=True).hydra
 
 
 def test_configs_from_elsewhere_take_part(tmp_path):
