@@ -1,7 +1,7 @@
 """The command line that all scripts share: mistakes answered in one line, errors as exit codes, sweeps that go on.
 
-Exit codes: 2 for what the user can mend, 1 for a fault of this project (with its traceback), 130 and 143 after
-SIGINT and SIGTERM. ``HYDRA_FULL_ERROR=1`` shows the traceback of every error.
+Exit codes: 2 for what the user can mend, 1 for a fault of this project (with its traceback) and for a sweep of which a
+job has not completed, 130 and 143 after SIGINT and SIGTERM in training. ``HYDRA_FULL_ERROR=1`` shows the traceback of every error.
 """
 
 import atexit
@@ -14,7 +14,7 @@ import shlex
 import signal
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
@@ -22,16 +22,15 @@ from typing import NoReturn
 import hydra
 import hydra._internal.utils as hydra_utils
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from mistakes import CONF, check
 from plan import Sweep, plan
 from studies import jobs, side_by_side
-from studies.record import HARMLESS, is_main_process, one_line, signal_code
+from studies.record import is_main_process, one_line, signal_code
 
 log = logging.getLogger(__name__)
 
@@ -224,31 +223,3 @@ def is_mistake(error: BaseException) -> bool:
 def overrides() -> list[str]:
     """What was typed for this run, or nothing outside a script."""
     return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
-
-
-def run_name(name: str | None, choices: Mapping[str, str], overrides: Iterable[str]) -> str:
-    """A folder name that says what is run: data, model (or the experiment), and every other override.
-
-    As the resolver ``${run_name:…}`` it is cached, so all jobs of a sweep get the name of the sweep.
-
-    Args:
-        name: taken as it is, if given.
-        choices: the option chosen in each config group.
-        overrides: what was typed.
-    """
-    if name is not None:
-        return name
-    typed = {o.key_or_group: o for o in OverridesParser.create().parse_overrides(list(overrides))}
-    given = {key: override.input_line.partition("=")[2] for key, override in typed.items()}
-    chosen = {**choices, **given}  # a sweep over a group is not yet among the choices
-    whole = next((group for group in ("study", "experiment") if chosen.get(group) not in (None, "null")), None)
-    said = {whole} if whole else {"datamodule", "model"}
-    parts = [chosen[group] for group in sorted(said)]
-    for key, value in given.items():
-        if key not in said | HARMLESS | {"run_dir", "ckpt_path"} and "/" not in value:
-            parts.append(f"{key.rpartition('.')[2]}-{value}")
-    return re.sub(r"[^A-Za-z0-9._]+", "-", "_".join(parts)).strip("-")[:100]
-
-
-# When this module is imported, so that it is there in the processes of a launcher too.
-OmegaConf.register_new_resolver("run_name", run_name, use_cache=True, replace=True)

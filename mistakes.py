@@ -1,7 +1,8 @@
 """Mistakes in what was typed, found by comparing it with ``conf/`` before anything is imported or run."""
 
+import os
 from argparse import Namespace
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override, QuotedString, Transformer
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 CONF = Path(__file__).parent / "conf"
 # Values that may be of another kind than the default.
@@ -151,3 +152,35 @@ def _nearest(word: Any, options: list[str], path: Iterable[str] = ()) -> str:
     near = get_close_matches(str(word), options, n=2, cutoff=0.55)
     shown = [".".join([*path, option]) for option in near or options]
     return f"; did you mean {' or '.join(shown)}?" if near else f"; there are: {', '.join(shown)}"
+
+
+def is_grid(config: DictConfig) -> bool:
+    """Whether a sweep takes every combination; else a search decides as it goes."""
+    return config.hydra.sweeper._target_.endswith("BasicSweeper")
+
+
+def refuse_several_processes(config: DictConfig, overrides: Sequence[Override]) -> None:
+    """Each of a job's further processes would run the whole sweep again. Under SLURM they are tasks of the job."""
+    if "LOCAL_RANK" in os.environ:
+        raise Mistake("a sweep cannot be started by torchrun: each of its processes would run the whole sweep")
+    if "submitit" in config.hydra.launcher._target_:
+        return
+    for name in ("devices", "num_nodes"):
+        swept = [v for o in overrides if o.key_or_group == f"trainer.{name}" for v in values_of(o)]
+        for value in swept or [config.trainer.get(name)]:
+            count = value if isinstance(value, int) else len(value) if isinstance(value, list | ListConfig) else 1
+            if count > 1:
+                what = f"trainer.{name}={value}"
+                raise Mistake(f"{what}: a job of several processes cannot be part of a sweep, but on SLURM")
+
+
+def check_search(config: DictConfig, overrides: Sequence[Override]) -> None:
+    """An interval needs a search, and a search must go where the metric gets better."""
+    if is_grid(config):
+        for override in overrides:
+            if override.is_sweep_override() and not override.is_discrete_sweep():
+                raise Mistake(f"{override.input_line}: an interval needs a search; add hydra/sweeper=search")
+    elif "direction" in config.hydra.sweeper:
+        direction = getattr(config.hydra.sweeper.direction, "name", config.hydra.sweeper.direction)
+        if direction != f"{config.mode}imize":
+            raise Mistake(f"hydra.sweeper.direction={direction} with mode={config.mode}; expected {config.mode}imize")

@@ -10,23 +10,24 @@ import sys
 import time
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
-from mistakes import CONF, Mistake, values_of
+from mistakes import CONF, Mistake, check_search, is_grid, refuse_several_processes
 from models.form import CHECKS
 from studies import jobs, report
+from studies.record import HARMLESS
 
 PART = re.compile(r"[\w.,+\[\]-]{1,200}")  # what may be the name of a job's folder
 
@@ -95,8 +96,9 @@ def plan(args: Namespace, config_name: str) -> Sweep | None:
         names, naming = [str(i) for i, _ in enumerate(combinations)], "hydra.sweep.subdir=${hydra.job.num}"
     known = is_grid(config) and not any(o.startswith("hydra.sweep.subdir=") for o in given)
     if known:
-        for name, job in zip(names, combinations, strict=True):
-            jobs.earlier(folder / name, job)
+        before = [job for name, job in zip(names, combinations, strict=True) if jobs.earlier(folder / name, job)]
+        if before and not args.config_dir:
+            warn_of_changes(config_name, folder / names[combinations.index(before[0])], before[0])
     facts = {jobs.BEGAN: time.time(), jobs.SIZE: len(set(names)) if is_grid(config) else "?"}
     launcher = config.hydra.launcher
     return Sweep(
@@ -112,8 +114,26 @@ def plan(args: Namespace, config_name: str) -> Sweep | None:
     )
 
 
-def is_grid(config: DictConfig) -> bool:
-    return config.hydra.sweeper._target_.endswith("BasicSweeper")
+def warn_of_changes(config_name: str, job_dir: Path, job: Sequence[str]) -> None:
+    """Say what the config files make otherwise of a job than when an earlier attempt at it began."""
+    saved = job_dir / ".hydra" / "config.yaml"
+    if not saved.exists():
+        return
+    was, now = flat(OmegaConf.load(saved)), flat(hydra.compose(config_name, list(job)))
+    changed = [
+        f"{key} was {was.get(key)}, is {now.get(key)}" for key in now.keys() | was if was.get(key) != now.get(key)
+    ]
+    if changed:
+        print(f"note: conf/ has changed since {job_dir} began: {'; '.join(changed[:3])}", file=sys.stderr)
+
+
+def flat(config: Any, prefix: str = "") -> dict[str, Any]:
+    """The values of a config under their full keys, interpolations as they are written."""
+    if isinstance(config, DictConfig):
+        config = OmegaConf.to_container(config, resolve=False)
+    if not isinstance(config, dict):
+        return {prefix[:-1]: config}
+    return {k: v for key, value in config.items() for k, v in flat(value, f"{prefix}{key}.").items()}
 
 
 def job_name(job: Sequence[str], swept: set[str]) -> str:
@@ -168,33 +188,34 @@ def _impossible(config_name: str, job: tuple[str]) -> str | None:
     return None
 
 
+def run_name(name: str | None, choices: Mapping[str, str], overrides: Iterable[str]) -> str:
+    """A folder name that says what is run: data, model (or the experiment), and every other override.
+
+    As the resolver ``${run_name:…}`` it is cached, so all jobs of a sweep get the name of the sweep.
+
+    Args:
+        name: taken as it is, if given.
+        choices: the option chosen in each config group.
+        overrides: what was typed.
+    """
+    if name is not None:
+        return name
+    typed = {o.key_or_group: o for o in OverridesParser.create().parse_overrides(list(overrides))}
+    given = {key: override.input_line.partition("=")[2] for key, override in typed.items()}
+    chosen = {**choices, **given}  # a sweep over a group is not yet among the choices
+    whole = next((group for group in ("study", "experiment") if chosen.get(group) not in (None, "null")), None)
+    said = {whole} if whole else {"datamodule", "model"}
+    parts = [chosen[group] for group in sorted(said)]
+    for key, value in given.items():
+        if key not in said | HARMLESS | {"run_dir", "ckpt_path"} and "/" not in value:
+            parts.append(f"{key.rpartition('.')[2]}-{value}")
+    return re.sub(r"[^A-Za-z0-9._]+", "-", "_".join(parts)).strip("-")[:100]
+
+
 def quoted(text: str) -> str:
     """A value as Hydra's command line takes it, whatever is in it."""
     return "'" + text.replace("'", "\\'") + "'"
 
 
-def refuse_several_processes(config: DictConfig, overrides: Sequence[Override]) -> None:
-    """Each of a job's further processes would run the whole sweep again. Under SLURM they are tasks of the job."""
-    if "LOCAL_RANK" in os.environ:
-        raise Mistake("a sweep cannot be started by torchrun: each of its processes would run the whole sweep")
-    if "submitit" in config.hydra.launcher._target_:
-        return
-    for name in ("devices", "num_nodes"):
-        swept = [v for o in overrides if o.key_or_group == f"trainer.{name}" for v in values_of(o)]
-        for value in swept or [config.trainer.get(name)]:
-            count = value if isinstance(value, int) else len(value) if isinstance(value, list | ListConfig) else 1
-            if count > 1:
-                what = f"trainer.{name}={value}"
-                raise Mistake(f"{what}: a job of several processes cannot be part of a sweep, but on SLURM")
-
-
-def check_search(config: DictConfig, overrides: Sequence[Override]) -> None:
-    """An interval needs a search, and a search must go where the metric gets better."""
-    if is_grid(config):
-        for override in overrides:
-            if override.is_sweep_override() and not override.is_discrete_sweep():
-                raise Mistake(f"{override.input_line}: an interval needs a search; add hydra/sweeper=search")
-    elif "direction" in config.hydra.sweeper:
-        direction = getattr(config.hydra.sweeper.direction, "name", config.hydra.sweeper.direction)
-        if direction != f"{config.mode}imize":
-            raise Mistake(f"hydra.sweeper.direction={direction} with mode={config.mode}; expected {config.mode}imize")
+# When this module is imported, so that it is there in the processes of a launcher too.
+OmegaConf.register_new_resolver("run_name", run_name, use_cache=True, replace=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import cli
+import plan
 
 ROOT = Path(__file__).parent.parent
 
@@ -119,8 +120,8 @@ def test_asking_is_not_importing_torch(args, tmp_path):
 def test_folders_say_what_was_run(overrides, expected):
     choices = {"model": "lenet", "datamodule": "digits", "experiment": None}
     choices |= {o.split("=")[0]: o.split("=")[1] for o in overrides if "," not in o and "." not in o.split("=")[0]}
-    assert cli.run_name(None, choices, overrides) == expected
-    assert cli.run_name("mine", choices, overrides) == "mine"
+    assert plan.run_name(None, choices, overrides) == expected
+    assert plan.run_name("mine", choices, overrides) == "mine"
 
 
 def test_imports_are_made_without_the_garbage_collector_and_then_left_alone():

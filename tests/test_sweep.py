@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 import cli
 from datamodules.fashion_mnist import DEBIAN_DIR
@@ -282,6 +283,21 @@ def test_folders_are_named_by_what_is_swept(typed, folders, tmp_path, monkeypatc
     assert sweep.folder == Path("it's here")
     composed = hydra_config([*sweep.arguments, "seed=7"])
     assert composed.sweep.dir == "it's here"
+
+
+def test_changed_config_files_are_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    job = tmp_path / "sweep" / "seed-0"
+    records.write(job, {"status": "completed", "overrides": ["seed=0"], "metrics": {}})
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose("train", ["seed=0"])
+    (job / ".hydra").mkdir()
+    for lr, said in ((config.optimizer.lr, ""), (0.7, "optimizer.lr was 0.7, is 0.05")):
+        config.optimizer.lr = lr
+        OmegaConf.save(config, job / ".hydra" / "config.yaml")
+        cli.examine(cli.parse(["-m", "seed=0,1", "hydra.sweep.dir=sweep"]), "train")
+        told = capsys.readouterr().err
+        assert said in told and bool(said) == bool(told)
 
 
 def hydra_config(overrides):
