@@ -1,7 +1,8 @@
 """The command line that all scripts share: mistakes answered in one line, errors as exit codes, sweeps that go on.
 
 Exit codes: 2 for what the user can mend, 1 for a fault of this project (with its traceback) and for a sweep of which a
-job has not completed, 130 and 143 after SIGINT and SIGTERM in training. ``HYDRA_FULL_ERROR=1`` shows the traceback of every error.
+job has not completed, 130 and 143 after SIGINT and SIGTERM in training. ``HYDRA_FULL_ERROR=1`` shows the traceback of
+every error.
 """
 
 import atexit
