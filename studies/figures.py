@@ -58,7 +58,7 @@ def key_figure(table: Table, key: str) -> "Figure":
     scale = 100 if percent(table.metric) else 1
     for i, line in enumerate(found):
         shift = 0.1 * (i - (len(found) - 1) / 2) * min(1, 5 / len(found)) if words else 0  # bars side by side
-        stroke = ":" if words else "-" if len(values) <= 20 else ""
+        stroke = "" if key == "seed" else ":" if words else "-" if len(values) <= 20 else ""
         axes.errorbar(
             [place[x] + shift for x in line.x],
             [scale * y for y in line.y],
