@@ -28,16 +28,9 @@ def command(*args, flags=(), base=TINY):
     return [sys.executable, str(ROOT / "train.py"), "-m", *flags, *base, *args, "hydra.sweep.dir=sweep"]
 
 
-def sweep(*args, cwd, flags=(), **env):
-    return subprocess.run(
-        command(*args, flags=flags),
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        timeout=300,
-        check=False,
-        env=os.environ | env,
-    )
+def sweep(*args, cwd, flags=(), base=TINY, **env):
+    line = command(*args, flags=flags, base=base)
+    return subprocess.run(line, capture_output=True, text=True, cwd=cwd, timeout=300, check=False, env=os.environ | env)
 
 
 def statuses(folder):
@@ -136,7 +129,8 @@ def test_a_sweep_that_is_killed_three_times_ends_as_one_that_is_not(tmp_path):
 def test_a_real_sweep_killed_three_times_at_random_moments_has_the_table_of_an_undisturbed_one(tmp_path):
     args = (
         "datamodule=fashion_mnist datamodule.batch_size=128 model=resnet_cifar model.block=bottleneck "
-        "model.depth=11,20,29 model.groups=1,4 seed=0,1 trainer=cpu trainer.max_epochs=3 +trainer.limit_train_batches=20"
+        "model.depth=11,20,29 model.groups=1,4 seed=0,1 trainer=cpu trainer.max_epochs=3 "
+        "+trainer.limit_train_batches=20"
     ).split()
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for folder in (whole, broken):
