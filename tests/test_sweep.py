@@ -130,7 +130,7 @@ def test_a_real_sweep_killed_three_times_at_random_moments_has_the_table_of_an_u
     args = (
         "datamodule=fashion_mnist datamodule.batch_size=128 model=resnet_cifar model.block=bottleneck "
         "model.depth=11,20,29 model.groups=1,4 seed=0,1 trainer=cpu trainer.max_epochs=3 "
-        "+trainer.limit_train_batches=20"
+        "+trainer.limit_train_batches=20 +trainer.limit_val_batches=10 +trainer.limit_test_batches=10"
     ).split()
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for folder in (whole, broken):
