@@ -30,7 +30,7 @@ def command(*args, flags=(), base=TINY):
 
 def sweep(*args, cwd, flags=(), base=TINY, **env):
     line = command(*args, flags=flags, base=base)
-    return subprocess.run(line, capture_output=True, text=True, cwd=cwd, timeout=300, check=False, env=os.environ | env)
+    return subprocess.run(line, capture_output=True, text=True, cwd=cwd, timeout=600, check=False, env=os.environ | env)
 
 
 def statuses(folder):
