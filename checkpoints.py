@@ -49,7 +49,7 @@ class Trained:
         """``(N, 1 or 3, h, w)`` uint8 of any size and on any device → probabilities ``(N, num_classes)`` float32."""
         import torch
 
-        with torch.inference_mode():
+        with torch.no_grad():
             device = next(self.backbone.parameters()).device
             return self.backbone(self.preprocess(images.to(device))).float().softmax(1)  # (N, num_classes)
 
@@ -74,20 +74,20 @@ def load(path: str | Path, trust: Iterable[str] = ()) -> Trained:
 def read(file: Path) -> dict[str, Any]:
     """What a checkpoint of ours holds: plain values and tensors, on the CPU.
 
-    Raises:
-        ValueError: it is something else, or could run code when opened.
+    Raises: ValueError: it is something else, or could run code when opened.
     """
     import torch
 
     try:
         # weights_only: plain values. Said here, since an environment variable can change what is not said.
         content = torch.load(file, map_location="cpu", weights_only=True)
+    except PermissionError:
+        raise
     except Exception as error:  # torch has a dozen for files that are not what they should be
-        if file.stat().st_size == 0:
-            raise ValueError(f"{file} is empty") from None
-        if "Weights only load failed" in str(error) and (found := re.search(r"GLOBAL (\S+)", str(error))):
-            raise ValueError(f"{file} holds code ({found[1]}), not only plain values; it was not run") from None
-        raise ValueError(f"{file} is no checkpoint, or not a whole one: torch cannot read it") from None
+        what = "is no checkpoint, or not a whole one: torch cannot read it" if file.stat().st_size else "is empty"
+        if code := re.search(r"GLOBAL (\S+)", str(error)):
+            what = f"holds code ({code[1]}), not only plain values; it was not run"
+        raise ValueError(f"{file} {what}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{file} holds a {type(content).__name__}, not a checkpoint of train.py")
     if content and all(isinstance(value, torch.Tensor) for value in content.values()):

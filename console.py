@@ -89,7 +89,8 @@ def scores(facts: Mapping[str, Any], metrics: Mapping[str, float], counts: Mappi
         counts: images of each class.
     """
     split = facts["split"]
-    lines = [f"{'data':<12} {facts['data']}, {split}: {facts['images']:,} images"]
+    seen = " ".join(f"{key}={_short(facts['preprocessing'][key])}" for key in ("in_channels", "image_size"))
+    lines = [f"{'data':<12} {facts['data']}, {split}: {facts['images']:,} images, seen with {seen}"]
     columns = {"plain": f"{split}/"} | ({"flip": f"{split}/flip/"} if f"{split}/flip/top1" in metrics else {})
     lines.append(f"{'scores':<12}" + "".join(f" {title:>9}" for title in columns))
     for name in ("top1", "top5", "f1_macro", "loss", "ece"):

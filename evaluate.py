@@ -63,10 +63,11 @@ def evaluate(cfg: "DictConfig") -> float:
     trainer.test(evaluator, datamodule=scored, verbose=False)
 
     metrics = {name.replace("test", cfg.split, 1): value.item() for name, value in trainer.callback_metrics.items()}
-    facts = {"checkpoint": str(file), "data": type(data).__name__, "split": cfg.split, "images": len(scored.images)}
+    facts = {"checkpoint": str(file), "data": type(data).__name__, "split": cfg.split, "images": len(evaluator.labels)}
     settings = {"precision": cfg.trainer.precision, "memory_format": cfg.lit_module.memory_format, "tta": cfg.tta}
+    facts["preprocessing"] = checkpoint["preprocessing"]
     write_json(Path(cfg.run_dir) / "metrics.json", {**facts, **settings, "metrics": metrics})
-    counts = scored.images.labels.bincount(minlength=len(names)).tolist()
+    counts = evaluator.labels.bincount(minlength=len(names)).tolist()
     log.info(console.scores(facts, metrics, dict(zip(names, counts, strict=True)), cfg.run_dir))
     return metrics[f"{cfg.split}/top1"]
 

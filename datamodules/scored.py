@@ -34,7 +34,7 @@ class Scored(LightningDataModule):
         for number, (its, ours) in enumerate(zip(found, wanted, strict=True)):
             if its != ours:
                 raise ValueError(
-                    f"class {number} is {its} in the data, {ours} in the network; their order must be the same"
+                    f"class {number} is {its} in the data, {ours} in the network; expected the same names in order"
                 )
         for fact in ("in_channels", "image_size"):
             if getattr(data, fact) != preprocessing[fact]:

@@ -264,6 +264,11 @@ def test_weights_of_another_network_are_said_by_the_first_that_differs(change, m
     assert message in str(caught.value)
 
 
+def test_a_checkpoint_from_before_precision_was_kept_means_the_plain_one(content, tmp_path):
+    assert content.pop("numerics") == checkpoints.PLAIN
+    assert checkpoints.read(saved(content, tmp_path / "old.ckpt"))["numerics"] == checkpoints.PLAIN
+
+
 def test_every_network_and_data_set_of_conf_may_be_built():
     for group, allowed in (("model", rebuild.MODELS), ("datamodule", rebuild.DATAMODULES)):
         for path in (ROOT / "conf" / group).glob("*.yaml"):

@@ -188,7 +188,7 @@ def test_other_data_is_shown_as_the_network_was_trained(trained, scored, tmp_pat
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ("abcdefghij", "class 0 is a in the data, 0 in the network; their order must be the same"),
+        ("abcdefghij", "class 0 is a in the data, 0 in the network; expected the same names in order"),
         ("0000000001", "the data has 2 classes, the network 10"),
     ],
 )
@@ -240,6 +240,17 @@ def test_a_mistake_is_answered_in_one_line_before_anything_is_made(args, message
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     assert message in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["digits_lenet"]
+
+
+def test_a_checkpoint_that_means_harm_is_refused_in_one_line(trained, tmp_path):
+    content = torch.load(trained / "checkpoints/best.ckpt", weights_only=True)
+    content["datamodule"]["augmentation"] = {"crop": {"_target_": "os.mkdir", "path": "harm"}}
+    torch.save(content, tmp_path / "harm.ckpt")
+    done = script("ckpt=harm.ckpt", "trainer=cpu", "hydra.run.dir=run", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: the checkpoint's datamodule names os.mkdir") and done.stderr.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["harm.ckpt", "run"]
+    assert "Traceback" not in done.stdout
 
 
 @pytest.mark.parametrize("args", [["--help"], ["--cfg", "job"], ["ckpt=nowhere"]])
