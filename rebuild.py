@@ -24,7 +24,7 @@ def build(config: dict[str, Any], part: str, allowed: Iterable[str], trust: Iter
         trust: targets allowed besides.
 
     Raises:
-        ValueError: it names what it may not, at any depth, or cannot be built; nothing was imported or built then.
+        ValueError: it names, at any depth, what it may not (then nothing was imported), or it cannot be built.
     """
     trust = tuple(trust)
     for name in trust:

@@ -19,7 +19,7 @@ import cli
 import plan
 from callbacks.evaluation import most_confident_mistakes, reliability
 from datamodules import Digits
-from evaluate import evaluate
+from evaluate import check, evaluate
 from studies import record as records
 from train import train
 
@@ -35,8 +35,10 @@ def script(*args, cwd):
 def scored(composed, tmp_path):
     """A function that evaluates, and returns what ``metrics.json`` says."""
 
-    def evaluated(*overrides):
-        top1 = evaluate(composed("trainer=cpu", *overrides, config_name="evaluate"))
+    def evaluated(*overrides, pictures=False):
+        drawers = () if pictures else ("confusion_matrix", "reliability", "mistakes")
+        quick = [f"callbacks.{name}=null" for name in drawers]
+        top1 = evaluate(composed("trainer=cpu", *quick, *overrides, config_name="evaluate"))
         found = json.loads((tmp_path / "metrics.json").read_text())
         assert found["metrics"][f"{found['split']}/top1"] == top1
         return found
@@ -53,7 +55,7 @@ def pixels(path):
 
 
 def test_a_run_on_digits_gets_exactly_its_own_metrics_and_these_files(trained, scored, tmp_path, capsys):
-    found = scored(f"ckpt={trained}")
+    found = scored(f"ckpt={trained}", pictures=True)
     expected = of_split(records.read(trained)["metrics"], "test")
     assert len(expected) == 4 + 10
     assert {name: found["metrics"][name] for name in expected} == expected
@@ -233,24 +235,32 @@ def test_what_cannot_be_scored_is_the_users_to_mend(overrides, message, trained,
         (["ckpt=digits_lenet", "datamodule.data_dir=x"], "datamodule.data_dir: no such key (+datamodule.data_dir=…"),
     ],
 )
-def test_a_mistake_is_answered_in_one_line_before_anything_is_made(args, message, tmp_path):
+def test_a_mistake_is_found_before_anything_is_made(args, message, tmp_path, monkeypatch):
     (tmp_path / "digits_lenet").mkdir()
-    done = script(*args, cwd=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Exception) as caught:
+        cli.examine(cli.parse(args), "evaluate", check)
+    assert cli.is_mistake(caught.value)
+    assert message in records.one_line(caught.value)
+
+
+def test_and_is_answered_in_one_line(tmp_path):
+    done = script("ckpt=digits_lenet", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
-    assert message in done.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["digits_lenet"]
+    assert done.stderr == "error: ckpt=digits_lenet: no such file or folder\n"
+    assert not list(tmp_path.iterdir())
 
 
-def test_a_checkpoint_that_means_harm_is_refused_in_one_line(trained, tmp_path):
+def test_so_is_a_checkpoint_that_means_harm(trained, tmp_path, capsys, composed):
     content = torch.load(trained / "checkpoints/best.ckpt", weights_only=True)
-    content["datamodule"]["augmentation"] = {"crop": {"_target_": "os.mkdir", "path": "harm"}}
-    torch.save(content, tmp_path / "harm.ckpt")
-    done = script("ckpt=harm.ckpt", "trainer=cpu", "hydra.run.dir=run", cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: the checkpoint's datamodule names os.mkdir") and done.stderr.count("\n") == 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["harm.ckpt", "run"]
-    assert "Traceback" not in done.stdout
+    content["datamodule"]["augmentation"] = {"crop": {"_target_": "os.mkdir", "path": str(tmp_path / "harm")}}
+    torch.save(content, tmp_path / "some.ckpt")
+    with pytest.raises(ValueError) as caught:
+        evaluate(composed("trainer=cpu", f"ckpt={tmp_path / 'some.ckpt'}", config_name="evaluate"))
+    assert cli.tell(caught.value) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: the checkpoint's datamodule names os.mkdir") and said.count("\n") == 1
+    assert not (tmp_path / "harm").exists()
 
 
 @pytest.mark.parametrize("args", [["--help"], ["--cfg", "job"], ["ckpt=nowhere"]])
