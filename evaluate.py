@@ -45,7 +45,9 @@ def evaluate(cfg: "DictConfig") -> float:
 
     console.quiet_lightning()
     file, remark = find_checkpoint(cfg.ckpt)
-    log.info(f"{'checkpoint':<12} {file}" + (f"  ({remark})" if remark else ""))
+    if remark:
+        log.warning(remark)
+    log.info(f"{'checkpoint':<12} {file}")
     checkpoint = checkpoints.read(file)
     backbone = checkpoints.backbone(checkpoint, cfg.trust)
     for place, name in ((cfg.trainer, "precision"), (cfg.lit_module, "memory_format")):

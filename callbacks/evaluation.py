@@ -38,7 +38,7 @@ class ReliabilityPlot(Callback):
         axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy", title=f"expected calibration error {error:.4f}")
         figure.legend(loc="outside lower center", ncols=3, fontsize=8)
         below.bar(left, share, color="0.6", **bars)
-        below.set(xlabel="confidence (probability of the predicted class)", ylabel="share of images")
+        below.set(xlabel="confidence (probability of the predicted class)", ylabel="share")
         save(figure, self.dirpath / "reliability.png")
 
 
