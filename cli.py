@@ -36,15 +36,19 @@ from studies.record import is_main_process, one_line, signal_code
 log = logging.getLogger(__name__)
 
 
-def run(task: Callable, config_name: str) -> NoReturn:
-    """Run ``task(cfg)`` under Hydra with the command line's arguments, then exit."""
+def run(task: Callable, config_name: str, early: Callable[[DictConfig], None] | None = None) -> NoReturn:
+    """Run ``task(cfg)`` under Hydra with the command line's arguments, then exit.
+
+    Args:
+        early: raises for what is wrong with the config of a single run, before there is a folder.
+    """
     # Hydra would print errors and exit with 1; here they are to arrive in this function.
     hydra_utils.run_and_report = lambda function: function()
     main = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(_job(task))
     code, sweep = 0, None
     try:
         args = parse(sys.argv[1:])
-        sweep = examine(args, config_name)
+        sweep = examine(args, config_name, early)
         if sweep is None:
             main()
         else:
@@ -57,7 +61,7 @@ def run(task: Callable, config_name: str) -> NoReturn:
         code = 130
     except Exception as error:
         code = tell(error)
-    if sweep is not None and is_main_process():
+    if sweep is not None and sweep.recorded and is_main_process():
         signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning leaves it ignored
         code = _conclude(sweep, code)
     sys.exit(code)
@@ -68,15 +72,20 @@ def parse(argv: Sequence[str]) -> Namespace:
     return hydra_utils.get_args_parser().parse_args(argv)
 
 
-def examine(args: Namespace, config_name: str) -> Sweep | None:
+def examine(args: Namespace, config_name: str, early: Callable[[DictConfig], None] | None = None) -> Sweep | None:
     """Find mistakes before anything runs. Returns what a sweep is about to run, None for all else."""
-    if args.help or args.hydra_help or args.config_path or not (args.overrides or args.multirun):
-        return None
     config_name = args.config_name or config_name
+    asked = args.cfg or args.info
+    typed = args.overrides or args.multirun or (config_name != "train" and not asked)  # train.yaml needs nothing typed
+    if args.help or args.hydra_help or args.config_path or not typed:
+        return None
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         if not args.config_dir:
             check(args, config_name)
-        return None if args.cfg or args.info else plan(args, config_name)
+        sweep = None if asked else plan(args, config_name)
+        if early and not (sweep or asked or args.config_dir):
+            early(hydra.compose(config_name, args.overrides))
+        return sweep
 
 
 def _sweep(main: Callable, sweep: Sweep) -> None:
@@ -106,7 +115,7 @@ def _job(task: Callable) -> Callable:
 
     @functools.wraps(task)
     def job(cfg: DictConfig) -> float | None:
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
+        if HydraConfig.get().mode == RunMode.MULTIRUN and "monitor" in cfg:  # else it keeps no record
             return _job_of_sweep(task, cfg)
         try:
             return task(cfg)

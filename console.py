@@ -19,6 +19,7 @@ NOISE = (
 )
 # Settings that no run changes.
 UNSAID = ("default_root_dir", "enable_model_summary", "plugins", "use_distributed_sampler")
+MANY = 30  # classes; of more, a table shows those with the lowest accuracy
 
 
 def quiet_lightning() -> None:
@@ -76,4 +77,31 @@ def result(record: Mapping[str, Any], monitor: str, best_epoch: int | None, run_
     folder = run_dir.removeprefix(os.getcwd() + os.sep)
     lines.append(f"run          {folder}")
     lines.append(f"look at it   tensorboard --logdir {'runs' if folder.startswith('runs' + os.sep) else folder}")
+    return "\n".join(lines)
+
+
+def scores(facts: Mapping[str, Any], metrics: Mapping[str, float], counts: Mapping[str, int], run_dir: str) -> str:
+    """The tables of an evaluation: the scores, plain and of test-time augmentation, and each class.
+
+    Args:
+        facts: of the data that was scored.
+        metrics: by their full names, say ``test/top1``, ``test/flip/top1``, ``test/accuracy/<class>``.
+        counts: images of each class.
+    """
+    split = facts["split"]
+    seen = " ".join(f"{key}={_short(facts['preprocessing'][key])}" for key in ("in_channels", "image_size"))
+    lines = [f"{'data':<12} {facts['data']}, {split}: {facts['images']:,} images, seen with {seen}"]
+    columns = {"plain": f"{split}/"} | ({"flip": f"{split}/flip/"} if f"{split}/flip/top1" in metrics else {})
+    lines.append(f"{'scores':<12}" + "".join(f" {title:>9}" for title in columns))
+    for name in ("top1", "top5", "f1_macro", "loss", "ece"):
+        if f"{split}/{name}" in metrics:
+            lines.append(f"  {name:<10}" + "".join(f" {metrics[prefix + name]:>9.4f}" for prefix in columns.values()))
+    rows = [(name, metrics[f"{split}/accuracy/{name}"], count) for name, count in counts.items()]
+    title = "class"
+    if len(rows) > MANY:
+        rows, title = sorted(rows, key=lambda row: row[1])[:MANY], f"the {MANY} classes of {len(rows)} least known"
+    width = max(12, len(title), *(len(name) + 2 for name, _, _ in rows))
+    lines.append(f"{title:<{width}}  accuracy  images")
+    lines += [f"  {name:<{width - 2}}  {value:>8.4f}  {count:>6}" for name, value, count in rows]
+    lines.append(f"{'run':<12} {run_dir.removeprefix(os.getcwd() + os.sep)}")
     return "\n".join(lines)

@@ -53,7 +53,7 @@ def check(args: Namespace, config_name: str) -> None:
         if override.key_or_group in PLUGINS:
             _check_plugin(override.key_or_group, override.value())
     typed = [o for o in typed if not o.is_hydra_override() and not o.is_delete()]
-    if not typed:
+    if not typed and config_name == "train":  # the one root that leaves nothing to the user
         return
     groups = [o for o in typed if (CONF / o.key_or_group).is_dir()]
     choices = []
@@ -151,7 +151,8 @@ def _nearest(word: Any, options: list[str], path: Iterable[str] = ()) -> str:
     """The one or two options most like a word, or all of them; as keys, if they stand under a path."""
     near = get_close_matches(str(word), options, n=2, cutoff=0.55)
     shown = [".".join([*path, option]) for option in near or options]
-    return f"; did you mean {' or '.join(shown)}?" if near else f"; there are: {', '.join(shown)}"
+    said = f"; there are: {', '.join(shown)}" if shown else ""
+    return f"; did you mean {' or '.join(shown)}?" if near else said
 
 
 def is_grid(config: DictConfig) -> bool:

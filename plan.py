@@ -41,6 +41,7 @@ class Sweep:
         names: of its jobs' folders, below it; None where the sweeper decides as it goes.
         metric: what its configurations are sorted by.
         in_process: the jobs run in this process, one after another.
+        recorded: each job leaves a record, by which the sweep is counted and goes on.
         arguments: to be added to the command line, so that folders are named by what is swept.
     """
 
@@ -48,6 +49,7 @@ class Sweep:
     names: set[str] | None
     metric: str
     in_process: bool
+    recorded: bool
     arguments: list[str]
 
     def count(self) -> Counter[str]:
@@ -77,7 +79,7 @@ def plan(args: Namespace, config_name: str) -> Sweep | None:
         if "TORCHELASTIC_RUN_ID" in os.environ and not any(o.startswith("hydra.run.dir=") for o in given):
             raise Mistake("torchrun starts several processes that need one folder: say hydra.run.dir=runs/…")
         return None
-    if config.impossible not in ("skip", "refuse"):
+    if config.get("impossible", "skip") not in ("skip", "refuse"):
         raise Mistake(f"impossible={config.impossible} is neither skip nor refuse")
     params = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
     overrides = OverridesParser.create(composer.config_loader).parse_overrides(params + typed)
@@ -86,7 +88,7 @@ def plan(args: Namespace, config_name: str) -> Sweep | None:
     swept = {o.key_or_group for o in overrides if o.is_sweep_override()}
     combinations = BasicSweeper.split_arguments(overrides, None)[0] if is_grid(config) else []
     if not args.config_dir:
-        check_combinations(config_name, combinations, swept, refuse=config.impossible == "refuse")
+        check_combinations(config_name, combinations, swept, refuse=config.get("impossible") == "refuse")
 
     folder, names = Path(config.hydra.sweep.dir), [job_name(job, swept) for job in combinations]
     if swept and all(map(PART.fullmatch, names)):
@@ -105,6 +107,7 @@ def plan(args: Namespace, config_name: str) -> Sweep | None:
         folder=folder,
         names=set(names) if known else None,
         metric=config.get("monitor") or "val/top1",
+        recorded="monitor" in config,
         in_process=launcher._target_.endswith("BasicLauncher") or launcher.get("n_jobs", 0) in (1, None),
         arguments=[
             naming,
@@ -205,11 +208,21 @@ def run_name(name: str | None, choices: Mapping[str, str], overrides: Iterable[s
     chosen = {**choices, **given}  # a sweep over a group is not yet among the choices
     whole = next((group for group in ("study", "experiment") if chosen.get(group) not in (None, "null")), None)
     said = {whole} if whole else {"datamodule", "model"}
-    parts = [chosen[group] for group in sorted(said)]
+    parts = [run_of(given["ckpt"])] if "ckpt" in given else []
+    parts += [chosen[group] for group in sorted(said) if chosen.get(group) not in (None, "null")]
     for key, value in given.items():
-        if key not in said | HARMLESS | {"run_dir", "ckpt_path"} and "/" not in value:
+        if key not in said | HARMLESS | {"run_dir", "ckpt_path", "ckpt", "trust"} and "/" not in value:
             parts.append(f"{key.rpartition('.')[2]}-{value}")
     return re.sub(r"[^A-Za-z0-9._]+", "-", "_".join(parts)).strip("-")[:100]
+
+
+def run_of(ckpt: str) -> str:
+    """The name of the run that a checkpoint is of: its folders' names below ``runs`` without dates, or the last one."""
+    *folders, last = Path(ckpt.strip("'\"")).parts or ("",)
+    parts = [*folders, last] if Path(last).suffix != ".ckpt" else folders
+    parts = [part for part in parts if part != "checkpoints" and not re.match(r"\d{4}-\d\d-\d\d_", part)]
+    below = parts[len(parts) - parts[::-1].index("runs") :] if "runs" in parts else parts[-1:]
+    return "_".join(below) or Path(last).stem
 
 
 def quoted(text: str) -> str:

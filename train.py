@@ -60,6 +60,10 @@ def train(cfg: "DictConfig") -> float | None:
             "datamodule": config["datamodule"],
             "class_names": list(datamodule.class_names),
             "preprocessing": datamodule.preprocessing,
+            "numerics": {
+                "precision": str(config["trainer"]["precision"]),
+                "memory_format": config["lit_module"]["memory_format"],
+            },
         }
         measure = Measure(cfg.monitor, cfg.mode)
         callbacks = [measure, *filter(None, instantiate(cfg.callbacks).values())]

@@ -2,6 +2,7 @@
 
 from callbacks.atomic_checkpoint import AtomicCheckpointIO
 from callbacks.confusion_matrix import ConfusionMatrixPlot
+from callbacks.evaluation import MistakesPlot, ReliabilityPlot
 from callbacks.last_checkpoint import LastCheckpoint
 from callbacks.measure import Measure
 from callbacks.no_profiler import NoProfiler
@@ -13,7 +14,9 @@ __all__ = [
     "ConfusionMatrixPlot",
     "LastCheckpoint",
     "Measure",
+    "MistakesPlot",
     "NoProfiler",
     "Progress",
+    "ReliabilityPlot",
     "TensorBoard",
 ]

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-import numpy as np
 from lightning import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
-from PIL import Image
+
+from callbacks.drawing import new_figure, save
 
 
 class ConfusionMatrixPlot(Callback):
@@ -23,11 +23,8 @@ class ConfusionMatrixPlot(Callback):
         counts = pl_module.confusion.compute().cpu()  # in every process: it gathers
         if not trainer.is_global_zero or len(counts) > self.max_classes:
             return
-        from matplotlib.backends.backend_agg import FigureCanvasAgg  # without pyplot: no window system, no global state
-        from matplotlib.figure import Figure
-
         size = 2.5 + 0.45 * len(counts)
-        figure = Figure(figsize=(size + 1, size), layout="constrained")
+        figure = new_figure(size + 1, size)
         axes = figure.add_subplot()
         shares = (counts / counts.sum(1, keepdim=True).clamp(min=1)).numpy()
         picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -44,10 +41,7 @@ class ConfusionMatrixPlot(Callback):
                         predicted, true, int(counts[true, predicted]), ha="center", va="center", color=color
                     )
                     text.set_in_layout(False)  # it lies within the axes; measuring a hundred of them takes time
-        canvas = FigureCanvasAgg(figure)
-        canvas.draw()  # once, for both; drawing is most of what a test on a small set takes
-        pixels = np.asarray(canvas.buffer_rgba())[..., :3]  # (H, W, 3) uint8
-        Image.fromarray(pixels).save(self.dirpath / "confusion_matrix.png")
+        pixels = save(figure, self.dirpath / "confusion_matrix.png")
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image("test/confusion_matrix", pixels, trainer.global_step, dataformats="HWC")

@@ -8,6 +8,8 @@ from datamodules.cifar import CIFAR10, CIFAR100
 from datamodules.digits import Digits
 from datamodules.fashion_mnist import FashionMNIST
 from datamodules.image_folder import ImageFolder
+from datamodules.preprocessing import Preprocessing
+from datamodules.scored import Scored
 from datamodules.synthetic import Synthetic
 from datamodules.transforms import RandomCrop, RandomHorizontalFlip
 
@@ -18,8 +20,10 @@ __all__ = [
     "FashionMNIST",
     "ImageDataModule",
     "ImageFolder",
+    "Preprocessing",
     "RandomCrop",
     "RandomHorizontalFlip",
+    "Scored",
     "Synthetic",
     "TensorImages",
 ]

@@ -12,8 +12,8 @@ from lightning import LightningDataModule
 from lightning.fabric.utilities.data import suggested_max_num_workers
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms.v2 import functional as F
 
+from datamodules.preprocessing import Preprocessing
 from datamodules.sampling import BatchSampler, stratified_split
 
 # (uint8 images, labels, random key): what a loader delivers.
@@ -108,12 +108,6 @@ class ImageDataModule(LightningDataModule):
             )
         if num_classes < 2:
             raise ValueError(f"num_classes={num_classes}; there is nothing to tell apart with fewer than 2")
-        if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3) or min(self.std) <= 0:
-            raise ValueError(
-                f"mean={list(self.mean)} and std={list(self.std)} are not a mean and a positive deviation a channel"
-            )
-        if in_channels not in (1, 3):
-            raise ValueError(f"in_channels={in_channels} is neither 1 (grey) nor 3 (RGB)")
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} is no batch; expected at least 1")
         self.num_classes, self.in_channels, self.image_size = num_classes, in_channels, image_size
@@ -121,11 +115,8 @@ class ImageDataModule(LightningDataModule):
         self.augmentation = [transform for transform in (augmentation or {}).values() if transform]
         self.shuffle, self.num_workers, self.data_dir = shuffle, num_workers, data_dir
         self.sets: dict[str, Dataset] = {}
-        if in_channels == 1 and len(self.mean) == 3:  # as torchvision weighs the colours; channels vary together
-            self.mean = (sum(w * m for w, m in zip((0.2989, 0.587, 0.114), self.mean, strict=True)),)
-            self.std = (sum(self.std) / 3,)
-        mean, std = (torch.tensor(values, dtype=torch.float32).view(-1, 1, 1) for values in (self.mean, self.std))
-        self._scale, self._shift = 1 / (255 * std), -mean / std
+        self.prepare = Preprocessing(in_channels, image_size, self.mean, self.std)
+        self.mean, self.std = self.prepare.mean, self.prepare.std
 
     def load(self, split: str) -> Dataset | None:
         """The images of a split, or None for a validation set that is to be split from the training set."""
@@ -137,8 +128,8 @@ class ImageDataModule(LightningDataModule):
         return {
             "in_channels": self.in_channels,
             "image_size": self.image_size,
-            "mean": list(self.mean),
-            "std": list(self.std),
+            "mean": list(self.prepare.mean),
+            "std": list(self.prepare.std),
         }
 
     def setup(self, stage: str) -> None:
@@ -222,12 +213,7 @@ class ImageDataModule(LightningDataModule):
 
     def normalize(self, images: Tensor) -> Tensor:
         """``(N, c, h, w)`` uint8 → ``(N, in_channels, h, w)`` float32 of mean 0 and deviation 1."""
-        if self._scale.device != images.device:
-            self._scale, self._shift = self._scale.to(images.device), self._shift.to(images.device)
-        if images.shape[1] > self.in_channels:
-            images = F.rgb_to_grayscale(images)
-        images = images.to(torch.float32).mul_(self._scale).add_(self._shift)
-        return images.expand(-1, self.in_channels, -1, -1)
+        return self.prepare.normalize(images)
 
     def download(self, source: type[Dataset]) -> None:
         """Have a data set of torchvision's put its files into ``data_dir``."""
@@ -240,6 +226,4 @@ class ImageDataModule(LightningDataModule):
 
     def resize(self, images: Tensor) -> Tensor:
         """``(N, c, h, w)`` uint8 → ``(N, c, image_size, image_size)`` uint8."""
-        if images.shape[-2:] == (self.image_size, self.image_size):
-            return images
-        return F.resize(images, [self.image_size, self.image_size], antialias=True)
+        return self.prepare.resize(images)

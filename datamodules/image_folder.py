@@ -13,6 +13,7 @@ from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms import v2
 
 from datamodules.base import Batch, ImageDataModule
+from datamodules.preprocessing import central_crop
 from datamodules.sampling import random_key, stratified_split
 
 SPLITS = ("train", "val", "test")
@@ -128,10 +129,7 @@ class ImageFolder(ImageDataModule):
             data_dir=data_dir,
             **options,
         )
-        self.transforms = (
-            v2.RandomResizedCrop(image_size),
-            v2.Compose([v2.Resize(round(image_size * resize_ratio)), v2.CenterCrop(image_size)]),
-        )
+        self.transforms = (v2.RandomResizedCrop(image_size), central_crop(image_size, resize_ratio))
 
     @property
     def preprocessing(self) -> dict:

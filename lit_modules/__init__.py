@@ -1,6 +1,7 @@
 """LightningModules: loss, metrics and optimisation of a given backbone."""
 
 from lit_modules.classifier import Classifier
+from lit_modules.evaluator import Evaluator
 from lit_modules.schedules import cosine, step
 
-__all__ = ["Classifier", "cosine", "step"]
+__all__ = ["Classifier", "Evaluator", "cosine", "step"]

@@ -72,16 +72,21 @@ def write(run_dir: str | Path, record: dict[str, Any]) -> None:
     assert not unknown, f"not keys of a record: {unknown}"
     folder = Path(run_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{FILE}.{os.getpid()}"
-    if "metrics" in record:  # JSON has no NaN
-        finite = {name: value if math.isfinite(value) else None for name, value in record["metrics"].items()}
-        record = {**record, "metrics": finite}
-    text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_json(folder / FILE, record)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Replace a file in one step. A metric that is no number becomes null, for JSON has no NaN."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    if "metrics" in content:
+        finite = {name: value if math.isfinite(value) else None for name, value in content["metrics"].items()}
+        content = {**content, "metrics": finite}
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with open(temporary, "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(temporary, folder / FILE)
+    os.replace(temporary, path)
 
 
 def read(run_dir: str | Path) -> dict[str, Any]:

@@ -16,7 +16,9 @@ from studies import record as records
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [README, *(page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs").glob("*.md")))]
-COMMANDS = sorted({command for page in PAGES for command in re.findall(r"python train\.py[^`#\n]*", page)})
+COMMANDS = sorted(
+    {command for page in PAGES for command in re.findall(r"python (?:train|evaluate)\.py[^`#\n…]*", page)}
+)
 EXTENSIONS = re.findall(r"`([\w/]+\.(?:py|yaml))`[^`]*(?:`image_folder`[^`]*)?```\w+\n(.*?)```", README, re.DOTALL)
 
 
@@ -30,7 +32,8 @@ def test_every_command_is_one_that_the_scripts_accept(command, monkeypatch):
     if "hydra/launcher=" in command or "hydra/sweeper=" in command:  # its plugin may not be installed
         monkeypatch.setattr(mistakes, "find_spec", lambda name: True)
         monkeypatch.setattr(cli, "plan", lambda args, config_name: None)
-    cli.examine(cli.parse(shlex.split(command)[2:]), "train")
+    script, *args = shlex.split(command)[1:]
+    cli.examine(cli.parse(args), script.removesuffix(".py"))
 
 
 def test_it_names_every_file_that_an_extension_needs():
@@ -54,6 +57,10 @@ def test_following_the_steps_adds_a_backbone_and_a_data_set(tmp_path):
     record = records.read(project / "run")
     assert record["metrics"]["test/top1"] > 0.9
     assert record["params"] == (1 * 9 * 16 + 16) + (256 * 2 + 2)
+    own = "trust=[models.tiny.Tiny,datamodules.stripes.Stripes]"
+    command = [sys.executable, "evaluate.py", "ckpt=run", own, "trainer=cpu", "hydra.run.dir=again"]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_new_dataset_and_backbone_take_a_dozen_lines_each():

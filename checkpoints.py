@@ -1,0 +1,149 @@
+"""What a run left, ready to use: the checkpoint that a path means, its network, its data, its preprocessing.
+
+import checkpoints
+network = checkpoints.load("runs/digits_lenet/2026-11-25_10-00-00.000000")
+network(images)            # (N, C, h, w) uint8 → probabilities (N, len(network.class_names))
+
+A checkpoint may come from anyone: it is opened as plain values, and what it names is built by ``rebuild``, which has a
+list. Torch is imported when a file is opened, not before.
+"""
+
+import logging
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rebuild import DATAMODULES, MODELS, build
+from studies.record import one_line
+from studies.runs import find_checkpoint
+
+if TYPE_CHECKING:
+    from lightning import LightningDataModule
+    from omegaconf import DictConfig
+    from torch import Tensor, nn
+
+log = logging.getLogger(__name__)
+# What train.py puts into a checkpoint, and of what kind it is.
+PARTS = {"model": dict, "datamodule": dict, "class_names": list, "preprocessing": dict, "state_dict": dict}
+# How a network is computed where the checkpoint does not say it.
+PLAIN = {"precision": "32-true", "memory_format": "contiguous_format"}
+
+
+class Trained:
+    """A trained network from images to probabilities, with its preprocessing inside.
+
+    Args:
+        backbone: from preprocessed images to logits; in evaluation mode.
+        class_names: of the outputs, in order.
+        preprocessing: ``in_channels``, ``image_size``, ``mean``, ``std``; ``resize_ratio`` where the centre is cropped.
+    """
+
+    def __init__(self, backbone: "nn.Module", class_names: list[str], preprocessing: dict[str, Any]):
+        import datamodules
+
+        self.backbone, self.class_names, self.preprocessing = backbone.eval(), class_names, preprocessing
+        self.preprocess = datamodules.Preprocessing(**preprocessing)
+
+    def __call__(self, images: "Tensor") -> "Tensor":
+        """``(N, 1 or 3, h, w)`` uint8 of any size and on any device → probabilities ``(N, num_classes)`` float32."""
+        import torch
+
+        with torch.no_grad():
+            device = next(self.backbone.parameters()).device
+            return self.backbone(self.preprocess(images.to(device))).float().softmax(1)  # (N, num_classes)
+
+    def to(self, device: str) -> "Trained":
+        self.backbone.to(device)
+        return self
+
+
+def load(path: str | Path, trust: Iterable[str] = ()) -> Trained:
+    """The network of a checkpoint file, or of the best checkpoint in a run's folder, on the CPU.
+
+    Args:
+        trust: networks beyond this project's own that a checkpoint may have built, say ``["models.tiny.Tiny"]``.
+    """
+    file, remark = find_checkpoint(path)
+    if remark:
+        log.warning(remark)
+    checkpoint = read(file)
+    return Trained(backbone(checkpoint, trust), checkpoint["class_names"], checkpoint["preprocessing"])
+
+
+def read(file: Path) -> dict[str, Any]:
+    """What a checkpoint of ours holds: plain values and tensors, on the CPU.
+
+    Raises: ValueError: it is something else, or could run code when opened.
+    """
+    import torch
+
+    try:
+        # weights_only: plain values. Said here, since an environment variable can change what is not said.
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except PermissionError:
+        raise
+    except Exception as error:  # torch has a dozen for files that are not what they should be
+        what = "is no checkpoint, or not a whole one: torch cannot read it" if file.stat().st_size else "is empty"
+        if code := re.search(r"GLOBAL (\S+)", str(error)):
+            what = f"holds code ({code[1]}), not only plain values; it was not run"
+        raise ValueError(f"{file} {what}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} holds a {type(content).__name__}, not a checkpoint of train.py")
+    if content and all(isinstance(value, torch.Tensor) for value in content.values()):
+        raise ValueError(f"{file} holds bare weights and does not say of which network; expected one of train.py's")
+    if missing := [part for part, kind in PARTS.items() if not isinstance(content.get(part), kind)]:
+        raise ValueError(f"{file} is no checkpoint of train.py: it does not say {', '.join(missing)}")
+    try:
+        import datamodules
+
+        datamodules.Preprocessing(**content["preprocessing"])
+    except Exception as error:
+        raise ValueError(f"{file} does not say how images were prepared: {one_line(error)}") from error
+    numerics = content.get("numerics")
+    content["numerics"] = PLAIN | (numerics if isinstance(numerics, dict) else {})
+    return content
+
+
+def backbone(checkpoint: dict[str, Any], trust: Iterable[str] = ()) -> "nn.Module":
+    """The network of a checkpoint with its weights.
+
+    Raises:
+        ValueError: it is not to be built, or its weights, classes or images are not those of its config.
+    """
+    config, preprocessing = checkpoint["model"], checkpoint["preprocessing"]
+    for fact, value in {"num_classes": len(checkpoint["class_names"]), **preprocessing}.items():
+        if config.get(fact, value) != value:
+            raise ValueError(f"the checkpoint's model has {fact}={config[fact]}, its data {fact}={value}")
+    network = build(config, "model", MODELS, trust)
+    prefix, expected = "backbone.", network.state_dict()
+    weights = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if str(k).startswith(prefix)}
+    for name in [*expected, *weights]:
+        found, wanted = (_shape(part, name) for part in (weights, expected))
+        if found != wanted:
+            raise ValueError(
+                f"the checkpoint's weights are not of the network that its config names, {config['_target_']}: "
+                f"{name} is {found}, expected {wanted}"
+            )
+    network.load_state_dict(weights)
+    return network
+
+
+def _shape(weights: dict[str, "Tensor"], name: str) -> str:
+    return str(tuple(getattr(weights[name], "shape", ()))) if name in weights else "absent"
+
+
+def datamodule(checkpoint: dict[str, Any], config: "DictConfig", trust: Iterable[str] = ()) -> "LightningDataModule":
+    """The data that a checkpoint's network was trained on, or other data as this network sees it.
+
+    Args:
+        config: of other data, with a ``_target_``; without one, changes to the arguments of the checkpoint's data.
+    """
+    from hydra.utils import instantiate
+    from omegaconf import OmegaConf
+
+    if "_target_" not in config:
+        changed = checkpoint["datamodule"] | OmegaConf.to_container(config, resolve=True)
+        return build(changed, "datamodule", DATAMODULES, trust)
+    seen = {"resize_ratio": 1.0} | checkpoint["preprocessing"]  # a network that saw whole images is shown whole ones
+    return instantiate(config, **{fact: value for fact, value in seen.items() if fact in config})

@@ -1,0 +1,68 @@
+"""What an image goes through before a network, in training, evaluation and use."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+
+
+class Preprocessing:
+    """From uint8 images of any size and colour to what a network was trained on.
+
+    Args:
+        in_channels: 1 or 3, what the network sees: grey images are repeated, coloured ones turned grey.
+        image_size: height and width in pixels.
+        mean, std: a number a channel, for pixels from 0 to 1; of three channels for a grey network, the luminance's.
+        resize_ratio: images are resized to ``image_size * resize_ratio`` and their centre is cropped; None: images are
+            resized as a whole.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        image_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        resize_ratio: float | None = None,
+    ):
+        if len(mean) != len(std) or len(mean) not in (1, 3) or min(std) <= 0:
+            raise ValueError(f"mean={list(mean)} and std={list(std)} are not a mean and a positive deviation a channel")
+        if in_channels not in (1, 3):
+            raise ValueError(f"in_channels={in_channels} is neither 1 (grey) nor 3 (RGB)")
+        if in_channels == 1 and len(mean) == 3:  # as torchvision weighs the colours; channels vary together
+            mean = (sum(w * m for w, m in zip((0.2989, 0.587, 0.114), mean, strict=True)),)
+            std = (sum(std) / 3,)
+        self.in_channels, self.image_size, self.mean, self.std = in_channels, image_size, mean, std
+        self._crop = central_crop(image_size, resize_ratio) if resize_ratio else None
+        means, deviations = (torch.tensor(values, dtype=torch.float32).view(-1, 1, 1) for values in (mean, std))
+        self._scale, self._shift = 1 / (255 * deviations), -means / deviations
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """``(N, 1 or 3, h, w)`` uint8 → ``(N, in_channels, image_size, image_size)`` float32."""
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
+            kind = f"{images.dtype} of {tuple(images.shape)}".removeprefix("torch.")
+            raise ValueError(f"images are {kind}; expected uint8 of (N, 1 or 3, height, width)")
+        images = self._crop(images) if self._crop else self.resize(images)
+        return self.normalize(images.expand(-1, max(images.shape[1], len(self.mean)), -1, -1))
+
+    def resize(self, images: Tensor) -> Tensor:
+        """``(N, c, h, w)`` uint8 → ``(N, c, image_size, image_size)`` uint8."""
+        if images.shape[-2:] == (self.image_size, self.image_size):
+            return images
+        return F.resize(images, [self.image_size, self.image_size], antialias=True)
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """``(N, c, h, w)`` uint8 → ``(N, in_channels, h, w)`` float32 of mean 0 and deviation 1."""
+        if self._scale.device != images.device:
+            self._scale, self._shift = self._scale.to(images.device), self._shift.to(images.device)
+        if images.shape[1] > self.in_channels:
+            images = F.rgb_to_grayscale(images)
+        images = images.to(torch.float32).mul_(self._scale).add_(self._shift)
+        return images.expand(-1, self.in_channels, -1, -1)
+
+
+def central_crop(image_size: int, resize_ratio: float) -> Callable[[Tensor], Tensor]:
+    """``(…, h, w)`` → ``(…, image_size, image_size)``, what lies farther out left away."""
+    return v2.Compose([v2.Resize(round(image_size * resize_ratio)), v2.CenterCrop(image_size)])

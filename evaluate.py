@@ -1,0 +1,78 @@
+"""Score a trained network.
+
+python evaluate.py ckpt=runs/digits_lenet/2026-11-25_10-00-00.000000            its best checkpoint on its test images
+python evaluate.py ckpt=best.ckpt split=val tta=flip
+python evaluate.py ckpt=best.ckpt datamodule=image_folder datamodule.data_dir=$HOME/pets
+"""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import checkpoints
+import cli
+import console
+from mistakes import Mistake
+from studies.record import write_json
+from studies.runs import find_checkpoint
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+log = logging.getLogger(__name__)
+
+
+def check(cfg: "DictConfig") -> None:
+    """Find the mistakes that need no torch."""
+    for key, values in {"split": ("test", "val", "train"), "tta": (None, "flip")}.items():
+        if cfg[key] not in values:
+            raise Mistake(f"{key}={cfg[key]}: expected one of {', '.join('null' if v is None else v for v in values)}")
+    find_checkpoint(cfg.ckpt)
+
+
+def evaluate(cfg: "DictConfig") -> float:
+    """Score the network of ``cfg.ckpt`` and write metrics and pictures to ``cfg.run_dir``.
+
+    Returns:
+        The top-1 accuracy.
+    """
+    check(cfg)
+    with cli.importing():  # from here on torch is there
+        from hydra.utils import instantiate
+
+        import speed
+        from datamodules import Scored
+
+    console.quiet_lightning()
+    file, remark = find_checkpoint(cfg.ckpt)
+    if remark:
+        log.warning(remark)
+    log.info(f"{'checkpoint':<12} {file}")
+    checkpoint = checkpoints.read(file)
+    backbone = checkpoints.backbone(checkpoint, cfg.trust)
+    for place, name in ((cfg.trainer, "precision"), (cfg.lit_module, "memory_format")):
+        if place[name] == "trained":
+            place[name] = checkpoint["numerics"][name]
+    speed.settle(cfg, backbone)
+    names = checkpoint["class_names"]
+    data = checkpoints.datamodule(checkpoint, cfg.datamodule, cfg.trust)
+    scored = Scored(data, cfg.split, checkpoint["preprocessing"], names)
+    evaluator = instantiate(cfg.lit_module, backbone=backbone, num_classes=len(names), class_names=names, tta=cfg.tta)
+    callbacks = list(filter(None, instantiate(cfg.callbacks).values()))
+    trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=False, enable_checkpointing=False)
+    if trainer.world_size > 1:
+        raise ValueError(f"an evaluation is one process, not {trainer.world_size}; say trainer.devices=1")
+    trainer.test(evaluator, datamodule=scored, verbose=False)
+
+    metrics = {name.replace("test", cfg.split, 1): value.item() for name, value in trainer.callback_metrics.items()}
+    facts = {"checkpoint": str(file), "data": type(data).__name__, "split": cfg.split, "images": len(evaluator.labels)}
+    settings = {"precision": cfg.trainer.precision, "memory_format": cfg.lit_module.memory_format, "tta": cfg.tta}
+    facts["preprocessing"] = checkpoint["preprocessing"]
+    write_json(Path(cfg.run_dir) / "metrics.json", {**facts, **settings, "metrics": metrics})
+    counts = evaluator.labels.bincount(minlength=len(names)).tolist()
+    log.info(console.scores(facts, metrics, dict(zip(names, counts, strict=True)), cfg.run_dir))
+    return metrics[f"{cfg.split}/top1"]
+
+
+if __name__ == "__main__":
+    cli.run(evaluate, "evaluate", check)

@@ -1,0 +1,73 @@
+"""A trained network, scored: what a run's test says, and how far its confidence can be trusted."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+from lit_modules.classifier import Classifier
+
+TTA = (None, "flip")
+
+
+class Evaluator(Classifier):
+    """A Classifier that is only tested.
+
+    Logs what a Classifier logs at test, computed as there, and ``test/ece``, the expected calibration error. With
+    ``tta=flip`` all scores but those of single classes a second time as ``test/flip/…``: of the mean of the
+    probabilities for the image and for its mirror image.
+
+    Args:
+        tta: test-time augmentation: None or ``flip``.
+        bins: of equal width in confidence, for the calibration error.
+        options: as in ``Classifier``.
+
+    Attributes:
+        probabilities: ``(N, num_classes)`` float32, of the plain images in the data's order, on the CPU.
+        labels: ``(N,)`` int64.
+    """
+
+    probabilities: Tensor
+    labels: Tensor
+
+    def __init__(self, *args: Any, tta: str | None = None, bins: int = 15, **options: Any):
+        super().__init__(*args, optimizer=None, **options)
+        if tta not in TTA:
+            raise ValueError(f"tta={tta} is neither null nor flip")
+        if bins < 1:
+            raise ValueError(f"bins={bins}; expected at least 1")
+        self.tta, self.bins = tta, bins
+        self.flip_metrics = self.test_metrics.clone(prefix="test/flip/") if tta else None
+        self._seen: list[tuple[Tensor, ...]] = []
+
+    def setup(self, stage: str) -> None:
+        super().setup("fit")  # where a Classifier compiles
+
+    def on_test_epoch_start(self) -> None:
+        super().on_test_epoch_start()
+        self._seen = []
+        if self.flip_metrics:
+            self.log_dict(self.flip_metrics)
+
+    def test_step(self, batch, batch_idx: int) -> None:
+        logits, labels = self._evaluate(batch, self.test_metrics)
+        self.confusion.update(logits, labels)
+        seen = [labels, logits.float().softmax(1)]
+        if self.flip_metrics:
+            mean = (seen[1] + self(batch[0].flip(3)).float().softmax(1)) / 2
+            losses = -mean.gather(1, labels[:, None]).clamp(min=1e-30).log()
+            self.flip_metrics.update(preds=mean, target=labels, total=losses.sum(), images=len(labels))
+            seen.append(mean)
+        self._seen.append(tuple(seen))
+
+    def on_test_epoch_end(self) -> None:
+        super().on_test_epoch_end()
+        self.labels, self.probabilities, *flipped = (torch.cat(parts).cpu() for parts in zip(*self._seen, strict=True))
+        self.log("test/ece", self._calibration_error(self.probabilities))
+        for probabilities in flipped:
+            self.log("test/flip/ece", self._calibration_error(probabilities))
+
+    def _calibration_error(self, probabilities: Tensor) -> Tensor:
+        probabilities = probabilities.clamp(max=1 - 2**-24)  # torchmetrics would give 1.0 a bin of its own
+        return multiclass_calibration_error(probabilities, self.labels, self.num_classes, n_bins=self.bins)

@@ -1,0 +1,307 @@
+"""Evaluation: the metrics of a run again, exactly; and what a run does not say."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra.errors import InstantiationException
+from PIL import Image
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+import checkpoints
+import cli
+import plan
+from callbacks.evaluation import most_confident_mistakes, reliability
+from datamodules import Digits
+from evaluate import check, evaluate
+from studies import record as records
+from train import train
+
+ROOT = Path(__file__).parent.parent
+
+
+def script(*args, cwd):
+    command = [sys.executable, str(ROOT / "evaluate.py"), *args]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300, check=False)
+
+
+@pytest.fixture
+def scored(composed, tmp_path):
+    """A function that evaluates, and returns what ``metrics.json`` says."""
+
+    def evaluated(*overrides, pictures=False):
+        drawers = () if pictures else ("confusion_matrix", "reliability", "mistakes")
+        quick = [f"callbacks.{name}=null" for name in drawers]
+        top1 = evaluate(composed("trainer=cpu", *quick, *overrides, config_name="evaluate"))
+        found = json.loads((tmp_path / "metrics.json").read_text())
+        assert found["metrics"][f"{found['split']}/top1"] == top1
+        return found
+
+    return evaluated
+
+
+def of_split(metrics, split):
+    return {name: value for name, value in metrics.items() if name.startswith(f"{split}/")}
+
+
+def pixels(path):
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+def test_a_run_on_digits_gets_exactly_its_own_metrics_and_these_files(trained, scored, tmp_path, capsys):
+    found = scored(f"ckpt={trained}", pictures=True)
+    expected = of_split(records.read(trained)["metrics"], "test")
+    assert len(expected) == 4 + 10
+    assert {name: found["metrics"][name] for name in expected} == expected
+    assert set(found["metrics"]) - set(expected) == {"test/ece"}
+    facts = {key: found[key] for key in ("data", "split", "images", "tta", "precision")}
+    assert facts == {"data": "Digits", "split": "test", "images": 360, "tta": None, "precision": "32-true"}
+    pictures = ["confusion_matrix.png", "mistakes.png", "reliability.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*pictures, "metrics.json"])
+    for name in pictures:
+        assert pixels(tmp_path / name).std() > 20, f"{name} is blank"
+
+
+def test_validation_is_the_runs_own_and_training_images_come_whole_and_plain(trained, scored):
+    found = scored(f"ckpt={trained}", "split=val")
+    expected = of_split(records.read(trained)["metrics"], "val")
+    assert len(expected) == 4
+    assert {name: found["metrics"][name] for name in expected} == expected
+
+    found = scored(f"ckpt={trained}", "split=train")
+    data = Digits(10, 1, 32)
+    data.setup("fit")
+    images, labels, _ = data.sets["train"][torch.arange(1295), 0]
+    right = checkpoints.load(trained)(images).argmax(1) == labels
+    assert found["images"] == 1295  # not the whole batches of 64 alone
+    assert found["metrics"]["train/top1"] == pytest.approx(right.float().mean().item(), abs=1e-6)
+    assert found["metrics"]["train/accuracy/3"] == pytest.approx(right[labels == 3].float().mean().item(), abs=1e-6)
+
+
+def write_idx(path, values):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = b"\0\0\x08" + bytes([values.ndim]) + b"".join(n.to_bytes(4, "big") for n in values.shape)
+    path.write_bytes(header + values.tobytes())
+
+
+def test_so_does_a_run_on_fashion_mnist_in_its_own_precision_and_memory_format(composed, scored, tmp_path):
+    rng = np.random.default_rng(0)
+    for name, count in (("train", 400), ("t10k", 103)):
+        labels = (np.arange(count) % 10).astype(np.uint8)
+        images = rng.integers(0, 150, (count, 28, 28), dtype=np.uint8)
+        for label, image in zip(labels, images, strict=True):
+            image[2 * label : 2 * label + 9] += 60
+        write_idx(tmp_path / f"data/FashionMNIST/raw/{name}-images-idx3-ubyte", images)
+        write_idx(tmp_path / f"data/FashionMNIST/raw/{name}-labels-idx1-ubyte", labels)
+    run = tmp_path / "run"
+    options = ["trainer=cpu", "trainer.max_epochs=3", "datamodule.batch_size=20", f"data_dir={tmp_path / 'data'}"]
+    options += ["trainer.precision=bf16-mixed", "lit_module.memory_format=channels_last", f"run_dir={run}"]
+    train(composed("datamodule=fashion_mnist", *options))
+    expected = of_split(records.read(run)["metrics"], "test")
+    found = scored(f"ckpt={run}/checkpoints/best.ckpt")
+    assert found["images"] == 103
+    assert (found["precision"], found["memory_format"]) == ("bf16-mixed", "channels_last")
+    assert {name: found["metrics"][name] for name in expected} == expected
+    other = scored(f"ckpt={run}", "trainer.precision=32-true")["metrics"]["test/loss"]
+    assert other != expected["test/loss"] and other == pytest.approx(expected["test/loss"], rel=0.1)
+    moved = (tmp_path / "data").rename(tmp_path / "elsewhere")
+    found = scored(f"ckpt={run}", f"+datamodule.data_dir={moved}")
+    assert {name: found["metrics"][name] for name in expected} == expected
+
+
+def test_flipping_is_the_mean_of_two_probabilities_beside_the_plain_score(trained, scored, capsys, caplog):
+    caplog.set_level("INFO")
+    metrics = scored(f"ckpt={trained}", "tta=flip")["metrics"]
+    test = Digits(10, 1, 32).load("test")
+    network = checkpoints.load(trained)
+    plain, mirrored = network(test.images), network(test.images.flip(3))
+    for prefix, probabilities in (("test/", plain), ("test/flip/", (plain + mirrored) / 2)):
+        top1 = (probabilities.argmax(1) == test.labels).float().mean().item()
+        loss = -probabilities[torch.arange(360), test.labels].log().mean().item()
+        error = multiclass_calibration_error(probabilities, test.labels, 10, n_bins=15).item()
+        assert metrics[f"{prefix}top1"] == pytest.approx(top1, abs=1e-6)
+        assert metrics[f"{prefix}loss"] == pytest.approx(loss, rel=1e-4)
+        assert metrics[f"{prefix}ece"] == pytest.approx(error, abs=1e-5)
+    assert metrics["test/top1"] != metrics["test/flip/top1"]
+    table = caplog.messages[-1]
+    row = rf"top1 +{metrics['test/top1']:.4f} +{metrics['test/flip/top1']:.4f}"
+    assert re.search("plain +flip", table) and re.search(row, table)
+    assert re.search(rf"\n  3 +{metrics['test/accuracy/3']:.4f} +37\n", table)
+
+
+def test_reliability_is_that_of_a_count_by_hand():
+    probabilities = torch.tensor([[0.9, 0.1], [0.7, 0.3], [0.2, 0.8], [0.0, 1.0], [0.45, 0.55]])
+    labels = torch.tensor([0, 1, 1, 1, 0])  # right, wrong, right, right, wrong
+    accuracy, confidence, share = reliability(probabilities, labels, 4)  # of 0.5 to 0.75, and of 0.75 to 1
+    assert accuracy.tolist() == [0, 0, 0, 1]
+    assert confidence.tolist() == pytest.approx([0, 0, (0.7 + 0.55) / 2, (0.9 + 0.8 + 1) / 3])
+    assert share.tolist() == pytest.approx([0, 0, 0.4, 0.6])
+
+
+def test_the_calibration_error_is_the_gap_in_the_diagram(composed, trained):
+    from hydra.utils import instantiate
+
+    cfg = composed("ckpt=x", config_name="evaluate")
+    evaluator = instantiate(cfg.lit_module, backbone=torch.nn.Identity(), num_classes=3, memory_format="channels_last")
+    logits = 20 * torch.randn(500, 3, generator=torch.Generator().manual_seed(0))
+    probabilities, labels = logits.softmax(1), torch.arange(500) % 3
+    assert (probabilities.max(1).values == 1).any()  # these too are in one of the 15 bins
+    accuracy, confidence, share = reliability(probabilities, labels, 15)
+    evaluator.labels = labels
+    error = evaluator._calibration_error(probabilities)
+    torch.testing.assert_close(error, ((accuracy - confidence).abs() * share).sum())
+
+
+def test_the_most_confident_mistakes_come_first():
+    probabilities = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6], [0.01, 0.99], [0.2, 0.8]])
+    labels = torch.tensor([0, 0, 0, 1, 0])
+    assert most_confident_mistakes(probabilities, labels, 25).tolist() == [1, 4, 2]
+    assert most_confident_mistakes(probabilities, labels, 1).tolist() == [1]
+    assert most_confident_mistakes(probabilities[:1], labels[:1], 9).tolist() == []
+
+
+def digit_files(folder, names, split="train"):
+    """The test digits as files, in folders of these names."""
+    images = Digits(10, 1, 32).load("test")
+    for number, (image, label) in enumerate(zip(images.images, images.labels, strict=True)):
+        path = folder / split / names[label] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[0].numpy()).save(path)
+    return folder
+
+
+def test_other_data_is_shown_as_the_network_was_trained(trained, scored, tmp_path):
+    folder = digit_files(tmp_path / "files", "0123456789")
+    (folder / "test").symlink_to(folder / "train")
+    other = ["datamodule=image_folder", f"datamodule.data_dir={folder}", "datamodule.num_workers=0"]
+    found = scored(f"ckpt={trained}", *other)
+    expected = of_split(records.read(trained)["metrics"], "test")
+    assert (found["data"], found["images"]) == ("ImageFolder", 360)
+    got = {name: found["metrics"][name] for name in expected}
+    assert got == pytest.approx(expected, abs=0.01)  # the files became RGB, then grey again, a value off by one
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("abcdefghij", "class 0 is a in the data, 0 in the network; expected the same names in order"),
+        ("0000000001", "the data has 2 classes, the network 10"),
+    ],
+)
+def test_classes_must_be_the_networks(names, message, trained, composed, tmp_path):
+    folder = digit_files(tmp_path / "files", names)
+    other = ["trainer=cpu", "datamodule=image_folder", f"datamodule.data_dir={folder}", "datamodule.num_workers=0"]
+    with pytest.raises(ValueError) as caught:
+        evaluate(composed(f"ckpt={trained}", *other, config_name="evaluate"))
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["+datamodule.in_channels=3"], "the data has in_channels=3, but the network was trained with in_channels=1"),
+        (["+datamodule.image_size=28"], "the data has image_size=28, but the network was trained with image_size=32"),
+        (["+datamodule.num_classes=5"], "num_classes=5, but Digits has 10 classes"),
+        (["datamodule=cifar100"], "the data has 100 classes, the network 10"),
+        (["datamodule=fashion_mnist"], "class 0 is T-shirt/top in the data, 0 in the network"),
+        (["trainer=ddp", "trainer.accelerator=cpu"], "an evaluation is one process, not 2; say trainer.devices=1"),
+        (["lit_module.bins=0"], "bins=0; expected at least 1"),
+    ],
+)
+def test_what_cannot_be_scored_is_the_users_to_mend(overrides, message, trained, composed):
+    with pytest.raises((ValueError, InstantiationException)) as caught:
+        evaluate(composed("trainer=cpu", *overrides, f"ckpt={trained}", config_name="evaluate"))
+    assert cli.is_mistake(caught.value)
+    assert message in records.one_line(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ([], "ckpt has no value; give it one: ckpt=…"),
+        (["ckpt=digits_lnet"], "ckpt=digits_lnet: no such file or folder; did you mean digits_lenet?"),
+        (["ckpt=digits_lenet"], "ckpt=digits_lenet holds no checkpoints/best.ckpt or last.ckpt"),
+        (["ckpt='http://example.org/a.ckpt'"], "is an address"),
+        (["ckpt=digits_lenet", "split=tset"], "split=tset: expected one of test, val, train"),
+        (["ckpt=digits_lenet", "tta=rotate"], "tta=rotate: expected one of null, flip"),
+        (["ckpt=digits_lenet", "model=lenet"], "Could not override 'model'"),
+        (["ckpt=digits_lenet", "spilt=val"], "spilt: no such key; did you mean split?"),
+        (["ckpt=digits_lenet", "datamodule.data_dir=x"], "datamodule.data_dir: no such key (+datamodule.data_dir=…"),
+    ],
+)
+def test_a_mistake_is_found_before_anything_is_made(args, message, tmp_path, monkeypatch):
+    (tmp_path / "digits_lenet").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Exception) as caught:
+        cli.examine(cli.parse(args), "evaluate", check)
+    assert cli.is_mistake(caught.value)
+    assert message in records.one_line(caught.value)
+
+
+def test_and_is_answered_in_one_line(tmp_path):
+    done = script("ckpt=digits_lenet", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: ckpt=digits_lenet: no such file or folder\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_so_is_a_checkpoint_that_means_harm(trained, tmp_path, capsys, composed):
+    content = torch.load(trained / "checkpoints/best.ckpt", weights_only=True)
+    content["datamodule"]["augmentation"] = {"crop": {"_target_": "os.mkdir", "path": str(tmp_path / "harm")}}
+    torch.save(content, tmp_path / "some.ckpt")
+    with pytest.raises(ValueError) as caught:
+        evaluate(composed("trainer=cpu", f"ckpt={tmp_path / 'some.ckpt'}", config_name="evaluate"))
+    assert cli.tell(caught.value) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: the checkpoint's datamodule names os.mkdir") and said.count("\n") == 1
+    assert not (tmp_path / "harm").exists()
+
+
+@pytest.mark.parametrize("args", [["--help"], ["--cfg", "job"], ["ckpt=nowhere"]])
+def test_asking_is_not_importing_torch(args):
+    command = [sys.executable, "-X", "importtime", "evaluate.py", *args]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "hydra" in done.stderr and "| torch" not in done.stderr and "| lightning" not in done.stderr
+    assert "lit_modules.Evaluator" in done.stdout or "nowhere" in done.stderr
+
+
+def test_a_sweep_scores_several_checkpoints_each_in_its_folder(trained, tmp_path):
+    both = ",".join(str(trained / "checkpoints" / name) for name in ("best.ckpt", "last.ckpt"))
+    done = script("-m", f"ckpt={both}", "trainer=cpu", "hydra.sweep.dir=sweep", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    found = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("sweep/*/metrics.json"))]
+    assert [os.path.basename(entry["checkpoint"]) for entry in found] == ["best.ckpt", "last.ckpt"]
+    assert found[0]["metrics"]["test/top1"] == records.read(trained)["metrics"]["test/top1"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["ckpt=runs/digits_lenet/2026-11-25_10-00-00.1"], "digits_lenet"),
+        (
+            ["ckpt=/home/me/runs/depth/2026-11-25_10-00-00.1/model.depth-18/checkpoints/best.ckpt"],
+            "depth_model.depth-18",
+        ),
+        (
+            ["ckpt='runs/digits_lenet/2026-11-25_10-00-00.1'", "split=val", "tta=flip"],
+            "digits_lenet_split-val_tta-flip",
+        ),
+        (["ckpt=my_run/"], "my_run"),
+        (["ckpt=best.ckpt", "trust=[models.tiny.Tiny]"], "best"),
+        (["ckpt=a/b.ckpt", "datamodule=image_folder"], "a_image_folder"),
+    ],
+)
+def test_folders_say_what_was_scored(overrides, expected):
+    assert plan.run_name(None, {"trainer": "default", "datamodule": None}, overrides) == expected
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_scores_the_same(trained, composed):
+    on_gpu = evaluate(composed("trainer=gpu", f"ckpt={trained}", "tta=flip", config_name="evaluate"))
+    assert on_gpu == pytest.approx(records.read(trained)["metrics"]["test/top1"], abs=0.01)
