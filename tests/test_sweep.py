@@ -130,7 +130,7 @@ def test_a_real_sweep_killed_three_times_at_random_moments_has_the_table_of_an_u
     args = (
         "datamodule=fashion_mnist datamodule.batch_size=128 model=resnet_cifar model.block=bottleneck "
         "model.depth=11,20,29 model.groups=1,4 seed=0,1 trainer=cpu trainer.max_epochs=3 "
-        "+trainer.limit_train_batches=20 +trainer.limit_val_batches=10 +trainer.limit_test_batches=10"
+        "+trainer.limit_train_batches=5 +trainer.limit_val_batches=4 +trainer.limit_test_batches=4"
     ).split()
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for folder in (whole, broken):
@@ -138,7 +138,7 @@ def test_a_real_sweep_killed_three_times_at_random_moments_has_the_table_of_an_u
     began = time.monotonic()
     assert sweep(base=args, cwd=whole).returncode == 0
     seconds = time.monotonic() - began
-    moments = [random.uniform(0.1, 0.4) * seconds for _ in range(3)]
+    moments = [random.uniform(0.15, 0.5) * seconds for _ in range(3)]
     print("killed after", moments, "of", seconds, "seconds")
     for moment in moments:
         process = subprocess.Popen(command(base=args), cwd=broken, stdout=subprocess.DEVNULL)
