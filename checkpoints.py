@@ -116,17 +116,21 @@ def backbone(checkpoint: dict[str, Any], trust: Iterable[str] = ()) -> "nn.Modul
         if config.get(fact, value) != value:
             raise ValueError(f"the checkpoint's model has {fact}={config[fact]}, its data {fact}={value}")
     network = build(config, "model", MODELS, trust)
+    network.load_state_dict(weights_for(network, checkpoint, f"that its config names, {config['_target_']}"))
+    return network
+
+
+def weights_for(network: "nn.Module", checkpoint: dict[str, Any], which: str) -> dict[str, "Tensor"]:
+    """A checkpoint's weights. Raises: ValueError: they are not of this network, which ``which`` says in words."""
     prefix, expected = "backbone.", network.state_dict()
     weights = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if str(k).startswith(prefix)}
     for name in [*expected, *weights]:
         found, wanted = (_shape(part, name) for part in (weights, expected))
         if found != wanted:
             raise ValueError(
-                f"the checkpoint's weights are not of the network that its config names, {config['_target_']}: "
-                f"{name} is {found}, expected {wanted}"
+                f"the checkpoint's weights are not of the network {which}: {name} is {found}, expected {wanted}"
             )
-    network.load_state_dict(weights)
-    return network
+    return weights
 
 
 def _shape(weights: dict[str, "Tensor"], name: str) -> str:

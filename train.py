@@ -8,8 +8,10 @@ tensorboard --logdir runs
 
 import logging
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import checkpoints
 import cli
 import console
 from studies.record import OutOfTime, recording
@@ -47,6 +49,8 @@ def train(cfg: "DictConfig") -> float | None:
                     raise ValueError(f"{part}.{fact}={cfg[part][fact]}, but the data has {fact}={value}")
         backbone = instantiate(cfg.model)
         speed.settle(cfg, backbone)
+        if cfg.ckpt_path and os.path.exists(cfg.ckpt_path):  # else Lightning says that there is none
+            checkpoints.weights_for(backbone, checkpoints.read(Path(cfg.ckpt_path)), "to be trained")
         classifier = instantiate(
             cfg.lit_module,
             backbone=backbone,

@@ -285,3 +285,19 @@ def test_fashion_mnist_is_learnt_from_real_images(composed, tmp_path):
 def test_a_gpu_trains_digits(composed, tmp_path):
     train(composed("trainer=fast", "trainer.accelerator=gpu"))
     assert records.read(tmp_path)["metrics"]["test/top1"] > 0.85
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "is empty"), (b"x", "is no checkpoint, or not a whole one"), (None, "not of the network to be trained")],
+)
+def test_going_on_from_a_wrong_checkpoint_is_one_line(content, message, composed, tmp_path):
+    path = tmp_path / "other.ckpt"
+    if content is None:
+        train(composed(*TINY, f"run_dir={tmp_path / 'other'}"))
+        path = tmp_path / "other" / "checkpoints" / "last.ckpt"
+    else:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=message) as caught:
+        train(composed(*TINY, "model=resnet18", f"ckpt_path={path}"))
+    assert cli.is_mistake(caught.value) and "\n" not in str(caught.value)
