@@ -58,6 +58,23 @@ class Trained:
         return self
 
 
+def opened(cfg: "DictConfig") -> tuple[Path, dict[str, Any], "nn.Module"]:
+    """(file, what it holds, its network) of a script's ``cfg.ckpt``; settings of the training become its own values."""
+    import speed
+
+    file, remark = find_checkpoint(cfg.ckpt)
+    if remark:
+        log.warning(remark)
+    log.info(f"{'checkpoint':<12} {file}")
+    checkpoint = read(file)
+    network = backbone(checkpoint, cfg.trust)
+    for place, name in ((cfg.trainer, "precision"), (cfg.lit_module, "memory_format")):
+        if place[name] == "trained":
+            place[name] = checkpoint["numerics"][name]
+    speed.settle(cfg, network)
+    return file, checkpoint, network
+
+
 def load(path: str | Path, trust: Iterable[str] = ()) -> Trained:
     """The network of a checkpoint file, or of the best checkpoint in a run's folder, on the CPU.
 

@@ -40,20 +40,10 @@ def evaluate(cfg: "DictConfig") -> float:
     with cli.importing():  # from here on torch is there
         from hydra.utils import instantiate
 
-        import speed
         from datamodules import Scored
 
     console.quiet_lightning()
-    file, remark = find_checkpoint(cfg.ckpt)
-    if remark:
-        log.warning(remark)
-    log.info(f"{'checkpoint':<12} {file}")
-    checkpoint = checkpoints.read(file)
-    backbone = checkpoints.backbone(checkpoint, cfg.trust)
-    for place, name in ((cfg.trainer, "precision"), (cfg.lit_module, "memory_format")):
-        if place[name] == "trained":
-            place[name] = checkpoint["numerics"][name]
-    speed.settle(cfg, backbone)
+    file, checkpoint, backbone = checkpoints.opened(cfg)
     names = checkpoint["class_names"]
     data = checkpoints.datamodule(checkpoint, cfg.datamodule, cfg.trust)
     scored = Scored(data, cfg.split, checkpoint["preprocessing"], names)

@@ -44,11 +44,15 @@ class Preprocessing:
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
             kind = f"{images.dtype} of {tuple(images.shape)}".removeprefix("torch.")
             raise ValueError(f"images are {kind}; expected uint8 of (N, 1 or 3, height, width)")
-        images = self._crop(images) if self._crop else self.resize(images)
+        images = self.fit(images)
         return self.normalize(images.expand(-1, max(images.shape[1], len(self.mean)), -1, -1))
 
+    def fit(self, images: Tensor) -> Tensor:
+        """``(…, c, h, w)`` uint8 of any size → ``(…, c, image_size, image_size)`` uint8, as in evaluation."""
+        return self._crop(images) if self._crop else self.resize(images)
+
     def resize(self, images: Tensor) -> Tensor:
-        """``(N, c, h, w)`` uint8 → ``(N, c, image_size, image_size)`` uint8."""
+        """``(…, c, h, w)`` uint8 → ``(…, c, image_size, image_size)`` uint8."""
         if images.shape[-2:] == (self.image_size, self.image_size):
             return images
         return F.resize(images, [self.image_size, self.image_size], antialias=True)

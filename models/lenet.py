@@ -33,6 +33,11 @@ class LeNet(nn.Module):
         self.fc3 = nn.Linear(84, num_classes)
         self.relu = nn.ReLU(inplace=True)
 
+    @property
+    def head(self) -> nn.Linear:
+        """The classifier, which other classes need anew; its input are the features."""
+        return self.fc3
+
     def forward(self, x: Tensor) -> Tensor:
         """``(N, in_channels, image_size, image_size)`` float → logits ``(N, num_classes)``."""
         #                                          at 32 pixels: (N, C, 32, 32)

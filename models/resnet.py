@@ -190,6 +190,11 @@ class ResNet(nn.Module):
                 if isinstance(module, Block):
                     nn.init.zeros_(getattr(module, module.last_norm).weight)
 
+    @property
+    def head(self) -> nn.Linear | None:
+        """The classifier, which other classes need anew; its input are the features. None without a top."""
+        return self.fc if self.include_top else None
+
     def forward(self, x: Tensor) -> Tensor:
         """``(N, in_channels, H, W)`` float → logits ``(N, num_classes)``, or the last map without a top."""
         #                                            50 layers at 224 pixels: (N, C, 224, 224)
