@@ -5,14 +5,13 @@ from copy import copy
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
-from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms import v2
 
 from datamodules.base import Batch, ImageDataModule
+from datamodules.decoding import read_image
 from datamodules.preprocessing import central_crop
 from datamodules.sampling import random_key, stratified_split
 
@@ -24,12 +23,19 @@ class ImageFiles(Dataset):
 
     Args:
         samples: (path, label) of each image.
-        transforms: (for training, for evaluation): ``(3, h, w)`` uint8 to ``(3, H, W)`` uint8.
+        transforms: (for training, for evaluation): ``(c, h, w)`` uint8 to ``(c, H, W)`` uint8.
         training: which of the two to use.
+        channels: c, 1 (grey) or 3 (RGB).
     """
 
-    def __init__(self, samples: Sequence[tuple[str, int]], transforms: tuple[Callable, Callable], training: bool):
-        self.samples, self.transforms, self.training = samples, transforms, training
+    def __init__(
+        self,
+        samples: Sequence[tuple[str, int]],
+        transforms: tuple[Callable, Callable],
+        training: bool,
+        channels: int = 3,
+    ):
+        self.samples, self.transforms, self.training, self.channels = samples, transforms, training, channels
 
     @property
     def labels(self) -> Tensor:
@@ -53,30 +59,9 @@ class ImageFiles(Dataset):
                 path, label = self.samples[index]
                 if self.training:
                     torch.default_generator.manual_seed(random_key(key, position))
-                images.append(transform(read_image(path)))
+                images.append(transform(read_image(path, self.channels)))
                 labels.append(label)
         return default_collate(images), torch.tensor(labels), key  # straight into shared memory, in a worker
-
-
-def read_image(path: str) -> Tensor:
-    """Decode a file to RGB, upright: ``(3, h, w)`` uint8.
-
-    Raises:
-        ValueError: the file, which is named, cannot be read as an image.
-    """
-    try:
-        with open(path, "rb") as file:
-            content = file.read()
-        if content.startswith(b"\xff\xd8") and content.endswith(b"\xff\xd9"):  # a JPEG, and not cut off
-            try:  # faster than PIL, and so are crops of what it returns
-                data = torch.frombuffer(bytearray(content), dtype=torch.uint8)
-                return decode_jpeg(data, mode=ImageReadMode.RGB, apply_exif_orientation=True)
-            except RuntimeError:
-                pass  # PIL may know it, or say what is wrong
-        with Image.open(path) as image:
-            return v2.functional.pil_to_tensor(ImageOps.exif_transpose(image).convert("RGB"))
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
-        raise ValueError(f"{path} cannot be read as an image: {error}") from error
 
 
 class ImageFolder(ImageDataModule):
@@ -147,7 +132,7 @@ class ImageFolder(ImageDataModule):
     def _files(self, split: str) -> ImageFiles:
         classes = {name: label for label, name in enumerate(self.class_names)}
         samples = make_dataset(str(self.folders[split]), classes, IMG_EXTENSIONS, allow_empty=split != "train")
-        return ImageFiles(samples, self.transforms, training=split == "train")
+        return ImageFiles(samples, self.transforms, split == "train", self.in_channels)
 
 
 def class_folders(folder: Path) -> tuple[str, ...]:
