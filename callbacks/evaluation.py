@@ -7,7 +7,7 @@ import torch
 from lightning import Callback
 from torch import Tensor
 
-from callbacks.drawing import new_figure, save
+from callbacks.drawing import new_figure, picture_grid, save, shortened
 
 
 class ReliabilityPlot(Callback):
@@ -73,19 +73,11 @@ class MistakesPlot(Callback):
         indices = most_confident_mistakes(pl_module.probabilities, pl_module.labels, self.count)
         if not trainer.is_global_zero or not len(indices):
             return
-        columns = min(5, len(indices))
-        rows = -(-len(indices) // columns)
-        figure = new_figure(2.1 * columns, 2.5 * rows)
-        panels = figure.subplots(rows, columns, squeeze=False).ravel()
-        names = [name if len(name) <= 20 else name[:19] + "…" for name in pl_module.class_names]
-        for axes in panels:
-            axes.set_axis_off()
-        for axes, index, image in zip(panels, indices.tolist(), trainer.datamodule.pixels(indices), strict=False):
+        names, titles = [shortened(name) for name in pl_module.class_names], []
+        for index in indices.tolist():
             confidence, predicted = pl_module.probabilities[index].max(0)
-            axes.imshow(image.expand(3, -1, -1).permute(1, 2, 0).numpy(), interpolation="nearest")  # (h, w, 3)
-            said = f"true: {names[pl_module.labels[index]]}\nsaid: {names[predicted]} ({confidence:.1%})"
-            axes.set_title(said, fontsize=9, parse_math=False)
-        save(figure, self.dirpath / "mistakes.png")
+            titles.append(f"true: {names[pl_module.labels[index]]}\nsaid: {names[predicted]} ({confidence:.1%})")
+        picture_grid(trainer.datamodule.pixels(indices), titles, self.dirpath / "mistakes.png")
 
 
 def most_confident_mistakes(probabilities: Tensor, labels: Tensor, count: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Progress on the console: one line an epoch, and on a terminal a bar within the epoch."""
+"""Progress on the console: a line an epoch, or now and then in prediction, and on a terminal a bar."""
 
 import logging
 import sys
@@ -15,10 +15,12 @@ class Progress(TQDMProgressBar):
 
     Args:
         refresh_rate: batches between two updates of the bar.
+        line_seconds: between two lines of a prediction, where there is no bar.
     """
 
-    def __init__(self, refresh_rate: int = 10):
+    def __init__(self, refresh_rate: int = 10, line_seconds: float = 30.0):
         super().__init__(refresh_rate=refresh_rate, leave=False)
+        self.line_seconds = line_seconds
         self._began = 0.0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -39,6 +41,16 @@ class Progress(TQDMProgressBar):
             seconds = time.perf_counter() - self._began
             last = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else "?"
             self._line(f"epoch {trainer.current_epoch + 1:>3}/{last}  {scores}  {seconds:.1f} s")
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_predict_start(trainer, pl_module)
+        self._began = time.perf_counter()
+
+    def on_predict_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0) -> None:
+        super().on_predict_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
+        if self.is_disabled and time.perf_counter() - self._began >= self.line_seconds and trainer.is_global_zero:
+            log.info(f"batch {batch_idx + 1:,} of {self.total_predict_batches_current_dataloader:,}")
+            self._began = time.perf_counter()
 
     def _line(self, text: str) -> None:
         bar = self._train_progress_bar
