@@ -4,10 +4,14 @@ import logging
 import os
 import textwrap
 import warnings
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from studies.record import is_main_process
+
+if TYPE_CHECKING:
+    from lit_modules.predictor import Predictions
 
 # Warnings of Lightning and torch about things that are meant, or that a user cannot mend.
 NOISE = (
@@ -105,3 +109,20 @@ def scores(facts: Mapping[str, Any], metrics: Mapping[str, float], counts: Mappi
     lines += [f"  {name:<{width - 2}}  {value:>8.4f}  {count:>6}" for name, value, count in rows]
     lines.append(f"{'run':<12} {run_dir.removeprefix(os.getcwd() + os.sep)}")
     return "\n".join(lines)
+
+
+def predicted(seconds: float, found: "Predictions", class_names: Sequence[str], output: Path) -> str:
+    """The last lines of a prediction: how many images, how fast, of which classes, and what could not be read."""
+    images, broken = len(found.indices), [message for _, message in found.broken]
+    lines = [f"{'predicted':<12} {images:,} images in {seconds:.1f} s, {images / seconds:,.0f} a second"]
+    if len(found.outputs) > 1 and len(class_names) <= MANY:
+        counts = found.outputs[1][:, 0].bincount(minlength=len(class_names)).tolist()
+        said = [f"{name} {count:,}".replace(" ", "\0") for name, count in zip(class_names, counts, strict=True)]
+        text = textwrap.fill("  ".join(said), 96, subsequent_indent=" " * 13, break_on_hyphens=False)
+        lines.append(f"{'classes':<12} {text}".replace("\0", " "))  # a name and its number stay together
+    if broken:
+        lines.append(f"{'broken':<12} {len(broken):,} left out")
+        lines += [f"  {' '.join(message.split())}" for message in broken[:10]]
+        lines += [f"  and {len(broken) - 10:,} more"] if len(broken) > 10 else []
+    lines.append(f"{'output':<12} {str(output).removeprefix(os.getcwd() + os.sep)}")
+    return "\n".join(lines).encode(errors="backslashreplace").decode()  # a file's name may be no text

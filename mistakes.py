@@ -2,7 +2,7 @@
 
 import os
 from argparse import Namespace
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
@@ -153,6 +153,23 @@ def _nearest(word: Any, options: list[str], path: Iterable[str] = ()) -> str:
     shown = [".".join([*path, option]) for option in near or options]
     said = f"; there are: {', '.join(shown)}" if shown else ""
     return f"; did you mean {' or '.join(shown)}?" if near else said
+
+
+def check_choices(config: DictConfig, choices: Mapping[str, Sequence[str | None]]) -> None:
+    """Raise a Mistake if a key's value is none of those it may have; None is written null."""
+    for key, values in choices.items():
+        if config[key] not in values:
+            options = ["null" if value is None else value for value in values]
+            near = get_close_matches(str(config[key]), options, n=1, cutoff=0.55)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise Mistake(f"{key}={config[key]}: expected one of {', '.join(options)}{hint}")
+
+
+def check_least(config: DictConfig, least: Mapping[str, int]) -> None:
+    """Raise a Mistake if a key's value, unless it is None, is below what it must be at least."""
+    for key, value in least.items():
+        if config[key] is not None and config[key] < value:
+            raise Mistake(f"{key}={config[key]}: expected at least {value}")
 
 
 def is_grid(config: DictConfig) -> bool:

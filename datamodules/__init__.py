@@ -12,6 +12,7 @@ from datamodules.preprocessing import Preprocessing
 from datamodules.scored import Scored
 from datamodules.synthetic import Synthetic
 from datamodules.transforms import RandomCrop, RandomHorizontalFlip
+from datamodules.unlabelled import Unlabelled
 
 __all__ = [
     "CIFAR10",
@@ -26,4 +27,5 @@ __all__ = [
     "Scored",
     "Synthetic",
     "TensorImages",
+    "Unlabelled",
 ]

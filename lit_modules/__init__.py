@@ -2,6 +2,7 @@
 
 from lit_modules.classifier import Classifier
 from lit_modules.evaluator import Evaluator
+from lit_modules.predictor import Predictor
 from lit_modules.schedules import cosine, step
 
-__all__ = ["Classifier", "Evaluator", "cosine", "step"]
+__all__ = ["Classifier", "Evaluator", "Predictor", "cosine", "step"]

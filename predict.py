@@ -1,0 +1,77 @@
+"""Say what images show.
+
+python predict.py ckpt=runs/digits_lenet/2026-11-25_10-00-00.000000 images=photos output=predictions.csv
+python predict.py ckpt=best.ckpt images='photos/*.png' format=full output=predictions.json grid=predictions.png
+python predict.py ckpt=best.ckpt images=photos format=features output=features.npz
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import checkpoints
+import cli
+import console
+import files
+import predictions
+from mistakes import check_choices, check_least
+from studies.runs import find_checkpoint
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+    from torch import nn
+
+    from datamodules import Unlabelled
+    from lit_modules.predictor import Predictions
+
+log = logging.getLogger(__name__)
+
+
+def check(cfg: "DictConfig") -> tuple[list[str], list[str]]:
+    """Find the mistakes that need no torch. Returns the images' paths, and what the output calls them."""
+    check_choices(cfg, {"format": tuple(predictions.SUFFIXES), "tta": (None, "flip"), "broken": ("skip", "fail")})
+    check_least(cfg, {"top_k": 1, "grid_count": 1, "batch_size": 1, "num_workers": 0})
+    find_checkpoint(cfg.ckpt)
+    predictions.check(cfg)
+    folder, names = files.find_images(str(cfg.images))
+    called = files.identify(names) if cfg.format == "submission" else {name: name for name in names}
+    return [str(folder / name) for name in called.values()], list(called)
+
+
+def predict(cfg: "DictConfig") -> None:
+    """Write what ``cfg.images`` show to ``cfg.output``."""
+    paths, names = check(cfg)
+    with cli.importing():  # from here on torch is there
+        import lightning  # noqa: F401
+
+    console.quiet_lightning()
+    _, checkpoint, backbone = checkpoints.opened(cfg)
+    began = time.perf_counter()
+    data, found = predicted(cfg, paths, checkpoint["preprocessing"], backbone)
+    seconds = time.perf_counter() - began
+    output = predictions.write(cfg, names, found, checkpoint["class_names"], data)
+    log.info(console.predicted(seconds, found, checkpoint["class_names"], output))
+
+
+def predicted(
+    cfg: "DictConfig", paths: Sequence[str], preprocessing: dict[str, Any], backbone: "nn.Module"
+) -> tuple["Unlabelled", "Predictions"]:
+    """The images as data, and what the network says of them."""
+    from hydra.utils import instantiate
+
+    from datamodules import Unlabelled
+    from lit_modules.predictor import collect
+
+    data = Unlabelled(paths, preprocessing, cfg.batch_size, cfg.num_workers, skip=cfg.broken == "skip")
+    wanted = {"outputs": "features" if cfg.format == "features" else "classes", "top_k": cfg.top_k, "tta": cfg.tta}
+    predictor = instantiate(cfg.lit_module, backbone=backbone, **wanted)
+    callbacks = list(filter(None, [instantiate(cfg.progress)]))
+    trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=False, enable_checkpointing=False)
+    if trainer.world_size > 1:
+        raise ValueError(f"a prediction is one process, not {trainer.world_size}; say trainer.devices=1")
+    return data, collect(trainer.predict(predictor, data))
+
+
+if __name__ == "__main__":
+    cli.run(predict, "predict", check)

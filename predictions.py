@@ -1,0 +1,113 @@
+"""What a prediction leaves: a table as CSV or JSON, features as NPZ, a picture; each written in one step."""
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from files import check_writable, replacing
+from mistakes import Mistake
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from datamodules import Unlabelled
+    from lit_modules.predictor import Predictions
+
+# The kinds of file that a format can be written as; the first unless one is named.
+SUFFIXES = {"submission": (".csv", ".json"), "full": (".csv", ".json"), "features": (".npz",)}
+
+
+def check(cfg: "DictConfig") -> None:
+    """Raise for outputs that cannot be written."""
+    if cfg.output is not None:
+        check_writable("output", Path(cfg.output), SUFFIXES[cfg.format])
+    if cfg.grid is not None:
+        if cfg.format == "features":
+            raise Mistake("grid shows classes, and format=features has none; expected format=submission or full")
+        check_writable("grid", Path(cfg.grid), (".png",))
+
+
+def write(
+    cfg: "DictConfig", names: Sequence[str], found: "Predictions", class_names: Sequence[str], data: "Unlabelled"
+) -> Path:
+    """Write predictions, and the picture if one is wanted.
+
+    ``submission``: a row ``id,label`` an image, the label a class's number. ``full``: the file, its label, and the
+    likeliest classes with their probabilities. ``features``: arrays ``features`` ``(N, F)`` float32 and ``files``
+    ``(N,)`` text.
+
+    Args:
+        cfg: says what, as which kind of file, and where to.
+        names: of all files by index; for a submission their ids.
+
+    Returns:
+        The file that was written.
+    """
+    name = "features.npz" if cfg.format == "features" else "predictions.csv"
+    path = Path(cfg.output if cfg.output is not None else Path(cfg.run_dir) / name).expanduser()
+    named = [names[index] for index in found.indices.tolist()]
+    if cfg.format == "features":
+        import numpy as np
+
+        with replacing(path) as temporary:
+            np.savez(temporary, features=found.outputs[0].numpy(), files=np.array(named))
+        return path
+    if cfg.format == "submission":
+        labels = found.outputs[1][:, 0].tolist()
+        write_table(path, [{"id": name, "label": label} for name, label in zip(named, labels, strict=True)])
+    else:
+        write_table(path, detailed(named, found, class_names))
+    if cfg.grid is not None:
+        write_grid(Path(cfg.grid).expanduser(), cfg.grid_count, data, names, found, class_names)
+    return path
+
+
+def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows as JSON or CSV, by the path's suffix."""
+    # A file's name may be no text; then its own bytes are written.
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file:
+        if path.suffix.lower() == ".json":
+            file.write("[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n]\n")
+        else:
+            rows = [flat(row) for row in rows]
+            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+def detailed(named: Sequence[str], found: "Predictions", class_names: Sequence[str]) -> list[dict[str, Any]]:
+    """Each image's file, label, class name and probability, and under ``others`` the next likeliest classes."""
+    rows = []
+    for name, values, classes in zip(named, *(output.tolist() for output in found.outputs), strict=True):
+        first, *others = (
+            {"label": label, "class_name": class_names[label], "probability": float(f"{value:.7g}")}
+            for value, label in zip(values, classes, strict=True)
+        )
+        rows.append({"file": name, **first, "others": others})
+    return rows
+
+
+def flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row with columns of their own for the other classes: ``label_2,class_name_2,probability_2`` and so on."""
+    others = row.get("others", ())
+    row = {key: value for key, value in row.items() if key != "others"}
+    return row | {f"{key}_{place}": value for place, other in enumerate(others, 2) for key, value in other.items()}
+
+
+def write_grid(
+    path: Path, count: int, data: "Unlabelled", names: Sequence[str], found: "Predictions", class_names: Sequence[str]
+) -> None:
+    """Write a PNG of the first images as the network sees them, with file, class and probability."""
+    from callbacks.drawing import picture_grid, shortened
+
+    images, indices, _ = data.files[found.indices[:count]]
+    said = zip(*(output[:count, 0].tolist() for output in found.outputs), strict=True)
+    said = dict(zip(found.indices.tolist(), said, strict=False))
+    titles = []
+    for index in indices.tolist():
+        probability, label = said[index]
+        titles.append(f"{shortened(Path(names[index]).name)}\n{shortened(class_names[label])} ({probability:.1%})")
+    with replacing(path) as temporary:
+        picture_grid(images, titles, temporary)
