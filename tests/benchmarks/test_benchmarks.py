@@ -3,12 +3,14 @@
 import json
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
+import hydra
 import pytest
 import torch
 
-from benchmarks import common, data
+from benchmarks import common, data, predict
 
 ROOT = Path(__file__).parent.parent.parent
 SCRIPTS = [path.stem for path in sorted((ROOT / "benchmarks").glob("*.py")) if path.stem not in ("__init__", "common")]
@@ -51,6 +53,17 @@ def test_both_loaders_of_a_folder_are_timed_over_the_same_files():
     (row,) = data.in_files(runs=2, count=160, workers=0)
     assert row["what"].startswith("160 JPEGs")
     assert row["usual"] > 0 and row["ours"] > 0
+
+
+@pytest.mark.filterwarnings("ignore:The image decoding and encoding capabilities")
+def test_prediction_and_the_plain_loop_say_the_same(tmp_path):
+    (tmp_path / "images").mkdir()
+    options = Namespace(workers=None, images=300, runs=2)
+    with hydra.initialize_config_dir(str(common.CONF), version_base="1.3"):
+        images = predict.write_images(tmp_path / "images", "jpg", 300)
+        rows = predict.compare("LeNet", ["model=lenet"], tmp_path / "images", images, options)  # it compares labels
+    assert [row["what"].removeprefix("LeNet, against ") for row in rows] == ["torchvision", "PIL", "our decoding"]
+    assert all(row["ours"] > 0 and row["plain"] > 0 for row in rows)
 
 
 def test_sides_take_turns_and_warm_up_is_not_counted():
