@@ -69,8 +69,9 @@ def identify(names: Sequence[str]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for name in names:
-        if (other := found.setdefault(Path(name).stem, name)) != name:
-            raise ValueError(f"{other} and {name} would have the same id, {Path(name).stem}; say format=full")
+        stem = os.path.splitext(os.path.basename(name))[0]
+        if (other := found.setdefault(stem, name)) != name:
+            raise ValueError(f"{other} and {name} would have the same id, {stem}; say format=full")
     return dict(sorted(found.items(), key=lambda item: natural(item[0])))
 
 

@@ -9,6 +9,7 @@ python -m benchmarks.predict --kind jpg --workers 0 --images 2000
 """
 
 import argparse
+import gc
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -26,6 +27,7 @@ import console
 import files
 import predict
 import predictions
+import speed
 from benchmarks import common
 from datamodules import ImageDataModule, Synthetic
 from datamodules.decoding import read_image
@@ -112,6 +114,8 @@ def main() -> None:
     common.add_output(parser)
     args = parser.parse_args()
     console.quiet_lightning()
+    speed.keep_freed_memory()  # as predict.py has it, for all sides; so is the next line
+    gc.freeze()
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "images"
