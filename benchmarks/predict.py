@@ -9,6 +9,7 @@ python -m benchmarks.predict --kind jpg --workers 0 --images 2000
 """
 
 import argparse
+import atexit
 import gc
 import tempfile
 from collections.abc import Callable
@@ -114,8 +115,9 @@ def main() -> None:
     common.add_output(parser)
     args = parser.parse_args()
     console.quiet_lightning()
-    speed.keep_freed_memory()  # as predict.py has it, for all sides; so is the next line
+    speed.keep_freed_memory()  # as predict.py has it, for all sides; so are the next two lines
     gc.freeze()
+    atexit.register(gc.unfreeze)
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "images"
