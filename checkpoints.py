@@ -9,7 +9,6 @@ list. Torch is imported when a file is opened, not before.
 """
 
 import logging
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,16 +94,9 @@ def read(file: Path) -> dict[str, Any]:
     """
     import torch
 
-    try:
-        # weights_only: plain values. Said here, since an environment variable can change what is not said.
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except PermissionError:
-        raise
-    except Exception as error:  # torch has a dozen for files that are not what they should be
-        what = "is no checkpoint, or not a whole one: torch cannot read it" if file.stat().st_size else "is empty"
-        if code := re.search(r"GLOBAL (\S+)", str(error)):
-            what = f"holds code ({code[1]}), not only plain values; it was not run"
-        raise ValueError(f"{file} {what}") from None
+    from models.weights import read as read_plain
+
+    content = read_plain(file)
     if not isinstance(content, dict):
         raise ValueError(f"{file} holds a {type(content).__name__}, not a checkpoint of train.py")
     if content and all(isinstance(value, torch.Tensor) for value in content.values()):
@@ -132,6 +124,7 @@ def backbone(checkpoint: dict[str, Any], trust: Iterable[str] = ()) -> "nn.Modul
     for fact, value in {"num_classes": len(checkpoint["class_names"]), **preprocessing}.items():
         if config.get(fact, value) != value:
             raise ValueError(f"the checkpoint's model has {fact}={config[fact]}, its data {fact}={value}")
+    config = {name: value for name, value in config.items() if name != "weights"}  # it has its own
     network = build(config, "model", MODELS, trust)
     network.load_state_dict(weights_for(network, checkpoint, f"that its config names, {config['_target_']}"))
     return network
@@ -139,19 +132,17 @@ def backbone(checkpoint: dict[str, Any], trust: Iterable[str] = ()) -> "nn.Modul
 
 def weights_for(network: "nn.Module", checkpoint: dict[str, Any], which: str) -> dict[str, "Tensor"]:
     """A checkpoint's weights. Raises: ValueError: they are not of this network, which ``which`` says in words."""
+    from models.weights import shape
+
     prefix, expected = "backbone.", network.state_dict()
     weights = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if str(k).startswith(prefix)}
     for name in [*expected, *weights]:
-        found, wanted = (_shape(part, name) for part in (weights, expected))
+        found, wanted = (shape(part, name) for part in (weights, expected))
         if found != wanted:
             raise ValueError(
                 f"the checkpoint's weights are not of the network {which}: {name} is {found}, expected {wanted}"
             )
     return weights
-
-
-def _shape(weights: dict[str, "Tensor"], name: str) -> str:
-    return str(tuple(getattr(weights[name], "shape", ()))) if name in weights else "absent"
 
 
 def datamodule(checkpoint: dict[str, Any], config: "DictConfig", trust: Iterable[str] = ()) -> "LightningDataModule":

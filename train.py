@@ -47,6 +47,8 @@ def train(cfg: "DictConfig") -> float | None:
             for part in ("model", "lit_module"):
                 if cfg[part].get(fact, value) != value:
                     raise ValueError(f"{part}.{fact}={cfg[part][fact]}, but the data has {fact}={value}")
+        if cfg.ckpt_path and "weights" in cfg.model:
+            cfg.model.weights = None  # the checkpoint's come in their place
         backbone = instantiate(cfg.model)
         speed.settle(cfg, backbone)
         if cfg.ckpt_path and os.path.exists(cfg.ckpt_path):  # else Lightning says that there is none

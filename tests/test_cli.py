@@ -37,6 +37,12 @@ MISTAKES = {
     ("trainer.max_epochs=ten",): "trainer.max_epochs=ten: expected number, say 10",
     ("model=resnet", "model.widths=64"): "model.widths=64: expected list, say [64, 128, 256, 512]",
     ("datamodule=image_folder",): "datamodule.data_dir has no value; give it one: datamodule.data_dir=…",
+    (
+        "model=resnet50",
+        "model.weights=DEFUALT",
+        "datamodule=cifar10",
+        "datamodule.image_size=64",
+    ): "did you mean DEFAULT?",
     ("model=[",): "no viable alternative",
     ("seed",): "Error parsing override 'seed'",
     ("~datamodule.augmentation.fip",): "Could not delete from config. 'datamodule.augmentation.fip' does not exist.",
