@@ -2,6 +2,6 @@
 
 from lit_modules.classifier import Classifier
 from lit_modules.evaluator import Evaluator
-from lit_modules.schedules import cosine, step
+from lit_modules.schedules import cosine, one_cycle, step
 
-__all__ = ["Classifier", "Evaluator", "cosine", "step"]
+__all__ = ["Classifier", "Evaluator", "cosine", "one_cycle", "step"]
