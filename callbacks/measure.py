@@ -61,6 +61,9 @@ class Measure(Callback):
             name = type(pl_module.backbone).__name__
             log.info(f"{'size':<12} {name}: {self.params:,} parameters, {self.flops_per_image:,} FLOPs an image")
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._start()  # a run may go on within an epoch
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._start()
 
@@ -81,7 +84,6 @@ class Measure(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._stop(pl_module)
-
         self.last = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
 
     def _start(self) -> None:
@@ -133,7 +135,10 @@ class Measure(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         keys = ("images", "train_seconds", "last", "best", "best_epoch")
-        return {key: getattr(self, key) for key in keys}
+        state = {key: getattr(self, key) for key in keys}
+        if self._since is not None:
+            state["train_seconds"] += time.perf_counter() - self._since
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         vars(self).update(state_dict)

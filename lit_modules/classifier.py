@@ -39,6 +39,13 @@ class Mean(Metric):
     def compute(self) -> Tensor:
         return self.total / self.images
 
+    def so_far(self) -> tuple[Tensor, Tensor, int]:
+        """Sum, images and updates, for ``go_on`` in another process."""
+        return self.total, self.images, self._update_count
+
+    def go_on(self, total: Tensor, images: Tensor, updates: int) -> None:
+        self.total, self.images, self._update_count = total, images, updates
+
 
 class Classifier(LightningModule):
     """Trains any backbone that maps ``(N, C, H, W)`` float images to ``(N, num_classes)`` logits.
@@ -141,7 +148,14 @@ class Classifier(LightningModule):
 
     # The metrics are named to Lightning once an epoch, for it to compute and reset; each step only updates them.
     def on_train_epoch_start(self) -> None:
-        self.log_dict({"train/loss": self.train_loss, "train/top1": self.train_top1})
+        self.log_dict({f"train/{name}": metric for name, metric in self._train_metrics().items()})
+
+    def on_train_start(self) -> None:
+        if self._within_an_epoch():  # where a run goes on; this epoch's start was before
+            self.on_train_epoch_start()
+
+    def _within_an_epoch(self) -> bool:
+        return 0 < self.trainer.fit_loop.epoch_loop.batch_progress.current.processed < self.trainer.num_training_batches
 
     def on_validation_epoch_start(self) -> None:
         self.log_dict(self.val_metrics)
@@ -205,6 +219,15 @@ class Classifier(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint.update(self.description)
+        if self._within_an_epoch():
+            checkpoint["epoch_so_far"] = {name: metric.so_far() for name, metric in self._train_metrics().items()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        for name, state in checkpoint.get("epoch_so_far", {}).items():
+            self._train_metrics()[name].go_on(*state)
+
+    def _train_metrics(self) -> dict[str, Mean]:
+        return {"loss": self.train_loss, "top1": self.train_top1}
 
 
 def _with_and_without_decay(parameters: list[nn.Parameter], name: str | None = None) -> list[dict[str, Any]]:
