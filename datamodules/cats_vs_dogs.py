@@ -71,10 +71,9 @@ def is_image(name: str) -> bool:
 
 def label_of(entry: os.DirEntry) -> int | None:
     """0 for a cat, 1 for a dog; None for what is neither a class folder nor an image that says what it shows."""
-    match = (FOLDER if entry.is_dir() else FILE).fullmatch(entry.name)
-    if match is None or entry.is_file() and not is_image(entry.name):
-        return None
-    return CatsVsDogs.class_names.index(match[1].lower())
+    form = FOLDER if entry.is_dir() else FILE if is_image(entry.name) else None
+    match = form and form.fullmatch(entry.name)
+    return CatsVsDogs.class_names.index(match[1].lower()) if match else None
 
 
 def is_labelled(folder: Path) -> bool:

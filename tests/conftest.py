@@ -1,5 +1,6 @@
 """What tests share: composing a config as the scripts do, and running ``train`` on it."""
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -76,4 +77,5 @@ def contest_run(contest, tmp_path_factory):
     others = "optimizer.lr=0.01 trainer.max_epochs=7 trainer.accelerator=cpu callbacks.last=null".split()
     overrides = ["experiment=cats_vs_dogs_resnet34", f"datamodule.data_dir={contest.folder}", *others]
     train(compose_in(folder, [*overrides, *(f"datamodule.{value}" for value in data)], "train"))
-    return folder
+    yield folder
+    shutil.rmtree(folder)  # its checkpoint is large

@@ -102,7 +102,7 @@ def test_what_is_neither_cat_nor_dog_is_counted_and_named_once(tmp_path, caplog)
     strange = ["1.jpg", "cat_and_dog.jpg", "category.jpg", "dogma1.jpg", "cat.jpg", "bobcat.1.jpg", "catfish/1.jpg"]
     write_all(tmp_path, FORMS["flat"])
     write(tmp_path, *strange)
-    (tmp_path / "cat.csv").write_text("no image")
+    (tmp_path / "cat.99.csv").write_text("no image")
     for name in ("._cat.1.jpg", "__MACOSX/cat.1.jpg"):  # of other programs
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
@@ -150,9 +150,10 @@ def test_a_folder_without_both_is_refused_in_one_line(names, message, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_a_class_of_empty_files_alone_is_missing(tmp_path):
+@pytest.mark.parametrize("module", [CatsVsDogs, ImageFolder])
+def test_a_class_of_empty_files_alone_is_missing(module, tmp_path):
     write_all(tmp_path, FORMS["folders"])
     for path in (tmp_path / "dog").iterdir():
         path.write_bytes(b"")
     with pytest.raises(FileNotFoundError, match="no images of the class dog"):
-        ready(tmp_path)
+        module(str(tmp_path)).setup("fit")
