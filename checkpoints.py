@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rebuild import DATAMODULES, MODELS, build
 from studies.record import one_line
-from studies.runs import find_checkpoint
+from studies.runs import FOLDER, find_checkpoint, nearest
 
 if TYPE_CHECKING:
     from lightning import LightningDataModule
@@ -112,6 +112,31 @@ def read(file: Path) -> dict[str, Any]:
     numerics = content.get("numerics")
     content["numerics"] = PLAIN | (numerics if isinstance(numerics, dict) else {})
     return content
+
+
+def to_go_on_from(path: str, run_dir: str) -> tuple[Path, dict[str, Any]]:
+    """A checkpoint file and what it holds; if that is this run's own and damaged, the newest sound one beside it.
+
+    Raises: ValueError, OSError: there is none.
+    """
+    if "://" in path:
+        raise ValueError(f"ckpt_path={path} is an address; a checkpoint is opened from this machine's files only")
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise FileNotFoundError(f"ckpt_path={path}: no such file{nearest(file)}; expected a checkpoint to go on from")
+    files = [file]
+    if file.parent.absolute() == Path(run_dir, FOLDER).absolute():
+        files += sorted(set(file.parent.glob("*.ckpt")) - {file}, key=lambda f: f.stat().st_mtime, reverse=True)
+    for number, candidate in enumerate(files, 1):
+        try:
+            found = read(candidate)
+            break
+        except ValueError as error:
+            if number == len(files):
+                raise
+            log.warning(f"{one_line(error)}; taking {files[number].name}")
+    log.info(f"{'going on':<12} from step {found.get('global_step')} of {candidate.name}")
+    return candidate, found
 
 
 def backbone(checkpoint: dict[str, Any], trust: Iterable[str] = ()) -> "nn.Module":

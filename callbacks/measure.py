@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import os
 import resource
 import sys
 import time
@@ -120,7 +121,10 @@ class Measure(Callback):
     def best_checkpoint(self, trainer: Trainer) -> str | None:
         """The path of the best checkpoint; None if none was written, as without a validation."""
         checkpoints = [c for c in trainer.checkpoint_callbacks if getattr(c, "monitor", None) == self.monitor]
-        return checkpoints[0].best_model_path or None if checkpoints else None
+        best = checkpoints[0].best_model_path if checkpoints else ""
+        if best and trainer.is_global_zero and not os.path.isfile(best):
+            raise FileNotFoundError(f"{best} was written, and is gone")
+        return best or None
 
     def out_of_time(self, trainer: Trainer) -> str | None:
         """What is missing, if ``trainer.max_time`` ended the training before its last batch."""

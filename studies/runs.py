@@ -23,7 +23,7 @@ def find_checkpoint(path: str | Path) -> tuple[Path, str | None]:
     if path.is_file():
         return path, None
     if not path.is_dir():
-        raise FileNotFoundError(f"ckpt={path}: no such file or folder{_nearest(path)}")
+        raise FileNotFoundError(f"ckpt={path}: no such file or folder{nearest(path)}")
     folder = path if path.name == FOLDER else path / FOLDER
     try:
         best = folder.parent / records.read(folder.parent)["best_checkpoint"]
@@ -38,7 +38,7 @@ def find_checkpoint(path: str | Path) -> tuple[Path, str | None]:
     raise FileNotFoundError(f"ckpt={path} holds no {FOLDER}/{BEST} or {LAST}{hint}")
 
 
-def _nearest(path: Path) -> str:
+def nearest(path: Path) -> str:
     """The existing path most like one that does not exist, as a question."""
     there = next(parent for parent in path.absolute().parents if parent.is_dir())
     missing, *rest = path.absolute().relative_to(there).parts

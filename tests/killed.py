@@ -48,6 +48,7 @@ def in_process(task, *args, timeout=120) -> int:
 
 
 def _run(task, args):
+    multiprocessing.set_start_method("fork", force=True)  # of loading workers, which end when their parent has died
     torch.set_num_threads(1)
     task(*args)
 
@@ -109,7 +110,15 @@ def differences(a, b, path="") -> list[str]:
     if isinstance(a, dict):
         if list(map(str, a)) != list(map(str, b)):
             return [f"{path}: keys {set(a) ^ set(b)}"]
-        skipped = ("train_seconds", "run_dir", "dirpath", "best_model_path", "last_model_path", "best_k_models")
+        skipped = (
+            "train_seconds",
+            "num_workers",
+            "run_dir",
+            "dirpath",
+            "best_model_path",
+            "last_model_path",
+            "best_k_models",
+        )
         return [
             d
             for key in a
