@@ -9,14 +9,13 @@ list. Torch is imported when a file is opened, not before.
 """
 
 import logging
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rebuild import DATAMODULES, MODELS, build
 from studies.record import one_line
-from studies.runs import find_checkpoint
+from studies.runs import FOLDER, find_checkpoint, nearest
 
 if TYPE_CHECKING:
     from lightning import LightningDataModule
@@ -95,16 +94,9 @@ def read(file: Path) -> dict[str, Any]:
     """
     import torch
 
-    try:
-        # weights_only: plain values. Said here, since an environment variable can change what is not said.
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except PermissionError:
-        raise
-    except Exception as error:  # torch has a dozen for files that are not what they should be
-        what = "is no checkpoint, or not a whole one: torch cannot read it" if file.stat().st_size else "is empty"
-        if code := re.search(r"GLOBAL (\S+)", str(error)):
-            what = f"holds code ({code[1]}), not only plain values; it was not run"
-        raise ValueError(f"{file} {what}") from None
+    from models.weights import read as read_plain
+
+    content = read_plain(file)
     if not isinstance(content, dict):
         raise ValueError(f"{file} holds a {type(content).__name__}, not a checkpoint of train.py")
     if content and all(isinstance(value, torch.Tensor) for value in content.values()):
@@ -122,6 +114,31 @@ def read(file: Path) -> dict[str, Any]:
     return content
 
 
+def to_go_on_from(path: str, run_dir: str) -> tuple[Path, dict[str, Any]]:
+    """A checkpoint file and what it holds; if that is this run's own and damaged, the newest sound one beside it.
+
+    Raises: ValueError, OSError: there is none.
+    """
+    if "://" in path:
+        raise ValueError(f"ckpt_path={path} is an address; a checkpoint is opened from this machine's files only")
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise FileNotFoundError(f"ckpt_path={path}: no such file{nearest(file)}; expected a checkpoint to go on from")
+    files = [file]
+    if file.parent.absolute() == Path(run_dir, FOLDER).absolute():
+        files += sorted(set(file.parent.glob("*.ckpt")) - {file}, key=lambda f: f.stat().st_mtime, reverse=True)
+    for number, candidate in enumerate(files, 1):
+        try:
+            found = read(candidate)
+            break
+        except ValueError as error:
+            if number == len(files):
+                raise
+            log.warning(f"{one_line(error)}; taking {files[number].name}")
+    log.info(f"{'going on':<12} from step {found.get('global_step')} of {candidate.name}")
+    return candidate, found
+
+
 def backbone(checkpoint: dict[str, Any], trust: Iterable[str] = ()) -> "nn.Module":
     """The network of a checkpoint with its weights.
 
@@ -132,6 +149,7 @@ def backbone(checkpoint: dict[str, Any], trust: Iterable[str] = ()) -> "nn.Modul
     for fact, value in {"num_classes": len(checkpoint["class_names"]), **preprocessing}.items():
         if config.get(fact, value) != value:
             raise ValueError(f"the checkpoint's model has {fact}={config[fact]}, its data {fact}={value}")
+    config = {name: value for name, value in config.items() if name != "weights"}  # it has its own
     network = build(config, "model", MODELS, trust)
     network.load_state_dict(weights_for(network, checkpoint, f"that its config names, {config['_target_']}"))
     return network
@@ -139,19 +157,17 @@ def backbone(checkpoint: dict[str, Any], trust: Iterable[str] = ()) -> "nn.Modul
 
 def weights_for(network: "nn.Module", checkpoint: dict[str, Any], which: str) -> dict[str, "Tensor"]:
     """A checkpoint's weights. Raises: ValueError: they are not of this network, which ``which`` says in words."""
+    from models.weights import shape
+
     prefix, expected = "backbone.", network.state_dict()
     weights = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if str(k).startswith(prefix)}
     for name in [*expected, *weights]:
-        found, wanted = (_shape(part, name) for part in (weights, expected))
+        found, wanted = (shape(part, name) for part in (weights, expected))
         if found != wanted:
             raise ValueError(
                 f"the checkpoint's weights are not of the network {which}: {name} is {found}, expected {wanted}"
             )
     return weights
-
-
-def _shape(weights: dict[str, "Tensor"], name: str) -> str:
-    return str(tuple(getattr(weights[name], "shape", ()))) if name in weights else "absent"
 
 
 def datamodule(checkpoint: dict[str, Any], config: "DictConfig", trust: Iterable[str] = ()) -> "LightningDataModule":

@@ -28,6 +28,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+import resume
 from mistakes import CONF, check
 from plan import Sweep, plan
 from studies import jobs, side_by_side
@@ -48,8 +49,13 @@ def run(task: Callable, config_name: str, early: Callable[[DictConfig], None] | 
     code, sweep = 0, None
     try:
         args = parse(sys.argv[1:])
-        sweep = examine(args, config_name, early)
-        if sweep is None:
+        folder = resume.asked(args) if config_name == "train" else None
+        sweep = None if folder else examine(args, config_name, early)
+        if folder and resume.is_completed(folder):
+            print(f"{folder} is completed; there is nothing to go on with")
+        elif folder:
+            _job(task)(resume.config(folder, args.overrides))
+        elif sweep is None:
             main()
         else:
             at = sys.argv.index(args.overrides[0]) if args.overrides else len(sys.argv)
@@ -118,7 +124,8 @@ def _job(task: Callable) -> Callable:
         if HydraConfig.get().mode == RunMode.MULTIRUN and "monitor" in cfg:  # else it keeps no record
             return _job_of_sweep(task, cfg)
         try:
-            return task(cfg)
+            with jobs.alone(cfg.run_dir, wait=False):
+                return task(cfg)
         except Exception as error:
             _log_to_file(error)
             sys.exit(tell(error))

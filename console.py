@@ -20,6 +20,8 @@ NOISE = (
     r".*is smaller than the logging interval",
     r".*exists and is not empty",  # a resumed run's checkpoints
     r".*treespec",
+    r".*your dataloader is not resumable",  # the data module is
+    r".*in eval mode at the start of training",  # what callbacks=finetune has frozen
 )
 # Settings that no run changes.
 UNSAID = ("default_root_dir", "enable_model_summary", "plugins", "use_distributed_sampler")

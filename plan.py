@@ -181,7 +181,8 @@ def _impossible(config_name: str, job: tuple[str]) -> str | None:
     config: DictConfig = hydra.compose(config_name, list(job))
     model = OmegaConf.to_container(config.model, resolve=True) if config.get("model") else {}
     check = CHECKS.get(model.get("_target_"))
-    names = signature(check).parameters if check else ()
+    arguments = signature(check).parameters.values() if check else ()
+    names = [a.name for a in arguments if a.name in model or a.default is a.empty]
     if not check or any(model.get(name, "???") == "???" for name in names):
         return None
     try:

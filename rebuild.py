@@ -8,7 +8,9 @@ from studies.record import one_line
 
 # All that a checkpoint may have built: a network, a data module, and what their arguments may hold.
 MODELS = ("models.LeNet", "models.ResNet")
-DATAMODULES = tuple(f"datamodules.{n}" for n in "CIFAR10 CIFAR100 Digits FashionMNIST ImageFolder Synthetic".split())
+DATAMODULES = tuple(
+    f"datamodules.{n}" for n in "CIFAR10 CIFAR100 CatsVsDogs Digits FashionMNIST ImageFolder Synthetic".split()
+)
 TRANSFORMS = ("datamodules.RandomCrop", "datamodules.RandomHorizontalFlip")
 # Where a user's own classes are, which an explicit option may add.
 PACKAGES = ("models", "datamodules")

@@ -8,7 +8,6 @@ tensorboard --logdir runs
 
 import logging
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import checkpoints
@@ -37,7 +36,7 @@ def train(cfg: "DictConfig") -> float | None:
 
             import speed
             from callbacks import Measure
-            from callbacks.tensorboard import log_result
+            from callbacks.tensorboard import go_on_at, log_result
 
         console.quiet_lightning()
         seed_everything(cfg.seed, verbose=False)
@@ -47,10 +46,16 @@ def train(cfg: "DictConfig") -> float | None:
             for part in ("model", "lit_module"):
                 if cfg[part].get(fact, value) != value:
                     raise ValueError(f"{part}.{fact}={cfg[part][fact]}, but the data has {fact}={value}")
+        going_on = None
+        if cfg.ckpt_path:
+            file, going_on = checkpoints.to_go_on_from(cfg.ckpt_path, cfg.run_dir)
+            cfg.ckpt_path = str(file)
+            if "weights" in cfg.model:
+                cfg.model.weights = None  # its own come in their place
         backbone = instantiate(cfg.model)
         speed.settle(cfg, backbone)
-        if cfg.ckpt_path and os.path.exists(cfg.ckpt_path):  # else Lightning says that there is none
-            checkpoints.weights_for(backbone, checkpoints.read(Path(cfg.ckpt_path)), "to be trained")
+        if going_on:
+            checkpoints.weights_for(backbone, going_on, "to be trained")
         classifier = instantiate(
             cfg.lit_module,
             backbone=backbone,
@@ -71,10 +76,13 @@ def train(cfg: "DictConfig") -> float | None:
         }
         measure = Measure(cfg.monitor, cfg.mode)
         callbacks = [measure, *filter(None, instantiate(cfg.callbacks).values())]
+        loggers = list(instantiate(cfg.logger).values())
+        if going_on:
+            go_on_at(loggers, going_on["global_step"])
         trainer = instantiate(
             cfg.trainer,
             callbacks=callbacks,
-            logger=list(instantiate(cfg.logger).values()),
+            logger=loggers,
             enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
         )
         if trainer.world_size > 1:

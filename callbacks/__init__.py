@@ -3,6 +3,7 @@
 from callbacks.atomic_checkpoint import AtomicCheckpointIO
 from callbacks.confusion_matrix import ConfusionMatrixPlot
 from callbacks.evaluation import MistakesPlot, ReliabilityPlot
+from callbacks.finetuning import Finetuning
 from callbacks.last_checkpoint import LastCheckpoint
 from callbacks.measure import Measure
 from callbacks.no_profiler import NoProfiler
@@ -12,6 +13,7 @@ from callbacks.tensorboard import TensorBoard
 __all__ = [
     "AtomicCheckpointIO",
     "ConfusionMatrixPlot",
+    "Finetuning",
     "LastCheckpoint",
     "Measure",
     "MistakesPlot",

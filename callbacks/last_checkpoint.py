@@ -1,27 +1,147 @@
 """The checkpoint from which a run goes on."""
 
+import logging
+import os
+import random
+import signal
+import threading
+import time
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+log = logging.getLogger(__name__)
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class LastCheckpoint(ModelCheckpoint):
-    """``last.ckpt`` after every whole epoch.
+class LastCheckpoint(Checkpoint):
+    """``last.ckpt``: a run that goes on from it ends, on a CPU, with the very bits that it would have had.
 
-    ModelCheckpoint's own ``save_last`` writes only when the best is written, and an epoch that ``trainer.max_time`` cut
-    short is saved as if it were whole: a run that goes on from there would never train on the rest of it.
+    Written before the first step, so that a folder without room is found out at once; after every whole epoch; within
+    an epoch when so much time has passed or so many steps; when ``trainer.max_time`` is over; and when SIGINT or
+    SIGTERM comes: after the batch at hand it is written and the run ends. A second signal ends the process at once.
+
+    Within an epoch it is not written where gradients are being accumulated, nor where a validation is next, of which a
+    checkpoint knows too little: then the next batch must do, and a signal during a validation ends the run without it.
+    What Lightning's checkpoints lack is here the state of the random generators, and in data module and Classifier the
+    place in the epoch and what its metrics have seen.
 
     Args:
         dirpath: the folder to write to.
-        options: as in ``ModelCheckpoint``.
+        minutes: between two of them within an epoch.
+        every_n_train_steps: optimizer steps between two of them, besides.
     """
 
-    def __init__(self, dirpath: str, **options: Any):
-        super().__init__(
-            dirpath, filename="last", save_on_train_epoch_end=True, enable_version_counter=False, **options
-        )
+    def __init__(self, dirpath: str, minutes: float = 5, every_n_train_steps: int | None = None):
+        if minutes <= 0 or (every_n_train_steps is not None and every_n_train_steps < 1):
+            raise ValueError(f"minutes={minutes} and every_n_train_steps={every_n_train_steps} are not above 0")
+        self.path = Path(dirpath) / "last.ckpt"
+        self.seconds, self.every_n_train_steps = 60 * minutes, every_n_train_steps
+        self._written = 0.0
+        self._generators: dict[str, Any] | None = None
+        self._handlers: dict[int, Any] = {}
+        self._received: int | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._catch_signals(trainer)
+        self._written = time.monotonic()
+        if self._generators is None:
+            self._save(trainer)
+        else:
+            set_generators(self._generators, pl_module.device)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs, batch, batch_idx: int) -> None:
+        if not _may_go_on_from_here(trainer, batch_idx + 1):
+            return
+        step, every = trainer.global_step, self.every_n_train_steps
+        due = time.monotonic() - self._written > self.seconds or self._received is not None
+        if trainer.world_size > 1:  # clocks and signals are each process's own
+            due = trainer.strategy.reduce_boolean_decision(due, all=False)
+        if due or trainer.should_stop or (every and step % every == 0):
+            self._save(trainer)
+        self._end_if_told(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.fit_loop.epoch_loop.batch_progress.current.completed >= trainer.num_training_batches:
-            super().on_train_epoch_end(trainer, pl_module)
+            self._save(trainer)
+        self._end_if_told(trainer)
+
+    def on_validation_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        self._end_if_told(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._release_signals()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._release_signals()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"generators": generators()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._generators = state_dict["generators"]
+
+    def _save(self, trainer: Trainer) -> None:
+        trainer.save_checkpoint(self.path)
+        self._written = time.monotonic()
+
+    def _catch_signals(self, trainer: Trainer) -> None:
+        def handler(number: int, frame: Any) -> None:
+            if self._received is not None:
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+            self._received = number
+            log.warning(f"{signal.Signals(number).name}: saving after this batch; once more to stop at once")
+            if number == signal.SIGTERM and trainer.strategy.launcher is not None:
+                trainer.strategy.launcher.kill(number)  # the processes that this one has started
+
+        self._received = None
+        if threading.current_thread() is threading.main_thread():
+            self._handlers = {number: signal.signal(number, handler) for number in SIGNALS}
+
+    def _release_signals(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}
+
+    def _end_if_told(self, trainer: Trainer) -> None:
+        told = self._received is not None
+        if trainer.world_size > 1:
+            told = trainer.strategy.reduce_boolean_decision(told, all=False)
+        if told:
+            raise KeyboardInterrupt if self._received == signal.SIGINT else SIGTERMException
+
+
+def _may_go_on_from_here(trainer: Trainer, batches: int) -> bool:
+    """Whether a run that goes on after so many batches of an epoch does what it would have done."""
+    if batches >= trainer.num_training_batches or batches % trainer.accumulate_grad_batches:
+        return False
+    every = trainer.val_check_batch
+    counted = trainer.fit_loop.total_batch_idx + 1 if trainer.check_val_every_n_epoch is None else batches
+    return not every or every == float("inf") or counted % every != 0
+
+
+def generators() -> dict[str, Any]:
+    """The state of the global random generators, as plain values and tensors."""
+    _, key, *rest = np.random.get_state()
+    states = {"torch": torch.get_rng_state(), "python": random.getstate()}
+    states["numpy"] = (torch.from_numpy(key.astype(np.int64)), *rest)
+    if torch.cuda.is_initialized():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def set_generators(states: dict[str, Any], device: torch.device) -> None:
+    """Put the global random generators into a state that ``generators`` has given."""
+    torch.set_rng_state(states["torch"].cpu())
+    version, numbers, gauss = states["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    key, *rest = states["numpy"]
+    np.random.set_state(("MT19937", key.numpy().astype(np.uint32), *rest))
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"].cpu(), device)

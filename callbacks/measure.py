@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import os
 import resource
 import sys
 import time
@@ -61,6 +62,9 @@ class Measure(Callback):
             name = type(pl_module.backbone).__name__
             log.info(f"{'size':<12} {name}: {self.params:,} parameters, {self.flops_per_image:,} FLOPs an image")
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._start()  # a run may go on within an epoch
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._start()
 
@@ -81,7 +85,6 @@ class Measure(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._stop(pl_module)
-
         self.last = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
 
     def _start(self) -> None:
@@ -118,7 +121,10 @@ class Measure(Callback):
     def best_checkpoint(self, trainer: Trainer) -> str | None:
         """The path of the best checkpoint; None if none was written, as without a validation."""
         checkpoints = [c for c in trainer.checkpoint_callbacks if getattr(c, "monitor", None) == self.monitor]
-        return checkpoints[0].best_model_path or None if checkpoints else None
+        best = checkpoints[0].best_model_path if checkpoints else ""
+        if best and trainer.is_global_zero and not os.path.isfile(best):
+            raise FileNotFoundError(f"{best} was written, and is gone")
+        return best or None
 
     def out_of_time(self, trainer: Trainer) -> str | None:
         """What is missing, if ``trainer.max_time`` ended the training before its last batch."""
@@ -133,7 +139,10 @@ class Measure(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         keys = ("images", "train_seconds", "last", "best", "best_epoch")
-        return {key: getattr(self, key) for key in keys}
+        state = {key: getattr(self, key) for key in keys}
+        if self._since is not None:
+            state["train_seconds"] += time.perf_counter() - self._since
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         vars(self).update(state_dict)

@@ -28,6 +28,10 @@ class Progress(TQDMProgressBar):
         if not sys.stderr.isatty():
             self.disable()
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self._began = time.perf_counter()  # a run may go on within an epoch
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_epoch_start(trainer, pl_module)
         self._began = time.perf_counter()

@@ -62,6 +62,13 @@ class TensorBoard(TensorBoardLogger):
             self.experiment.close()
 
 
+def go_on_at(loggers: Iterable[Logger], step: int) -> None:
+    """Have TensorBoard forget what an earlier process wrote of steps that come again."""
+    for logger in loggers:
+        if isinstance(logger, TensorBoard):
+            logger._kwargs["purge_step"] = step
+
+
 def log_result(loggers: Iterable[Logger], *result: Any) -> None:
     """``TensorBoard.log_result`` of those loggers that have it."""
     for logger in loggers:

@@ -4,6 +4,7 @@ Images arrive as ``(N, C, H, W)`` float32, normalised and, in training, augmente
 """
 
 from datamodules.base import ImageDataModule, TensorImages
+from datamodules.cats_vs_dogs import CatsVsDogs
 from datamodules.cifar import CIFAR10, CIFAR100
 from datamodules.digits import Digits
 from datamodules.fashion_mnist import FashionMNIST
@@ -17,6 +18,7 @@ from datamodules.unlabelled import Unlabelled
 __all__ = [
     "CIFAR10",
     "CIFAR100",
+    "CatsVsDogs",
     "Digits",
     "FashionMNIST",
     "ImageDataModule",

@@ -115,6 +115,8 @@ class ImageDataModule(LightningDataModule):
         self.augmentation = [transform for transform in (augmentation or {}).values() if transform]
         self.shuffle, self.num_workers, self.data_dir = shuffle, num_workers, data_dir
         self.sets: dict[str, Dataset] = {}
+        self._train_sampler: BatchSampler | None = None
+        self._next = {"epoch": 0, "batch": 0}  # of the training
         self.prepare = Preprocessing(in_channels, image_size, self.mean, self.std)
         self.mean, self.std = self.prepare.mean, self.prepare.std
 
@@ -163,7 +165,23 @@ class ImageDataModule(LightningDataModule):
                 f"batch_size={self.batch_size * world_size} is larger than the training set; "
                 f"the largest that works is {size // world_size}"
             )
-        return self._loader("train")
+        loader = self._loader("train", **self._next)
+        self._train_sampler, self._next = loader.sampler, {"epoch": 0, "batch": 0}
+        return loader
+
+    def state_dict(self) -> dict[str, int]:
+        """The batch of the training that is next; Lightning has it in every checkpoint.
+
+        Its own way for loaders forgets the epoch where a checkpoint was written at an epoch's end.
+        """
+        if self._train_sampler is None:
+            return {}
+        epoch, batch = self._train_sampler.epoch, self.trainer.fit_loop.epoch_loop.batch_progress.current.processed
+        whole = batch >= self.trainer.num_training_batches
+        return {"epoch": epoch + 1, "batch": 0} if whole else {"epoch": epoch, "batch": batch}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        self._next = state_dict
 
     def val_dataloader(self) -> DataLoader:
         return self._loader("val")
@@ -180,7 +198,7 @@ class ImageDataModule(LightningDataModule):
             return self.num_workers
         return min(16, suggested_max_num_workers(self.trainer.num_devices if self.trainer else 1))
 
-    def _loader(self, split: str) -> DataLoader:
+    def _loader(self, split: str, epoch: int = 0, batch: int = 0) -> DataLoader:
         training, images, workers = split == "train", self.sets[split], self._workers()
         device = getattr(images, "device", torch.device("cpu"))
         sampler = BatchSampler(
@@ -191,6 +209,8 @@ class ImageDataModule(LightningDataModule):
             training and self.shuffle,
             *self._world(),
             device=device,
+            epoch=epoch,
+            first=batch,
         )
         return DataLoader(
             images,

@@ -1,5 +1,7 @@
 """Any folder of class folders of images."""
 
+import logging
+import os
 from collections.abc import Callable, Sequence
 from copy import copy
 from pathlib import Path
@@ -15,7 +17,10 @@ from datamodules.decoding import read_image
 from datamodules.preprocessing import central_crop
 from datamodules.sampling import random_key, stratified_split
 
+log = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")
+# (path, label)
+Sample = tuple[str, int]
 
 
 class ImageFiles(Dataset):
@@ -30,7 +35,7 @@ class ImageFiles(Dataset):
 
     def __init__(
         self,
-        samples: Sequence[tuple[str, int]],
+        samples: Sequence[Sample],
         transforms: tuple[Callable, Callable],
         training: bool,
         channels: int = 3,
@@ -68,7 +73,8 @@ class ImageFolder(ImageDataModule):
     """``data_dir/<class>/<image>``, or ``data_dir/{train,val,test}/<class>/<image>``.
 
     Without a ``test`` folder, ``test_fraction`` of each class is set aside; without a ``val`` folder,
-    ``val_fraction`` of the rest. Classes are the sorted names of the folders.
+    ``val_fraction`` of the rest. Classes are the sorted names of the folders. Empty files are left out. Another way to
+    label files is a subclass with its own ``is_split``, ``find_classes`` and ``samples``.
 
     Args:
         num_classes: None counts the folders.
@@ -94,16 +100,13 @@ class ImageFolder(ImageDataModule):
         self.root = Path(data_dir).expanduser()
         if not self.root.is_dir():
             raise FileNotFoundError(f"datamodule.data_dir={data_dir} is not a folder")
-        self.folders = {split: self.root / split for split in SPLITS if (self.root / split).is_dir()}
+        self.folders = {split: self.root / split for split in SPLITS if self.is_split(self.root / split)}
         if not self.folders:
             self.folders = {"train": self.root}
         elif "train" not in self.folders:
             raise FileNotFoundError(f"{self.root} has a folder {next(iter(self.folders))}, but none named train")
-        self.class_names = class_folders(self.folders["train"])
-        for split, folder in self.folders.items():
-            extra = sorted(set(class_folders(folder)) - set(self.class_names))
-            if extra:
-                raise ValueError(f"{self.root / split} has the class {extra[0]}, which the train folder lacks")
+        self.class_names = self.find_classes()
+        self.found: dict[str, list[Sample]] = {}
         self.mean, self.std = tuple(mean), tuple(std)
         self.test_fraction, self.resize_ratio = test_fraction, resize_ratio
         super().__init__(
@@ -129,10 +132,44 @@ class ImageFolder(ImageDataModule):
         rest, test = stratified_split(files.labels, self.test_fraction, self.seed)
         return files.subset(rest, True) if split == "train" else files.subset(test, False)
 
-    def _files(self, split: str) -> ImageFiles:
+    def is_split(self, folder: Path) -> bool:
+        """Whether a path of ``data_dir/{train,val,test}`` is a part of the data."""
+        return folder.is_dir()
+
+    def find_classes(self) -> tuple[str, ...]:
+        """The class names in the order of their labels.
+
+        Raises: FileNotFoundError, ValueError: the folders are not those of such data.
+        """
+        names = class_folders(self.folders["train"])
+        for folder in self.folders.values():
+            extra = sorted(set(class_folders(folder)) - set(names))
+            if extra:
+                raise ValueError(f"{folder} has the class {extra[0]}, which the train folder lacks")
+        return names
+
+    def samples(self, folder: Path) -> list[Sample]:
+        """The images of a part, in an order that is a function of their names."""
         classes = {name: label for label, name in enumerate(self.class_names)}
-        samples = make_dataset(str(self.folders[split]), classes, IMG_EXTENSIONS, allow_empty=split != "train")
-        return ImageFiles(samples, self.transforms, split == "train", self.in_channels)
+        return make_dataset(str(folder), classes, IMG_EXTENSIONS, allow_empty=True)
+
+    def _files(self, split: str) -> ImageFiles:
+        if split not in self.found:  # looked at once, and what is wrong with it said once
+            self.found[split] = self._whole(split)
+        return ImageFiles(self.found[split], self.transforms, split == "train", self.in_channels)
+
+    def _whole(self, split: str) -> list[Sample]:
+        """The samples without empty files; of a training set, every class must have some."""
+        folder = self.folders[split]
+        found = self.samples(folder)
+        samples = [(path, label) for path, label in found if os.path.getsize(path)]
+        if len(samples) < len(found):
+            first = os.path.relpath(min(set(found) - set(samples))[0], folder)
+            log.warning(f"empty files, left out: {len(found) - len(samples)} in {folder}, the first {first}")
+        missing = set(range(len(self.class_names))) - {label for _, label in samples}
+        if missing and split == "train":
+            raise FileNotFoundError(f"{folder} has no images of the class {self.class_names[min(missing)]}")
+        return samples
 
 
 def class_folders(folder: Path) -> tuple[str, ...]:

@@ -43,14 +43,17 @@ class BatchSampler(Sampler):
     equal and images that do not fill a batch are left out; otherwise every image comes exactly once.
 
     The indices are on ``device``: an epoch's order is copied there once, so that no batch waits for a copy.
+
+    ``first`` is the batch at which the first epoch begins: not 0 where a run goes on in the middle of ``epoch``. The
+    length stays that of a whole epoch.
     """
 
-    def __init__(self, size, batch_size, seed, training, shuffle, rank=0, world_size=1, device="cpu"):
+    def __init__(self, size, batch_size, seed, training, shuffle, rank=0, world_size=1, device="cpu", epoch=0, first=0):
         self.device = device
         self.size, self.batch_size, self.seed = size, batch_size, seed
         self.training, self.shuffle = training, shuffle
         self.rank, self.world_size = rank, world_size
-        self.epoch = 0
+        self.epoch, self.first = epoch, first
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls this at the start of each epoch."""
@@ -61,6 +64,7 @@ class BatchSampler(Sampler):
         return self.size // total if self.training else -(-self.size // total)
 
     def __iter__(self) -> Iterator[tuple[Tensor, int]]:
+        first, self.first = self.first, 0
         if self.shuffle:
             generator = torch.Generator().manual_seed(random_key(self.seed, self.epoch))
             order = torch.randperm(self.size, generator=generator)
@@ -74,5 +78,5 @@ class BatchSampler(Sampler):
             parts = order.split(self.batch_size)
         else:  # sizes that differ by one at most, so that no process is left without an image
             parts = order.tensor_split(shares)
-        for number in range(self.rank, shares, self.world_size):
+        for number in range(first * self.world_size + self.rank, shares, self.world_size):
             yield parts[number], random_key(self.seed, self.epoch, number)

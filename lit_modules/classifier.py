@@ -39,6 +39,13 @@ class Mean(Metric):
     def compute(self) -> Tensor:
         return self.total / self.images
 
+    def so_far(self) -> tuple[Tensor, Tensor, int]:
+        """Sum, images and updates, for ``go_on`` in another process."""
+        return self.total, self.images, self._update_count
+
+    def go_on(self, total: Tensor, images: Tensor, updates: int) -> None:
+        self.total, self.images, self._update_count = total, images, updates
+
 
 class Classifier(LightningModule):
     """Trains any backbone that maps ``(N, C, H, W)`` float images to ``(N, num_classes)`` logits.
@@ -54,6 +61,7 @@ class Classifier(LightningModule):
         scheduler: from ``(optimizer, total_steps=…)`` to a scheduler that steps every batch, or None.
         label_smoothing: share of the target spread over all classes (Szegedy et al. 2016, section 7), in
             training only.
+        backbone_lr_ratio: learning rate of all but the backbone's ``head``, as a share of the optimizer's ``lr``.
         memory_format: ``contiguous_format`` or ``channels_last``, of the backbone and its input.
         compile: compile the backbone: False, True, or a mode of torch.compile, say ``reduce-overhead`` (CUDA graphs).
             State-dict keys stay as they are.
@@ -70,6 +78,7 @@ class Classifier(LightningModule):
         optimizer: Callable[[list[dict]], Optimizer],
         scheduler: Callable[..., Any] | None = None,
         label_smoothing: float = 0.0,
+        backbone_lr_ratio: float = 1.0,
         memory_format: str = "contiguous_format",
         compile: bool | str = False,
         class_names: Sequence[str] | None = None,
@@ -81,10 +90,15 @@ class Classifier(LightningModule):
             raise ValueError(f"compile={compile} is none of {', '.join(map(str, COMPILE)).lower()}")
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing={label_smoothing} is no share; expected 0 to below 1, say 0.1")
+        if not backbone_lr_ratio > 0:
+            raise ValueError(f"backbone_lr_ratio={backbone_lr_ratio}; expected above 0 (callbacks=finetune can freeze)")
+        if backbone_lr_ratio != 1 and getattr(backbone, "head", None) is None:
+            raise ValueError(f"backbone_lr_ratio={backbone_lr_ratio} needs a backbone that says what its head is")
         self.num_classes, self.memory_format = num_classes, getattr(torch, memory_format)
         self.backbone = backbone.to(memory_format=self.memory_format)
         self.optimizer, self.scheduler = optimizer, scheduler
         self.label_smoothing, self.compile_backbone = label_smoothing, compile
+        self.backbone_lr_ratio = backbone_lr_ratio
         self.class_names = class_names or tuple(map(str, range(num_classes)))
         self.description: dict[str, Any] = {}
 
@@ -134,7 +148,14 @@ class Classifier(LightningModule):
 
     # The metrics are named to Lightning once an epoch, for it to compute and reset; each step only updates them.
     def on_train_epoch_start(self) -> None:
-        self.log_dict({"train/loss": self.train_loss, "train/top1": self.train_top1})
+        self.log_dict({f"train/{name}": metric for name, metric in self._train_metrics().items()})
+
+    def on_train_start(self) -> None:
+        if self._within_an_epoch():  # where a run goes on; this epoch's start was before
+            self.on_train_epoch_start()
+
+    def _within_an_epoch(self) -> bool:
+        return 0 < self.trainer.fit_loop.epoch_loop.batch_progress.current.processed < self.trainer.num_training_batches
 
     def on_validation_epoch_start(self) -> None:
         self.log_dict(self.val_metrics)
@@ -169,13 +190,25 @@ class Classifier(LightningModule):
         named = {f"test/accuracy/{n}": a for n, a in zip(self.class_names, accuracies, strict=True)}
         self.log_dict(named, sync_dist=True)
 
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        """Weights, and gains and biases, which take no decay.
+
+        Those of backbone and head are apart where their rates differ or the backbone is frozen. What is frozen is among
+        them, untouched while it has no gradient; fused SGD takes no group where only some have a momentum.
+        """
+        parameters = list(self.backbone.parameters())
+        frozen = not all(p.requires_grad for p in parameters) and getattr(self.backbone, "head", None) is not None
+        if self.backbone_lr_ratio == 1 and not frozen:
+            return _with_and_without_decay(parameters)
+        of_head = set(self.backbone.head.parameters())
+        body, head = ([p for p in parameters if (p in of_head) == wanted] for wanted in (False, True))
+        return _with_and_without_decay(body, "backbone") + _with_and_without_decay(head, "head")
+
     def configure_optimizers(self):
-        parameters = [p for p in self.backbone.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in parameters if p.ndim > 1]},
-            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        optimizer = self.optimizer(groups)
+        optimizer = self.optimizer(self._parameter_groups())
+        for group in optimizer.param_groups:
+            if group.get("name", "").startswith("backbone"):
+                group["lr"] *= self.backbone_lr_ratio
         if self.scheduler is None:
             return optimizer
         total_steps = self.trainer.estimated_stepping_batches
@@ -186,3 +219,23 @@ class Classifier(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint.update(self.description)
+        if self._within_an_epoch():
+            checkpoint["epoch_so_far"] = {name: metric.so_far() for name, metric in self._train_metrics().items()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        for name, state in checkpoint.get("epoch_so_far", {}).items():
+            self._train_metrics()[name].go_on(*state)
+
+    def _train_metrics(self) -> dict[str, Mean]:
+        return {"loss": self.train_loss, "top1": self.train_top1}
+
+
+def _with_and_without_decay(parameters: list[nn.Parameter], name: str | None = None) -> list[dict[str, Any]]:
+    """Two parameter groups: weights, and gains and biases. With a name the learning rates are logged by it."""
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if p.ndim > 1]},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if name:
+        groups[0]["name"], groups[1]["name"] = name, f"{name}_gains"
+    return groups

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 
 
 def cosine(optimizer: Optimizer, total_steps: int, warmup: float = 0.05, final: float = 0.0) -> LambdaLR:
@@ -25,6 +25,15 @@ def cosine(optimizer: Optimizer, total_steps: int, warmup: float = 0.05, final: 
         return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
 
     return LambdaLR(optimizer, factor)
+
+
+def one_cycle(optimizer: Optimizer, total_steps: int, pct_start: float = 0.3) -> OneCycleLR:
+    """Up to each parameter group's ``lr`` and down again, momentum the other way (Smith 2018, "super-convergence").
+
+    Args:
+        pct_start: the share of all steps in which the rate rises.
+    """
+    return OneCycleLR(optimizer, [group["lr"] for group in optimizer.param_groups], total_steps, pct_start=pct_start)
 
 
 def step(

@@ -7,6 +7,7 @@ sweep is found before torch is imported. The networks themselves are in ``lenet.
 from collections.abc import Sequence
 from difflib import get_close_matches
 from math import gcd
+from pathlib import Path
 
 # Blocks in each of the four stages of the ImageNet form (He et al. 2015, table 1).
 IMAGENET_LAYERS = {
@@ -16,6 +17,21 @@ IMAGENET_LAYERS = {
 
 
 NORMS = ("batch", "layer", "instance", "group")
+
+# torchvision's published weights: depth, groups and width of a group of a network, and how many versions there are.
+PUBLISHED = {
+    "resnet18": (18, 1, 64, 1),
+    "resnet34": (34, 1, 64, 1),
+    "resnet50": (50, 1, 64, 2),
+    "resnet101": (101, 1, 64, 2),
+    "resnet152": (152, 1, 64, 2),
+    "resnext50_32x4d": (50, 32, 4, 2),
+    "resnext101_32x8d": (101, 32, 8, 2),
+    "resnext101_64x4d": (101, 64, 4, 1),
+    "wide_resnet50_2": (50, 1, 128, 2),
+    "wide_resnet101_2": (101, 1, 128, 2),
+}
+VERSIONS = ("DEFAULT", "IMAGENET1K_V1", "IMAGENET1K_V2")
 
 
 def lenet_form(image_size: int) -> int:
@@ -37,11 +53,12 @@ def resnet_form(
     residual: bool,
     zero_init_residual: bool,
     image_size: int,
+    weights: str | None = None,
 ) -> tuple[str, Sequence[int], list[int]]:
     """The block's name, the number of blocks in each stage, and the channels of their 3×3 convolutions.
 
     Raises:
-        ValueError: a combination that means nothing, or images that are too small.
+        ValueError: a combination that means nothing, images that are too small, or weights that do not exist.
     """
     check_choice("stem", stem, ("imagenet", "cifar"))
     check_choice("norm", norm, NORMS)
@@ -50,6 +67,7 @@ def resnet_form(
     block, layers = blocks_per_stage(depth, block, len(widths))
     inner = inner_widths(block, widths, groups, width_per_group)
     check_image_size(image_size, stem, len(widths), norm)
+    check_weights(weights, published_name(depth, groups, inner, stem, norm, residual))
     return block, layers, inner
 
 
@@ -167,3 +185,37 @@ def check_image_size(image_size: int, stem: str, stages: int, norm: str) -> None
             f"image_size={image_size} is too small for {stages} stages and the {stem} stem{why}; "
             f"the smallest that works is {stride + 1}{cifar}"
         )
+
+
+def published_name(depth: int, groups: int, inner: Sequence[int], stem: str, norm: str, residual: bool) -> str | None:
+    """torchvision's name of a network that it has weights of; None of another."""
+    for name, (its_depth, its_groups, width, _) in PUBLISHED.items():
+        its_inner = [planes * width * its_groups // 64 for planes in (64, 128, 256, 512)]
+        if (depth, groups, list(inner)) == (its_depth, its_groups, its_inner):
+            return name if (stem, norm, residual) == ("imagenet", "batch", True) else None
+    return None
+
+
+def check_weights(weights: str | None, published: str | None) -> None:
+    """Refuse weights that are neither a file nor published for this network, whose name ``published`` is."""
+    if weights is None or Path(weights).expanduser().is_file():
+        return
+    versions = VERSIONS[: 1 + PUBLISHED[published][3]] if published else ()
+    if weights in versions:
+        return
+    if weights in VERSIONS:
+        there = (
+            f"of {published} there are {', '.join(versions)}"
+            if published
+            else f"there are some of {', '.join(PUBLISHED)}"
+        )
+        raise ValueError(f"weights={weights}: torchvision publishes none for this network; {there}")
+    file = Path(weights).expanduser()
+    files = [str(path) for path in file.parent.glob("*") if path.is_file()] if file.parent.is_dir() else []
+    near = get_close_matches(str(file), files, n=1) or get_close_matches(weights, versions, n=1)
+    hint = (
+        f"; did you mean {near[0]}?"
+        if near
+        else f"; expected a file{' or one of ' if versions else ''}{', '.join(versions)}"
+    )
+    raise ValueError(f"weights={weights}: no such file{hint}")

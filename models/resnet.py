@@ -14,7 +14,8 @@ from math import gcd
 import torch
 from torch import Tensor, nn
 
-from models.form import resnet_form
+from models.form import published_name, resnet_form
+from models.weights import load_weights
 
 # What `norm` may be: a function from the number of channels to the layer. All have a gain and a bias a channel.
 NORMS = {
@@ -119,6 +120,7 @@ class ResNet(nn.Module):
         in_channels: channels of the images.
         num_classes: length of the output.
         image_size: height and width that the network is meant for, in pixels; only checked.
+        weights: to start from: a file, or ``DEFAULT``, torchvision's for this network; see ``load_weights``.
 
     Where channels or size change, the shortcut is a 1×1 projection (He's option B), in the CIFAR form too.
 
@@ -141,11 +143,11 @@ class ResNet(nn.Module):
         in_channels: int = 3,
         num_classes: int = 1000,
         image_size: int = 224,
+        weights: str | None = None,
     ):
         super().__init__()
-        block, layers, inner = resnet_form(
-            depth, block, groups, width_per_group, widths, stem, norm, residual, zero_init_residual, image_size
-        )
+        form = (depth, block, groups, width_per_group, widths, stem, norm, residual, zero_init_residual, image_size)
+        block, layers, inner = resnet_form(*form, weights)
         norm_layer = NORMS[norm]
         self.in_channels, self.image_size = in_channels, image_size
         self.include_top = include_top
@@ -167,6 +169,8 @@ class ResNet(nn.Module):
             self.avgpool = nn.AdaptiveAvgPool2d(1)
             self.fc = nn.Linear(self.num_features, num_classes)
         self._initialise(zero_init_residual)
+        if weights:
+            load_weights(self, weights, published_name(depth, groups, inner, stem, norm, residual))
 
     def _stage(self, block, blocks, planes, width, stride, groups, norm_layer, residual) -> nn.Sequential:
         out_channels = planes * block.expansion

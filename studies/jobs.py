@@ -48,8 +48,12 @@ def _essential(overrides: Sequence[str]) -> set[str]:
 
 
 @contextmanager
-def alone(run_dir: str | Path) -> Iterator[None]:
-    """Keep other processes from the same job; the system lets go of it however this process ends."""
+def alone(run_dir: str | Path, wait: bool = True) -> Iterator[None]:
+    """Keep other processes from the same run; the system lets go of it however this process ends.
+
+    Args:
+        wait: for a process that is at work in this folder; else it is an error that there is one.
+    """
     from filelock import FileLock, Timeout
 
     lock = FileLock(Path(run_dir) / ".lock")
@@ -57,11 +61,16 @@ def alone(run_dir: str | Path) -> Iterator[None]:
         if records.is_main_process():
             lock.acquire(timeout=0)
     except Timeout:
-        log.info(f"another process is at work in {run_dir}; waiting for it")
+        said = f"another process is at work in {run_dir}"
+        if not wait:
+            raise ValueError(said) from None
+        log.info(f"{said}; waiting for it")
         lock.acquire()
     try:
         yield
     finally:
+        if lock.is_locked and not wait:
+            Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
 
 

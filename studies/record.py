@@ -22,6 +22,7 @@ PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core")
 FILE = "result.json"
 # Overrides that change no result: two runs that differ in them alone are the same.
 HARMLESS = {"data_dir", "datamodule.num_workers", "impossible", "name", "trainer.max_time"}
+STOPPED = {130: "stopped by SIGINT", 143: "stopped by SIGTERM"}
 
 
 class OutOfTime(ValueError):
@@ -45,7 +46,8 @@ def recording(run_dir: str | Path, **facts: Any) -> Iterator[dict[str, Any]]:
         record["status"] = "completed"
     except BaseException as error:
         stopped = signal_code(error) or isinstance(error, OutOfTime)
-        record |= {"status": "interrupted" if stopped else "failed", "error": one_line(error)}
+        said = STOPPED.get(signal_code(error)) or one_line(error)
+        record |= {"status": "interrupted" if stopped else "failed", "error": said}
         raise
     finally:
         if is_main_process():

@@ -1,11 +1,15 @@
 """What tests share: composing a config as the scripts do, and running ``train`` on it."""
 
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
+from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 CONF = ROOT / "conf"
@@ -31,3 +35,47 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "digits"
     train(compose_in(folder, ["trainer=cpu", "trainer.max_epochs=2"], "train"))
     return folder
+
+
+def picture(rng, dog: int) -> Image.Image:
+    """Stripes and noise: lying on a cat, upright on a dog; the colours, the stripes' width and the size say nothing."""
+    height, width = rng.integers(64, 100, 2)
+    place = np.arange(width)[None, :] if dog else np.arange(height)[:, None]
+    stripes = np.sin(2 * np.pi * (place / rng.uniform(8, 16) + rng.random()))[..., None]  # (1 or h, 1 or w, 1)
+    colour = rng.choice([-60, 60], 3) * rng.uniform(0.5, 1, 3)
+    pixels = 128 + stripes * colour + rng.normal(0, 15, (height, width, 3))
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+@pytest.fixture(scope="session")
+def contest(tmp_path_factory):
+    """A contest as Kaggle hands it out: ``folder`` with ``train/cat.0.jpg`` … and ``test1/1.jpg`` … without labels.
+
+    ``labels`` has what nobody is told: of each id in ``test1`` whether it is a dog (1) or a cat (0). A mistake shows:
+    there are 130 cats and 90 dogs to learn from, 11 cats and 24 dogs to tell apart, without a pattern in their ids;
+    the files were not written in the ids' order, and by name 10.jpg comes before 2.jpg.
+    """
+    folder, rng = tmp_path_factory.mktemp("contest"), np.random.default_rng(0)
+    for part in ("train", "test1"):
+        (folder / part).mkdir()
+    for name, dog, count in (("dog", 1, 90), ("cat", 0, 130)):
+        for number in range(count):
+            picture(rng, dog).save(folder / "train" / f"{name}.{number}.jpg", quality=90)
+    labels = dict(enumerate(rng.permutation(11 * [0] + 24 * [1]).tolist(), start=1))
+    for number in rng.permutation(35) + 1:
+        picture(rng, labels[number]).save(folder / "test1" / f"{number}.jpg", quality=90)
+    return SimpleNamespace(folder=folder, labels=labels)
+
+
+@pytest.fixture(scope="session")
+def contest_run(contest, tmp_path_factory):
+    """The folder of a run of the contest's experiment: its network and recipe, for fewer and smaller images."""
+    from train import train
+
+    folder = tmp_path_factory.mktemp("runs") / "contest"
+    data = "image_size=48 batch_size=16 test_fraction=0.25 val_fraction=0.2 num_workers=0".split()
+    others = "optimizer.lr=0.01 trainer.max_epochs=7 trainer.accelerator=cpu callbacks.last=null".split()
+    overrides = ["experiment=cats_vs_dogs_resnet34", f"datamodule.data_dir={contest.folder}", *others]
+    train(compose_in(folder, [*overrides, *(f"datamodule.{value}" for value in data)], "train"))
+    yield folder
+    shutil.rmtree(folder)  # its checkpoint is large

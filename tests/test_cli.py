@@ -37,6 +37,13 @@ MISTAKES = {
     ("trainer.max_epochs=ten",): "trainer.max_epochs=ten: expected number, say 10",
     ("model=resnet", "model.widths=64"): "model.widths=64: expected list, say [64, 128, 256, 512]",
     ("datamodule=image_folder",): "datamodule.data_dir has no value; give it one: datamodule.data_dir=…",
+    (
+        "model=resnet50",
+        "model.weights=DEFUALT",
+        "datamodule=cifar10",
+        "datamodule.image_size=64",
+    ): "did you mean DEFAULT?",
+    ("experiment=cats_vs_dogs_resnet34",): "datamodule.data_dir has no value; give it one: datamodule.data_dir=…",
     ("model=[",): "no viable alternative",
     ("seed",): "Error parsing override 'seed'",
     ("~datamodule.augmentation.fip",): "Could not delete from config. 'datamodule.augmentation.fip' does not exist.",
@@ -115,6 +122,7 @@ def test_asking_is_not_importing_torch(args, tmp_path):
         (["experiment=fashion_mnist_lenet", "seed=1"], "fashion_mnist_lenet_seed-1"),
         (["model=resnet18,resnet50", "model.groups=1,32"], "digits_resnet18-resnet50_groups-1-32"),
         (["datamodule=image_folder", "datamodule.data_dir=/home/me/cats"], "image_folder_lenet"),
+        (["experiment=cats_vs_dogs_resnet34", "datamodule.data_dir=/home/me/cats"], "cats_vs_dogs_resnet34"),
     ],
 )
 def test_folders_say_what_was_run(overrides, expected):

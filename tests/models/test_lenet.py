@@ -35,3 +35,12 @@ def test_other_sizes_are_computed(channels, size, classes):
 def test_too_small_an_image_is_refused():
     with pytest.raises(ValueError, match=r"image_size=15 .* 16"):
         LeNet(image_size=15)
+
+
+def test_lenet_has_a_head_and_its_input_are_the_features():
+    network = LeNet(image_size=32).eval()
+    seen = []
+    network.head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    logits = network(torch.randn(2, 3, 32, 32))
+    assert torch.equal(network.head(seen[0]), logits)
+    assert seen[0].shape == (2, 84)

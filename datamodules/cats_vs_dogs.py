@@ -1,0 +1,80 @@
+"""Photographs of cats and dogs, in the forms in which contests hand them out."""
+
+import os
+import re
+from pathlib import Path
+
+from torchvision.datasets.folder import IMG_EXTENSIONS, has_file_allowed_extension, make_dataset
+
+from datamodules.image_folder import SPLITS, ImageFolder, Sample, log
+
+FOLDER = re.compile(r"(cat|dog)s?", re.IGNORECASE)
+# cat.12.jpg, cat_12.jpg, dog-12.JPG, dog12.png. What category.jpg or cat_and_dog.jpg shows, nobody knows.
+FILE = re.compile(r"(cat|dog)s?[ ._-]?[0-9]+\.[a-z]+", re.IGNORECASE)
+# Where a contest's question may be: images without labels. The first Dogs vs. Cats has it in test1.
+ASIDE = (*SPLITS, "test1")
+
+
+class CatsVsDogs(ImageFolder):
+    """Cats are 0 and dogs are 1, whatever their folders are called and in whatever order they come.
+
+    ``data_dir``, or each of its ``train``, ``val`` and ``test`` folders, has class folders (``cat``, ``Cats``, ``dog``,
+    …; all in them is of that class) or files whose names say it (``cat.0.jpg``, ``cat_0.jpg``, ``dog-0.jpg``), or both.
+    A ``val`` or ``test`` folder without either, a contest's images without labels, is left aside.
+
+    Args:
+        options: as in ``ImageFolder``.
+    """
+
+    class_names = ("cat", "dog")
+
+    def is_split(self, folder: Path) -> bool:
+        return folder.is_dir() and (folder.name == "train" or is_labelled(folder))
+
+    def find_classes(self) -> tuple[str, ...]:
+        folder = self.folders["train"]
+        if not is_labelled(folder):
+            raise FileNotFoundError(
+                f"{folder} has no cats and dogs; expected {folder}/cat/1.jpg, cat.1.jpg or cat_1.jpg, and dogs likewise"
+            )
+        for path in (self.root / name for name in ASIDE):
+            if path != folder and path.is_dir() and not is_labelled(path):
+                log.info(f"{'left aside':<12} {path}, which says of no image whether it is a cat or a dog")
+        return self.class_names
+
+    def samples(self, folder: Path) -> list[Sample]:
+        classes, files, others = {}, [], []
+        for entry in visible(folder):
+            label = label_of(entry)
+            if label is not None and entry.is_dir():
+                classes[entry.name] = label
+            elif label is not None:
+                files.append((entry.path, label))
+            elif is_image(entry.name) or entry.is_dir() and entry.name not in ASIDE:
+                others.append(entry.name)
+        if others:
+            log.warning(f"neither cat nor dog, left out: {len(others)} in {folder}, the first {others[0]}")
+        if classes:
+            files = make_dataset(str(folder), classes, IMG_EXTENSIONS, allow_empty=True) + files
+        return files
+
+
+def visible(folder: Path) -> list[os.DirEntry]:
+    """What is in a folder, by name, without what other programs leave there (``._cat.0.jpg``, ``__MACOSX``)."""
+    with os.scandir(folder) as entries:
+        return sorted((e for e in entries if not e.name.startswith((".", "__"))), key=lambda entry: entry.name)
+
+
+def is_image(name: str) -> bool:
+    return has_file_allowed_extension(name, IMG_EXTENSIONS)
+
+
+def label_of(entry: os.DirEntry) -> int | None:
+    """0 for a cat, 1 for a dog; None for what is neither a class folder nor an image that says what it shows."""
+    form = FOLDER if entry.is_dir() else FILE if is_image(entry.name) else None
+    match = form and form.fullmatch(entry.name)
+    return CatsVsDogs.class_names.index(match[1].lower()) if match else None
+
+
+def is_labelled(folder: Path) -> bool:
+    return any(label_of(entry) is not None for entry in visible(folder))

@@ -1,0 +1,75 @@
+"""Going on with a run in its own folder, by its own config: ``python train.py resume=runs/digits_lenet/DATE``."""
+
+import os
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.utils import configure_log
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from mistakes import Mistake
+from studies import record as records
+from studies.runs import FOLDER, LAST, nearest
+
+# What may be said beside it: it changes where and how long a run works, not what comes of it.
+ALLOWED = records.HARMLESS | {"callbacks.last.minutes", "callbacks.last.every_n_train_steps"}
+
+
+def asked(args: Namespace) -> Path | None:
+    """The folder that a command line wants to go on with; None where it has no ``resume=``.
+
+    Raises:
+        Mistake, OSError: it cannot be gone on with, or not in this way.
+    """
+    if not any(override.startswith("resume=") for override in args.overrides):
+        return None
+    typed = OverridesParser.create().parse_overrides(args.overrides)
+    folder = Path(str(next(o.value() for o in typed if o.key_or_group == "resume"))).expanduser()
+    if args.multirun:
+        raise Mistake("resume= goes on with one run; a sweep goes on by its own command with hydra.sweep.dir=…")
+    for override in typed:
+        if override.key_or_group not in ALLOWED | {"resume"}:
+            raise Mistake(
+                f"{override.input_line} would change the run; beside resume= there may be "
+                f"{', '.join(sorted(ALLOWED))} (a new run from its weights: ckpt_path=…, or model.weights=…)"
+            )
+    if not folder.is_dir():
+        raise FileNotFoundError(f"resume={folder}: no such folder{nearest(folder)}")
+    if not all((folder / ".hydra" / f"{name}.yaml").is_file() for name in ("config", "hydra")):
+        runs = sorted(folder.glob(f"*/{records.FILE}"), key=lambda path: path.stat().st_mtime)
+        hint = f"; its newest run is {runs[-1].parent}" if runs else ""
+        raise FileNotFoundError(f"resume={folder} is no run's folder: it has no .hydra/config.yaml{hint}")
+    if not (folder / FOLDER / LAST).is_file() and not is_completed(folder):
+        raise FileNotFoundError(f"resume={folder} holds no {FOLDER}/{LAST} to go on from; start the run anew")
+    return folder.absolute()
+
+
+def is_completed(folder: Path) -> bool:
+    try:
+        return records.read(folder)["status"] == "completed"
+    except (OSError, ValueError, KeyError):  # no sound record: it was killed early
+        return False
+
+
+def config(folder: Path, overrides: Sequence[str]) -> DictConfig:
+    """The run's own config, with Hydra set up as when the run began and what may be said beside it."""
+    cfg, hydra = (OmegaConf.load(folder / ".hydra" / f"{name}.yaml") for name in ("config", "hydra"))
+    hydra.hydra.mode, hydra.hydra.runtime.output_dir = RunMode.RUN, str(folder)
+    HydraConfig.instance().cfg = hydra  # as Hydra does where a run begins
+    configure_log(hydra.hydra.job_logging, hydra.hydra.verbose)
+    if os.path.isdir(hydra.hydra.runtime.cwd):  # where its relative paths begin
+        os.chdir(hydra.hydra.runtime.cwd)
+    cfg.run_dir, cfg.ckpt_path = str(folder), str(folder / FOLDER / LAST)
+    for override in map(_parsed, overrides):
+        if override.key_or_group != "resume":
+            OmegaConf.update(cfg, override.key_or_group, override.value())
+    return cfg
+
+
+def _parsed(override: str) -> Override:
+    return OverridesParser.create().parse_override(override)

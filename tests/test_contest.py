@@ -1,0 +1,58 @@
+"""Dogs vs. Cats from the photographs to an answer, with the experiment's own network and recipe."""
+
+import pytest
+from hydra.errors import InstantiationException
+
+import checkpoints
+import cli
+from datamodules.image_folder import read_image
+from evaluate import evaluate
+from studies import record as records
+from train import train
+
+
+def test_a_wrong_order_or_a_shifted_label_would_show(contest):
+    """Of 35 answers that are right but in a wrong place, at most 26 are right where they are."""
+    ids = sorted(contest.labels)
+    right = [contest.labels[i] for i in ids]
+    by_name = [contest.labels[i] for i in sorted(ids, key=str)]
+    for wrong in (by_name, right[1:] + right[:1], right[-1:] + right[:-1], [1 - label for label in right], 35 * [1]):
+        assert sum(a == b for a, b in zip(right, wrong, strict=True)) <= 26
+
+
+def test_the_experiment_learns_cats_and_dogs(contest_run):
+    record = records.read(contest_run)
+    assert record["status"] == "completed"
+    assert record["params"] == 21_285_698  # ResNet-34 with two classes
+    assert record["steps"] == 7 * (132 // 16)
+    assert record["metrics"]["test/top1"] > 0.9
+    assert min(record["metrics"][f"test/accuracy/{animal}"] for animal in ("cat", "dog")) > 0.8
+
+
+def test_images_without_labels_are_told_apart_under_the_right_names(contest, contest_run):
+    network = checkpoints.load(contest_run)
+    assert network.class_names == ["cat", "dog"]
+    files = {number: contest.folder / "test1" / f"{number}.jpg" for number in contest.labels}
+    said = {number: network(read_image(str(file))[None])[0, 1] > 0.5 for number, file in files.items()}
+    assert sum(said[number] == label for number, label in contest.labels.items()) >= 32
+
+
+def test_a_checkpoint_finds_its_cats_and_dogs_again(contest_run, composed):
+    cfg = composed(f"ckpt={contest_run}", "trainer=cpu", config_name="evaluate")
+    assert evaluate(cfg) == pytest.approx(records.read(contest_run)["metrics"]["test/top1"])
+
+
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [
+        ("nowhere", "datamodule.data_dir={} is not a folder"),
+        ("empty", "{} has no cats and dogs; expected {}/cat/1.jpg, cat.1.jpg or cat_1.jpg, and dogs likewise"),
+    ],
+)
+def test_a_wrong_folder_is_one_line(folder, message, composed, tmp_path):
+    (tmp_path / "empty").mkdir()
+    cfg = composed("experiment=cats_vs_dogs_resnet34", f"datamodule.data_dir={tmp_path / folder}", "trainer=cpu")
+    with pytest.raises(InstantiationException) as caught:
+        train(cfg)
+    assert cli.is_mistake(caught.value)
+    assert records.read(tmp_path)["error"] == message.replace("{}", str(tmp_path / folder))

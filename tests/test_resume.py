@@ -1,0 +1,266 @@
+"""A run that was killed, stopped or torn goes on in its folder and ends with the bits it would have had."""
+
+import os
+import random
+import runpy
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import checkpoints
+import resume
+from studies import record as records
+from tests.killed import CONTEXT, SMALL, differences, in_process, training
+
+ROOT = Path(__file__).parent.parent
+WAYS = {
+    "workers": ["datamodule.num_workers=2"],
+    "accumulation": ["+trainer.accumulate_grad_batches=3"],
+    "validation in the epoch": ["+trainer.val_check_interval=2"],
+    "validation in every second epoch": ["+trainer.check_val_every_n_epoch=2"],
+    "one cycle in bf16": [
+        "scheduler=one_cycle",
+        "trainer.precision=bf16-mixed",
+        "lit_module.memory_format=channels_last",
+    ],
+    "a checkpoint in every third step": ["callbacks.last.every_n_train_steps=3"],
+}
+STEPS = [("step", n) for n in range(1, 13)]
+PLACES = [("optimizer", 6), ("validation", 2), ("epoch", 2), ("writing", 2), ("writing", 6), ("writing", 14)]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A function from a way to train to the folder of a run that was never stopped."""
+    folders = {}
+
+    def of(*way):
+        if way not in folders:
+            folders[way] = tmp_path_factory.mktemp("whole")
+            assert in_process(training, folders[way], [*SMALL, *way]) == 0
+        return folders[way]
+
+    return of
+
+
+def checkpoint(folder, name="last"):
+    return torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
+
+
+def scalars(folder):
+    """Every logged value by its tag and step; seconds are not among them."""
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    events.Reload()
+    return {(tag, event.step): event.value for tag in events.Tags()["scalars"] for event in events.Scalars(tag)}
+
+
+def assert_same_run(folder, expected):
+    for name in ("last", "best"):
+        assert differences(checkpoint(folder, name), checkpoint(expected, name)) == []
+    assert scalars(folder) == scalars(expected)
+    ours, theirs = records.read(folder), records.read(expected)
+    for fact in ("status", "metrics", "epochs", "steps", "best_checkpoint", "params"):
+        assert ours[fact] == theirs[fact], fact
+
+
+def go_on(folder, *way):
+    return in_process(training, folder, [*SMALL, *way, f"ckpt_path='{folder}/checkpoints/last.ckpt'"])
+
+
+@pytest.mark.parametrize(("place", "time"), STEPS + PLACES)
+def test_killed_in_any_step_it_goes_on_with_the_very_same_bits(place, time, whole, tmp_path):
+    assert in_process(training, tmp_path, SMALL, (place, time)) == -signal.SIGKILL
+    assert records.read(tmp_path)["status"] == "running"
+    assert go_on(tmp_path) == 0
+    assert_same_run(tmp_path, whole())
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("place", "time"), [("step", 3), ("step", 8)])
+def test_however_it_is_trained(way, place, time, whole, tmp_path):
+    assert in_process(training, tmp_path, [*SMALL, *WAYS[way]], (place, time)) == -signal.SIGKILL
+    assert go_on(tmp_path, *WAYS[way]) == 0
+    assert_same_run(tmp_path, whole(*WAYS[way]))
+
+
+def test_before_the_first_step_is_a_place_to_go_on_from_too(whole, tmp_path):
+    in_process(training, tmp_path, SMALL, ("writing", 2))  # the first within the first epoch
+    assert checkpoint(tmp_path)["global_step"] == 0
+    assert go_on(tmp_path) == 0
+    assert_same_run(tmp_path, whole())
+
+
+def test_the_comparison_sees_one_bit(whole):
+    one, other = checkpoint(whole()), checkpoint(whole())
+    assert differences(one, other) == []
+    weight = other["state_dict"]["backbone.4.weight"]
+    weight[0, 0] = torch.nextafter(weight[0, 0], torch.tensor(1.0))
+    assert differences(one, other) == ["/state_dict/backbone.4.weight"]
+
+
+def test_the_number_of_workers_changes_no_bit(whole):
+    assert_same_run(whole("datamodule.num_workers=2"), whole())
+
+
+@pytest.mark.parametrize(
+    "less",
+    [["+trainer.limit_val_batches=0", "callbacks.checkpoint=null"], ["logger=none", "callbacks.learning_rate=null"]],
+)
+def test_without_validation_or_logging_the_weights_are_the_same(less, whole):
+    one, other = checkpoint(whole(*less)), checkpoint(whole())
+    assert differences(one["state_dict"], other["state_dict"]) == []
+    assert differences(one["optimizer_states"], other["optimizer_states"]) == []
+
+
+@pytest.mark.slow
+def test_killed_at_thirty_random_moments_it_goes_on_with_the_same_bits(whole, tmp_path):
+    expected = whole()
+    began = time.monotonic()
+    in_process(training, tmp_path / "timed", SMALL)
+    needed = time.monotonic() - began
+    chance = random.Random(0)
+    for number in range(30):
+        folder, kills = tmp_path / str(number), 0
+        for _ in range(20):  # a run may be killed several times
+            last = folder / "checkpoints" / "last.ckpt"
+            way = [f"ckpt_path='{last}'"] if last.exists() else []
+            process = CONTEXT.Process(target=training, args=(folder, [*SMALL, *way]))
+            process.start()
+            process.join(chance.uniform(0.2, 1.2) * needed)
+            if not process.is_alive():
+                break
+            process.kill()
+            process.join()
+            kills += 1
+        assert process.exitcode == 0, (number, kills)
+        assert_same_run(folder, expected)
+
+
+# By the command line.
+
+
+def script(folder, argv):
+    """``train.py`` with these arguments, from ``folder``."""
+    os.chdir(folder)
+    for stream, name in ((sys.stdout, "out"), (sys.stderr, "err")):
+        os.dup2(os.open(f"{name}.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream.fileno())
+    sys.argv = [str(ROOT / "train.py"), *argv]
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+def said(folder):
+    return (folder / "err.txt").read_text()
+
+
+def stopped(folder, number, *argv, after="checkpoints/last.ckpt", again=False):
+    """The exit code of a run that gets a signal once a file is there."""
+    process = CONTEXT.Process(target=script, args=(folder, argv))
+    process.start()
+    deadline = time.monotonic() + 60
+    while not (folder / "run" / after).exists() and time.monotonic() < deadline and process.is_alive():
+        time.sleep(0.02)
+    os.kill(process.pid, number)
+    if again:
+        time.sleep(0.3)
+        os.kill(process.pid, number)
+    process.join(60)
+    return process.exitcode
+
+
+LONG = [*SMALL, "datamodule.num_images=6000", "hydra.run.dir=run", "trainer.max_epochs=4"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_resume_needs_nothing_but_the_folder(number, code, whole, tmp_path):
+    assert stopped(tmp_path, number, *LONG) == code
+    run = tmp_path / "run"
+    record = records.read(run)
+    assert (record["status"], record["error"]) == ("interrupted", f"stopped by {signal.Signals(number).name}")
+    step = checkpoint(run)["global_step"]
+    assert (
+        f"{signal.Signals(number).name}: saving after this batch; once more to stop at once"
+        in (tmp_path / "out.txt").read_text()
+    )
+
+    (tmp_path / "elsewhere").mkdir()
+    assert in_process(script, tmp_path / "elsewhere", [f"resume='{run}'"]) == 0, said(tmp_path / "elsewhere")
+    assert f"going on     from step {step} of last.ckpt" in (tmp_path / "elsewhere" / "out.txt").read_text()
+    assert_same_run(run, whole("datamodule.num_images=6000", "trainer.max_epochs=4"))
+    assert records.read(run)["overrides"] == [o for o in LONG if not o.startswith("hydra.")]
+
+    before = (run / "result.json").read_bytes()
+    assert in_process(script, tmp_path, ["resume=run"]) == 0
+    assert "run is completed; there is nothing to go on with" in (tmp_path / "out.txt").read_text()
+    assert (run / "result.json").read_bytes() == before
+
+
+def test_a_second_signal_stops_at_once(tmp_path):
+    # The batch at which it could save is far.
+    slow = [*LONG, "datamodule.num_images=60000", "+trainer.accumulate_grad_batches=10000"]
+    assert stopped(tmp_path, signal.SIGTERM, *slow, again=True) == -signal.SIGTERM
+    assert records.read(tmp_path / "run")["status"] == "running"
+
+
+def test_resume_refuses_what_would_change_the_run(tmp_path):
+    assert stopped(tmp_path, signal.SIGTERM, *LONG) == 143
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    for argv, words in {
+        ("resume=run", "optimizer.lr=1"): "optimizer.lr=1 would change the run",
+        ("resume=run", "trainer.max_epochs=9"): "trainer.max_epochs=9 would change the run",
+        ("resume=rum",): "resume=rum: no such folder; did you mean run?",
+        ("resume=.",): "is no run's folder",
+        ("-m", "resume=run"): "a sweep goes on by its own command",
+    }.items():
+        assert in_process(script, tmp_path, argv) == 2
+        assert words in said(tmp_path).splitlines()[-1]
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+
+
+def test_a_run_without_a_checkpoint_is_no_fresh_start(tmp_path):
+    assert stopped(tmp_path, signal.SIGTERM, *LONG) == 143
+    (tmp_path / "run" / "checkpoints" / "last.ckpt").unlink()
+    assert in_process(script, tmp_path, ["resume=run"]) == 2
+    assert said(tmp_path).splitlines()[-1].startswith("error: resume=run holds no checkpoints/last.ckpt")
+
+
+def test_a_damaged_last_checkpoint_gives_way_to_the_newest_sound_one(whole, tmp_path):
+    assert in_process(training, tmp_path, SMALL, ("step", 7)) == -signal.SIGKILL
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:1000])
+    assert go_on(tmp_path) == 0
+    assert_same_run(tmp_path, whole())
+    with pytest.raises(ValueError, match="not a whole one"):
+        last.write_bytes(b"torn")
+        checkpoints.to_go_on_from(str(last), str(tmp_path / "another"))  # not its own: no other is taken
+
+
+@pytest.mark.parametrize("path", ["last", "nowhere/last.ckpt"])
+def test_a_checkpoint_to_go_on_from_must_be_there(path, tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"ckpt_path={path}: no such file"):
+        checkpoints.to_go_on_from(path, str(tmp_path))
+
+
+def test_two_processes_do_not_work_in_one_folder(tmp_path):
+    process = CONTEXT.Process(target=script, args=(tmp_path, [*LONG, "trainer.max_epochs=1000"]))
+    process.start()
+    while not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists():
+        time.sleep(0.02)
+    try:
+        assert in_process(script, tmp_path, ["resume=run"]) == 2
+        assert "another process is at work in" in said(tmp_path)
+    finally:
+        process.kill()
+        process.join()
+
+
+def test_what_may_be_said_beside_it_is_taken(tmp_path):
+    assert stopped(tmp_path, signal.SIGTERM, *LONG) == 143
+    assert "datamodule.num_workers" in resume.ALLOWED
+    assert in_process(script, tmp_path, ["resume=run", "datamodule.num_workers=1"]) == 0
+    assert "num_workers=1" in (tmp_path / "out.txt").read_text()
