@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [README, *(page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs").glob("*.md")))]
 COMMANDS = sorted(
-    {command for page in PAGES for command in re.findall(r"python (?:train|evaluate)\.py[^`#\n…]*", page)}
+    {command for page in PAGES for command in re.findall(r"python (?:train|evaluate|export)\.py[^`#\n…]*", page)}
 )
 EXTENSIONS = re.findall(r"`([\w/]+\.(?:py|yaml))`[^`]*(?:`image_folder`[^`]*)?```\w+\n(.*?)```", README, re.DOTALL)
 
