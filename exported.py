@@ -25,6 +25,7 @@ INPUT, OUTPUT = "images", "logits"
 METADATA = ("class_names", "preprocessing", "preprocessing_inside", "checkpoint")
 COMPARED = 64  # images at most
 BATCHES = (1, 7)  # at which an opened file is compared, beside all images at once
+LARGE = 100  # of such a logit, 1e-4 are 10 of the steps that float32 can make
 ONNX_LIMIT = 3 * 2**29  # bytes of weights; of more, torch makes a second file, for ONNX ends at 2 GiB
 
 
@@ -126,7 +127,7 @@ def save(
         backbone: from normalised images to logits.
         pixels: to compare on: ``(N, 1 or 3, image_size, image_size)`` uint8.
         facts: the metadata, as plain values, one for each of ``METADATA``.
-        tolerance: how far logits may be from the original's.
+        tolerance: how far logits may be from the original's; in proportion farther where some are above ``LARGE``.
 
     Returns:
         How far they are, as a number and in words.
@@ -147,11 +148,8 @@ def save(
             raise Disagreement(f"format={form} gave a file with other metadata; it is not kept")
         farthest, largest = compare(opened, network.backbone, shown)
         said = f"logits of up to {largest:.1f} differ by up to {farthest:.1e}"
-        limit = f"more than tolerance={tolerance}"
-        if not farthest <= tolerance:  # nor where it is NaN
-            raise Disagreement(
-                f"format={form} gave another network: {said}, more than tolerance={tolerance}; it is not kept"
-            )
+        if not farthest <= tolerance * max(1, largest / LARGE):  # nor where it is NaN
+            raise Disagreement(f"format={form} gave another network: {said}; tolerance={tolerance}; it is not kept")
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
