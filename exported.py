@@ -25,7 +25,7 @@ INPUT, OUTPUT = "images", "logits"
 METADATA = ("class_names", "preprocessing", "preprocessing_inside", "checkpoint")
 COMPARED = 64  # images at most
 BATCHES = (1, 7)  # at which an opened file is compared, beside all images at once
-LARGE = 100  # of such a logit, 1e-4 are 10 of the steps that float32 can make
+LARGE = 100  # of such a logit, 1e-4 are a dozen of the steps that float32 makes there
 ONNX_LIMIT = 3 * 2**29  # bytes of weights; of more, torch makes a second file, for ONNX ends at 2 GiB
 
 
