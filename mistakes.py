@@ -181,7 +181,7 @@ def refuse_several_processes(config: DictConfig, overrides: Sequence[Override]) 
     """Each of a job's further processes would run the whole sweep again. Under SLURM they are tasks of the job."""
     if "LOCAL_RANK" in os.environ:
         raise Mistake("a sweep cannot be started by torchrun: each of its processes would run the whole sweep")
-    if "submitit" in config.hydra.launcher._target_:
+    if "submitit" in config.hydra.launcher._target_ or "trainer" not in config:
         return
     for name in ("devices", "num_nodes"):
         swept = [v for o in overrides if o.key_or_group == f"trainer.{name}" for v in values_of(o)]

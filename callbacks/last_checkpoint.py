@@ -87,6 +87,8 @@ class LastCheckpoint(Checkpoint):
         self._generators = state_dict["generators"]
 
     def _save(self, trainer: Trainer) -> None:
+        for logger in trainer.loggers:  # what was logged before it must not be lost after it
+            logger.save()
         trainer.save_checkpoint(self.path)
         self._written = time.monotonic()
 

@@ -34,7 +34,7 @@ def test_what_is_no_number_is_null(tmp_path):
     [
         (ValueError("two\n  lines"), "failed", "two lines"),
         (RuntimeError("broken"), "failed", "RuntimeError: broken"),
-        (KeyboardInterrupt(), "interrupted", "KeyboardInterrupt: "),
+        (KeyboardInterrupt(), "interrupted", "stopped by SIGINT"),
         (SystemExit(3), "failed", "SystemExit: 3"),
         (records.OutOfTime("out of time"), "interrupted", "out of time"),
     ],
