@@ -1,5 +1,6 @@
 """What tests share: composing a config as the scripts do, and running ``train`` on it."""
 
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,8 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 from PIL import Image
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # two at work: with two threads each they would wait for one another
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).parent.parent
 CONF = ROOT / "conf"
 

@@ -5,8 +5,8 @@ from hydra.errors import InstantiationException
 
 import checkpoints
 import cli
-from datamodules.image_folder import read_image
 from evaluate import evaluate
+from predict import predict
 from studies import record as records
 from train import train
 
@@ -29,12 +29,15 @@ def test_the_experiment_learns_cats_and_dogs(contest_run):
     assert min(record["metrics"][f"test/accuracy/{animal}"] for animal in ("cat", "dog")) > 0.8
 
 
-def test_images_without_labels_are_told_apart_under_the_right_names(contest, contest_run):
-    network = checkpoints.load(contest_run)
-    assert network.class_names == ["cat", "dog"]
-    files = {number: contest.folder / "test1" / f"{number}.jpg" for number in contest.labels}
-    said = {number: network(read_image(str(file))[None])[0, 1] > 0.5 for number, file in files.items()}
-    assert sum(said[number] == label for number, label in contest.labels.items()) >= 32
+def test_the_submission_names_every_image_in_natural_order_with_its_label(contest, contest_run, composed, tmp_path):
+    assert checkpoints.load(contest_run).class_names == ["cat", "dog"]
+    where = (f"ckpt={contest_run}", f"images={contest.folder / 'test1'}", f"output={tmp_path / 'submission.csv'}")
+    predict(composed(*where, "trainer=cpu", config_name="predict"))
+    header, *rows = (tmp_path / "submission.csv").read_text().splitlines()
+    assert header == "id,label"
+    said = [tuple(map(int, row.split(","))) for row in rows]
+    assert [number for number, _ in said] == list(range(1, 36))
+    assert sum(label == contest.labels[number] for number, label in said) >= 32
 
 
 def test_a_checkpoint_finds_its_cats_and_dogs_again(contest_run, composed):
