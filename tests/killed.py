@@ -38,13 +38,19 @@ class Dropout(nn.Sequential):
 
 def in_process(task, *args, timeout=120) -> int:
     """The exit code of ``task(*args)`` in a process of its own."""
-    process = CONTEXT.Process(target=_run, args=(task, args))
-    process.start()
+    process = started(task, *args)
     process.join(timeout)
     if process.is_alive():
         process.kill()
         raise TimeoutError(f"{task.__name__} hangs")
     return process.exitcode
+
+
+def started(task, *args):
+    """A process of its own that does ``task(*args)``, with one thread: their number changes the bits."""
+    process = CONTEXT.Process(target=_run, args=(task, args))
+    process.start()
+    return process
 
 
 def _run(task, args):

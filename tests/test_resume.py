@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import checkpoints
 import resume
 from studies import record as records
-from tests.killed import CONTEXT, SMALL, differences, in_process, training
+from tests.killed import SMALL, differences, in_process, started, training
 
 ROOT = Path(__file__).parent.parent
 WAYS = {
@@ -135,8 +135,7 @@ def test_killed_at_thirty_random_moments_it_goes_on_with_the_same_bits(whole, tm
         for _ in range(20):  # a run may be killed several times
             last = folder / "checkpoints" / "last.ckpt"
             way = [f"ckpt_path='{last}'"] if last.exists() else []
-            process = CONTEXT.Process(target=training, args=(folder, [*SMALL, *way]))
-            process.start()
+            process = started(training, folder, [*SMALL, *way])
             process.join(chance.uniform(0.2, 1.2) * needed)
             if not process.is_alive():
                 break
@@ -166,8 +165,7 @@ def said(folder):
 
 def stopped(folder, number, *argv, after="checkpoints/last.ckpt", again=False):
     """The exit code of a run that gets a signal once a file is there."""
-    process = CONTEXT.Process(target=script, args=(folder, argv))
-    process.start()
+    process = started(script, folder, argv)
     deadline = time.monotonic() + 60
     while not (folder / "run" / after).exists() and time.monotonic() < deadline and process.is_alive():
         time.sleep(0.02)
@@ -253,8 +251,7 @@ def test_a_checkpoint_to_go_on_from_must_be_there(path, tmp_path):
 
 
 def test_two_processes_do_not_work_in_one_folder(tmp_path):
-    process = CONTEXT.Process(target=script, args=(tmp_path, [*LONG, "trainer.max_epochs=1000"]))
-    process.start()
+    process = started(script, tmp_path, [*LONG, "trainer.max_epochs=1000"])
     while not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists():
         time.sleep(0.02)
     try:
