@@ -57,21 +57,24 @@ class Trained:
         return self
 
 
-def opened(cfg: "DictConfig") -> tuple[Path, dict[str, Any], "nn.Module"]:
-    """(file, what it holds, its network) of a script's ``cfg.ckpt``; settings of the training become its own values."""
-    import speed
-
-    file, remark = find_checkpoint(cfg.ckpt)
+def opened(path: str | Path, trust: Iterable[str] = ()) -> tuple[Path, dict[str, Any], "nn.Module"]:
+    """(the checkpoint file that a path means, what it holds, its network), on the CPU."""
+    file, remark = find_checkpoint(path)
     if remark:
         log.warning(remark)
     log.info(f"{'checkpoint':<12} {file}")
     checkpoint = read(file)
-    network = backbone(checkpoint, cfg.trust)
+    return file, checkpoint, backbone(checkpoint, trust)
+
+
+def as_trained(cfg: "DictConfig", checkpoint: dict[str, Any], network: "nn.Module") -> None:
+    """Put the training's own values where a script's config says ``trained``; settle what is ``auto``."""
+    import speed
+
     for place, name in ((cfg.trainer, "precision"), (cfg.lit_module, "memory_format")):
         if place[name] == "trained":
             place[name] = checkpoint["numerics"][name]
     speed.settle(cfg, network)
-    return file, checkpoint, network
 
 
 def load(path: str | Path, trust: Iterable[str] = ()) -> Trained:
@@ -80,11 +83,8 @@ def load(path: str | Path, trust: Iterable[str] = ()) -> Trained:
     Args:
         trust: networks beyond this project's own that a checkpoint may have built, say ``["models.tiny.Tiny"]``.
     """
-    file, remark = find_checkpoint(path)
-    if remark:
-        log.warning(remark)
-    checkpoint = read(file)
-    return Trained(backbone(checkpoint, trust), checkpoint["class_names"], checkpoint["preprocessing"])
+    _, checkpoint, network = opened(path, trust)
+    return Trained(network, checkpoint["class_names"], checkpoint["preprocessing"])
 
 
 def read(file: Path) -> dict[str, Any]:

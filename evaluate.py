@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import checkpoints
 import cli
 import console
-from mistakes import Mistake
+from mistakes import check_choices
 from studies.record import write_json
 from studies.runs import find_checkpoint
 
@@ -24,9 +24,7 @@ log = logging.getLogger(__name__)
 
 def check(cfg: "DictConfig") -> None:
     """Find the mistakes that need no torch."""
-    for key, values in {"split": ("test", "val", "train"), "tta": (None, "flip")}.items():
-        if cfg[key] not in values:
-            raise Mistake(f"{key}={cfg[key]}: expected one of {', '.join('null' if v is None else v for v in values)}")
+    check_choices(cfg, {"split": ("test", "val", "train"), "tta": (None, "flip")})
     find_checkpoint(cfg.ckpt)
 
 
@@ -43,7 +41,8 @@ def evaluate(cfg: "DictConfig") -> float:
         from datamodules import Scored
 
     console.quiet_lightning()
-    file, checkpoint, backbone = checkpoints.opened(cfg)
+    file, checkpoint, backbone = checkpoints.opened(cfg.ckpt, cfg.trust)
+    checkpoints.as_trained(cfg, checkpoint, backbone)
     names = checkpoint["class_names"]
     data = checkpoints.datamodule(checkpoint, cfg.datamodule, cfg.trust)
     scored = Scored(data, cfg.split, checkpoint["preprocessing"], names)

@@ -8,7 +8,6 @@ python export.py ckpt=best.ckpt format=torch_export images=$HOME/pets           
 import logging
 import os
 import sys
-from glob import glob
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,8 +15,8 @@ from typing import TYPE_CHECKING
 import checkpoints
 import cli
 import console
-from mistakes import Mistake
-from models.form import check_choice
+from files import check_writable, find_images
+from mistakes import Mistake, check_choices
 from plan import run_of
 from studies.runs import find_checkpoint
 
@@ -27,34 +26,21 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 # By format: the ending of its files, and the packages it takes beside torch.
 FORMATS = {"onnx": (".onnx", ("onnx", "onnxscript", "onnxruntime")), "torch_export": (".pt2", ())}
-IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
 def check(cfg: "DictConfig") -> None:
     """Find the mistakes that need no torch."""
-    check_choice("format", cfg.format, FORMATS)
+    check_choices(cfg, {"format": tuple(FORMATS)})
     ending, packages = FORMATS[cfg.format]
     if missing := [package for package in packages if not find_spec(package)]:
         raise Mistake(f"format={cfg.format} needs {', '.join(missing)}, not installed: pip install -e '.[export]'")
-    if cfg.output and Path(cfg.output).suffix != ending:
-        raise Mistake(f"output={cfg.output}: expected a file that ends in {ending}, for format={cfg.format}")
+    if cfg.output:
+        check_writable("output", Path(cfg.output), (ending,))
     if cfg.tolerance is None or not cfg.tolerance >= 0:
         raise Mistake(f"tolerance={cfg.tolerance}: expected 0 or more")
     if cfg.images:
-        image_files(cfg.images)
+        find_images(cfg.images)
     find_checkpoint(cfg.ckpt)
-
-
-def image_files(path: str) -> list[str]:
-    """The image files that a path means: one, all in a folder and below, or those of a pattern."""
-    place = Path(path).expanduser()
-    if place.is_file():
-        return [str(place)]
-    found = place.rglob("*") if place.is_dir() else map(Path, glob(str(place), recursive=True))
-    files = sorted(str(file) for file in found if file.suffix.lower() in IMAGES)
-    if not files:
-        raise Mistake(f"images={path}: no image files there")
-    return files
 
 
 def export(cfg: "DictConfig") -> float:
@@ -68,13 +54,9 @@ def export(cfg: "DictConfig") -> float:
         import exported
 
     console.quiet_lightning()
-    file, remark = find_checkpoint(cfg.ckpt)
-    if remark:
-        log.warning(remark)
-    log.info(f"{'checkpoint':<12} {file}")
-    checkpoint = checkpoints.read(file)
-    backbone = checkpoints.backbone(checkpoint, cfg.trust)
-    pixels, whose = exported.real_images(checkpoint, image_files(cfg.images) if cfg.images else (), cfg.trust)
+    file, checkpoint, backbone = checkpoints.opened(cfg.ckpt, cfg.trust)
+    folder, names = find_images(cfg.images) if cfg.images else (Path(), [])
+    pixels, whose = exported.real_images(checkpoint, [str(folder / name) for name in names], cfg.trust)
     facts = {"class_names": checkpoint["class_names"], "preprocessing": checkpoint["preprocessing"]}
     facts |= {"preprocessing_inside": cfg.preprocessing, "checkpoint": str(file)}
     path = Path(cfg.output or f"{cfg.run_dir}/{run_of(cfg.ckpt)}{FORMATS[cfg.format][0]}").expanduser()

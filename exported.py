@@ -5,7 +5,6 @@ Every format is made of one ``torch.export`` program, and is one file. Metadata 
 
 import json
 import logging
-import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ from torch.export import Dim, ExportedProgram
 
 import checkpoints
 from datamodules import Preprocessing, Scored
-from datamodules.image_folder import read_image
+from datamodules.decoding import read_image
+from files import replacing
 
 Metadata = dict[str, str]
 Network = Callable[[Tensor], Tensor]
@@ -139,9 +139,7 @@ def save(
     metadata = {name: json.dumps(facts[name], ensure_ascii=False) for name in METADATA}
     prepare, inside = Preprocessing(**facts["preprocessing"]), facts["preprocessing_inside"]
     network, shown = Exported(backbone, prepare if inside else None), as_taken(pixels, prepare, inside)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
+    with replacing(path) as temporary:
         write(trace(network, shown[-1][0]), metadata, temporary)
         opened, found = open_again(temporary)
         if found != metadata:
@@ -150,9 +148,6 @@ def save(
         said = f"logits of up to {largest:.1f} differ by up to {farthest:.1e}"
         if not farthest <= tolerance * max(1, largest / LARGE):  # nor where it is NaN
             raise Disagreement(f"format={form} gave another network: {said}; tolerance={tolerance}; it is not kept")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return farthest, said
 
 

@@ -214,10 +214,7 @@ def run_name(name: str | None, choices: Mapping[str, str], overrides: Iterable[s
     parts = [run_of(given["ckpt"])] if "ckpt" in given else []
     parts += [chosen[group] for group in sorted(said) if chosen.get(group) not in (None, "null")]
     for key, value in given.items():
-        if (
-            key not in said | HARMLESS | {"run_dir", "ckpt_path", "ckpt", "trust", "output", "grid", "num_workers"}
-            and "/" not in value
-        ):
+        if key not in said | HARMLESS | UNNAMED and "/" not in value:
             parts.append(f"{key.rpartition('.')[2]}-{value}")
     return re.sub(r"[^A-Za-z0-9._]+", "-", "_".join(parts)).strip("-")[:100]
 

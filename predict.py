@@ -46,7 +46,8 @@ def predict(cfg: "DictConfig") -> None:
         import lightning  # noqa: F401
 
     console.quiet_lightning()
-    _, checkpoint, backbone = checkpoints.opened(cfg)
+    _, checkpoint, backbone = checkpoints.opened(cfg.ckpt, cfg.trust)
+    checkpoints.as_trained(cfg, checkpoint, backbone)
     began = time.perf_counter()
     data, found = predicted(cfg, paths, checkpoint["preprocessing"], backbone)
     seconds = time.perf_counter() - began

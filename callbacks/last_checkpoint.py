@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 log = logging.getLogger(__name__)
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+ASKED_EVERY = 20  # batches; of several processes
 
 
 class LastCheckpoint(Checkpoint):
@@ -58,21 +59,20 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs, batch, batch_idx: int) -> None:
         if not _may_go_on_from_here(trainer, batch_idx + 1):
             return
-        step, every = trainer.global_step, self.every_n_train_steps
+        every = self.every_n_train_steps
         due = time.monotonic() - self._written > self.seconds or self._received is not None
-        if trainer.world_size > 1:  # clocks and signals are each process's own
-            due = trainer.strategy.reduce_boolean_decision(due, all=False)
-        if due or trainer.should_stop or (every and step % every == 0):
+        counted = trainer.should_stop or (every and trainer.global_step % every == 0)
+        if _any(trainer, due, batch_idx + 1) or counted:
             self._save(trainer)
-        self._end_if_told(trainer)
+        self._end_if_told(trainer, batch_idx + 1)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.fit_loop.epoch_loop.batch_progress.current.completed >= trainer.num_training_batches:
             self._save(trainer)
         self._end_if_told(trainer)
 
-    def on_validation_batch_end(self, trainer: Trainer, *args: Any) -> None:
-        self._end_if_told(trainer)
+    def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx: int, dataloader_idx=0) -> None:
+        self._end_if_told(trainer, batch_idx + 1)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._release_signals()
@@ -111,12 +111,16 @@ class LastCheckpoint(Checkpoint):
             signal.signal(number, handler)
         self._handlers = {}
 
-    def _end_if_told(self, trainer: Trainer) -> None:
-        told = self._received is not None
-        if trainer.world_size > 1:
-            told = trainer.strategy.reduce_boolean_decision(told, all=False)
-        if told:
+    def _end_if_told(self, trainer: Trainer, batches: int = 0) -> None:
+        if _any(trainer, self._received is not None, batches):
             raise KeyboardInterrupt if self._received == signal.SIGINT else SIGTERMException
+
+
+def _any(trainer: Trainer, mine: bool, batches: int) -> bool:
+    """Whether any process says yes: clocks and signals are each one's own. Asking waits, so it is done now and then."""
+    if trainer.world_size == 1:
+        return mine
+    return batches % ASKED_EVERY == 0 and trainer.strategy.reduce_boolean_decision(mine, all=False)
 
 
 def _may_go_on_from_here(trainer: Trainer, batches: int) -> bool:

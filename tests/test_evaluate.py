@@ -129,7 +129,7 @@ def test_flipping_is_the_mean_of_two_probabilities_beside_the_plain_score(traine
         assert metrics[f"{prefix}loss"] == pytest.approx(loss, rel=1e-4)
         assert metrics[f"{prefix}ece"] == pytest.approx(error, abs=1e-5)
     assert metrics["test/top1"] != metrics["test/flip/top1"]
-    table = caplog.messages[-1]
+    (table,) = (message for message in caplog.messages if "scores" in message)
     row = rf"top1 +{metrics['test/top1']:.4f} +{metrics['test/flip/top1']:.4f}"
     assert re.search("plain +flip", table) and re.search(row, table)
     assert re.search(rf"\n  3 +{metrics['test/accuracy/3']:.4f} +37\n", table)

@@ -17,10 +17,10 @@ from PIL import Image
 
 import checkpoints
 import cli
-import export as script
 import exported
 from datamodules import Digits, Preprocessing
 from export import check, export
+from files import find_images
 from rebuild import MODELS, build
 from studies import record as records
 
@@ -198,11 +198,8 @@ def test_the_images_compared_are_from_all_over(trained, tmp_path):
     for number in range(150):
         (tmp_path / "deep").mkdir(exist_ok=True)
         Image.new("RGB", (20, 44), (number, 0, 0)).save(tmp_path / "deep" / f"{number:03}.PNG")
-    (tmp_path / "notes.txt").touch()
-    files = script.image_files(str(tmp_path))
-    assert files == script.image_files(f"{tmp_path}/*/*.PNG") and len(files) == 150
-    assert script.image_files(files[7]) == [files[7]]
-    pixels, _ = exported.real_images(content, files, ())
+    folder, names = find_images(str(tmp_path))
+    pixels, _ = exported.real_images(content, [str(folder / name) for name in names], ())
     assert pixels.shape == (50, 3, 32, 32) and pixels[:, 0, 0, 0].tolist() == list(range(0, 150, 3))
 
 
@@ -232,11 +229,11 @@ def test_weights_that_one_onnx_file_cannot_hold_are_refused(trained, exports, tm
     [
         ([], "ckpt has no value; give it one: ckpt=…"),
         (["ckpt=digits_lnet"], "ckpt=digits_lnet: no such file or folder; did you mean digits_lenet?"),
-        (["format=onx"], "format=onx is not one of onnx, torch_export; did you mean onnx?"),
+        (["format=onx"], "format=onx: expected one of onnx, torch_export; did you mean onnx?"),
         (["fromat=onnx"], "fromat: no such key; did you mean format? (+fromat=… would add it)"),
-        (["output=a.pt2"], "output=a.pt2: expected a file that ends in .onnx, for format=onnx"),
-        (["format=torch_export", "output=a"], "output=a: expected a file that ends in .pt2, for format=torch_export"),
-        (["images=pets"], "images=pets: no image files there"),
+        (["output=a.pt2"], "output=a.pt2: expected a name that ends in .onnx"),
+        (["format=torch_export", "output=a"], "output=a: expected a name that ends in .pt2"),
+        (["images=pets"], "images=pets: no such file or folder"),
         (["preprocessing=inside"], "preprocessing=inside: expected true or false, say false"),
         (["tolerance=-1"], "tolerance=-1: expected 0 or more"),
         (["tolerance=null"], "tolerance=None: expected 0 or more"),
@@ -254,7 +251,7 @@ def test_a_mistake_is_found_before_anything_is_made(args, message, trained, tmp_
 
 
 def test_a_missing_package_is_named_with_the_command_that_installs_it(composed, trained, monkeypatch):
-    monkeypatch.setattr(script, "find_spec", lambda name: None if name == "onnxscript" else object())
+    monkeypatch.setattr("export.find_spec", lambda name: None if name == "onnxscript" else object())
     with pytest.raises(ValueError) as caught:
         check(composed(f"ckpt={trained}", config_name="export"))
     assert str(caught.value) == "format=onnx needs onnxscript, not installed: pip install -e '.[export]'"
