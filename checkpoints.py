@@ -114,16 +114,22 @@ def read(file: Path) -> dict[str, Any]:
     return content
 
 
-def to_go_on_from(path: str, run_dir: str) -> tuple[Path, dict[str, Any]]:
-    """A checkpoint file and what it holds; if that is this run's own and damaged, the newest sound one beside it.
-
-    Raises: ValueError, OSError: there is none.
-    """
+def file_to_go_on_from(path: str) -> Path:
+    """The file that ``ckpt_path`` means. Raises: ValueError, OSError: an address, or no file."""
     if "://" in path:
         raise ValueError(f"ckpt_path={path} is an address; a checkpoint is opened from this machine's files only")
     file = Path(path).expanduser()
     if not file.is_file():
         raise FileNotFoundError(f"ckpt_path={path}: no such file{nearest(file)}; expected a checkpoint to go on from")
+    return file
+
+
+def to_go_on_from(path: str, run_dir: str) -> tuple[Path, dict[str, Any]]:
+    """A checkpoint file and what it holds; if that is this run's own and damaged, the newest sound one beside it.
+
+    Raises: ValueError, OSError: there is none.
+    """
+    file = file_to_go_on_from(path)
     files = [file]
     if file.parent.absolute() == Path(run_dir, FOLDER).absolute():
         files += sorted(set(file.parent.glob("*.ckpt")) - {file}, key=lambda f: f.stat().st_mtime, reverse=True)

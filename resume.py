@@ -11,6 +11,7 @@ from hydra.core.override_parser.types import Override
 from hydra.core.utils import configure_log
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
 
 from mistakes import Mistake
 from studies import record as records
@@ -29,7 +30,10 @@ def asked(args: Namespace) -> Path | None:
     if not any(override.startswith("resume=") for override in args.overrides):
         return None
     typed = OverridesParser.create().parse_overrides(args.overrides)
-    folder = Path(str(next(o.value() for o in typed if o.key_or_group == "resume"))).expanduser()
+    value = next(o.value() for o in typed if o.key_or_group == "resume")
+    if value is None:
+        return None
+    folder = Path(str(value)).expanduser()
     if args.multirun:
         raise Mistake("resume= goes on with one run; a sweep goes on by its own command with hydra.sweep.dir=…")
     for override in typed:
@@ -57,8 +61,14 @@ def is_completed(folder: Path) -> bool:
 
 
 def config(folder: Path, overrides: Sequence[str]) -> DictConfig:
-    """The run's own config, with Hydra set up as when the run began and what may be said beside it."""
-    cfg, hydra = (OmegaConf.load(folder / ".hydra" / f"{name}.yaml") for name in ("config", "hydra"))
+    """The run's own config, with Hydra set up as when the run began and what may be said beside it.
+
+    Raises: ValueError: the files in ``.hydra`` are damaged.
+    """
+    try:
+        cfg, hydra = (OmegaConf.load(folder / ".hydra" / f"{name}.yaml") for name in ("config", "hydra"))
+    except YAMLError as error:
+        raise ValueError(f"{folder}/.hydra is damaged: {records.one_line(error)}") from error
     hydra.hydra.mode, hydra.hydra.runtime.output_dir = RunMode.RUN, str(folder)
     HydraConfig.instance().cfg = hydra  # as Hydra does where a run begins
     configure_log(hydra.hydra.job_logging, hydra.hydra.verbose)

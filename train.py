@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+def check(cfg: "DictConfig") -> None:
+    """Find the mistakes that need no torch."""
+    if cfg.ckpt_path:
+        checkpoints.file_to_go_on_from(cfg.ckpt_path)
+
+
 def train(cfg: "DictConfig") -> float | None:
     """Train, test the best checkpoint, and leave the run's record in ``cfg.run_dir``.
 
@@ -104,4 +110,4 @@ def train(cfg: "DictConfig") -> float | None:
 
 
 if __name__ == "__main__":
-    cli.run(train, "train")
+    cli.run(train, "train", check)

@@ -39,8 +39,10 @@ class LastCheckpoint(Checkpoint):
     """
 
     def __init__(self, dirpath: str, minutes: float = 5, every_n_train_steps: int | None = None):
-        if minutes <= 0 or (every_n_train_steps is not None and every_n_train_steps < 1):
-            raise ValueError(f"minutes={minutes} and every_n_train_steps={every_n_train_steps} are not above 0")
+        if minutes <= 0:
+            raise ValueError(f"minutes={minutes}; expected above 0")
+        if every_n_train_steps is not None and every_n_train_steps < 1:
+            raise ValueError(f"every_n_train_steps={every_n_train_steps}; expected at least 1, or null")
         self.path = Path(dirpath) / "last.ckpt"
         self.seconds, self.every_n_train_steps = 60 * minutes, every_n_train_steps
         self._written = 0.0

@@ -18,6 +18,14 @@ from torchmetrics.classification import (
 COMPILE = (False, True, "reduce-overhead", "max-autotune")
 
 
+def check_numerics(memory_format: str, compile: bool | str) -> None:
+    """Raise a ValueError for what a backbone cannot be computed by."""
+    if memory_format not in ("contiguous_format", "channels_last"):
+        raise ValueError(f"memory_format={memory_format} is neither contiguous_format nor channels_last")
+    if compile not in COMPILE:
+        raise ValueError(f"compile={compile} is none of {', '.join(map(str, COMPILE)).lower()}")
+
+
 class Mean(Metric):
     """A mean over images, of batches that may differ in size.
 
@@ -84,10 +92,7 @@ class Classifier(LightningModule):
         class_names: Sequence[str] | None = None,
     ):
         super().__init__()
-        if memory_format not in ("contiguous_format", "channels_last"):
-            raise ValueError(f"memory_format={memory_format} is neither contiguous_format nor channels_last")
-        if compile not in COMPILE:
-            raise ValueError(f"compile={compile} is none of {', '.join(map(str, COMPILE)).lower()}")
+        check_numerics(memory_format, compile)
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing={label_smoothing} is no share; expected 0 to below 1, say 0.1")
         if not backbone_lr_ratio > 0:

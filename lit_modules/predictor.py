@@ -7,6 +7,7 @@ import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 
+from lit_modules.classifier import check_numerics
 from lit_modules.evaluator import TTA
 
 OUTPUTS = ("classes", "features")
@@ -58,6 +59,7 @@ class Predictor(LightningModule):
             raise ValueError(f"tta={tta} is neither null nor flip")
         if top_k < 1:
             raise ValueError(f"top_k={top_k}; expected at least 1")
+        check_numerics(memory_format, compile)
         self.memory_format = getattr(torch, memory_format)
         self.backbone = backbone.to(memory_format=self.memory_format)
         self.outputs, self.top_k, self.tta = outputs, top_k, tta

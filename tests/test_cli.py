@@ -44,6 +44,7 @@ MISTAKES = {
         "datamodule.image_size=64",
     ): "did you mean DEFAULT?",
     ("experiment=cats_vs_dogs_resnet34",): "datamodule.data_dir has no value; give it one: datamodule.data_dir=…",
+    ("ckpt_path=last",): "ckpt_path=last: no such file; expected a checkpoint to go on from",
     ("model=[",): "no viable alternative",
     ("seed",): "Error parsing override 'seed'",
     ("~datamodule.augmentation.fip",): "Could not delete from config. 'datamodule.augmentation.fip' does not exist.",

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hydra.errors import InstantiationException
 from PIL import Image
 
 import checkpoints
@@ -227,6 +228,14 @@ def test_features_are_what_the_head_sees(chance, composed, tmp_path):
     expected(network, folder, names)
     assert features.shape == (4, 84) and features.dtype == torch.float32
     torch.testing.assert_close(features, seen[0])
+
+
+@pytest.mark.parametrize("option", ["memory_format=foo", "compile=foo"])
+def test_how_a_network_cannot_be_computed_is_one_line(option, chance, composed, tmp_path):
+    cfg = composed(f"ckpt={chance[0]}", f"images={chance[0]}", f"lit_module.{option}", config_name="predict")
+    with pytest.raises(InstantiationException, match=f"{option} is n") as caught:
+        predict(cfg)
+    assert cli.is_mistake(caught.value)
 
 
 def test_a_network_without_a_head_has_no_features(chance, composed, tmp_path, monkeypatch):

@@ -250,6 +250,16 @@ def test_a_checkpoint_to_go_on_from_must_be_there(path, tmp_path):
         checkpoints.to_go_on_from(path, str(tmp_path))
 
 
+def test_a_damaged_config_in_the_folder_is_one_line(tmp_path):
+    for name in ("config", "hydra"):
+        (tmp_path / "run" / ".hydra").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "run" / ".hydra" / f"{name}.yaml").write_text("a: [")
+    (tmp_path / "run" / "checkpoints").mkdir()
+    (tmp_path / "run" / "checkpoints" / "last.ckpt").touch()
+    assert in_process(script, tmp_path, ["resume=run"]) == 2
+    assert said(tmp_path).startswith(f"error: {tmp_path}/run/.hydra is damaged") and said(tmp_path).count("\n") == 1
+
+
 def test_two_processes_do_not_work_in_one_folder(tmp_path):
     process = started(script, tmp_path, [*LONG, "trainer.max_epochs=1000"])
     while not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists():
