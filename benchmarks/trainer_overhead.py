@@ -94,8 +94,8 @@ class BareLoop(Callback):
         self.correct = correct.item()
 
     def batch(self, batch, device):
-        images, labels, key = batch
-        moved = (images.to(device, non_blocking=True), labels.to(device, non_blocking=True), key)
+        images, labels, draw = batch
+        moved = (images.to(device, non_blocking=True), labels.to(device, non_blocking=True), draw)
         images, labels = self.data.on_after_batch_transfer(moved, 0)
         return images.contiguous(memory_format=self.format), labels
 

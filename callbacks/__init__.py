@@ -2,6 +2,7 @@
 
 from callbacks.atomic_checkpoint import AtomicCheckpointIO
 from callbacks.confusion_matrix import ConfusionMatrixPlot
+from callbacks.ema import EMA
 from callbacks.evaluation import MistakesPlot, ReliabilityPlot
 from callbacks.finetuning import Finetuning
 from callbacks.last_checkpoint import LastCheckpoint
@@ -11,6 +12,7 @@ from callbacks.progress import Progress
 from callbacks.tensorboard import TensorBoard
 
 __all__ = [
+    "EMA",
     "AtomicCheckpointIO",
     "ConfusionMatrixPlot",
     "Finetuning",

@@ -1,6 +1,7 @@
 """Data sets as LightningDataModules that deliver ``(images, labels)``.
 
-Images arrive as ``(N, C, H, W)`` float32, normalised and, in training, augmented; labels as ``(N,)`` int64.
+Images arrive as ``(N, C, H, W)`` float32, normalised and, in training, augmented; labels as ``(N,)`` int64, or mixed
+in training (``mixup``, ``cutmix``) as ``(N, num_classes)`` float32.
 """
 
 from datamodules.base import ImageDataModule, TensorImages
@@ -12,10 +13,11 @@ from datamodules.image_folder import ImageFolder
 from datamodules.preprocessing import Preprocessing
 from datamodules.scored import Scored
 from datamodules.synthetic import Synthetic
-from datamodules.transforms import RandomCrop, RandomHorizontalFlip
+from datamodules.transforms import AlternatingFlip, PerImage, RandomCrop, RandomErasing, RandomHorizontalFlip
 from datamodules.unlabelled import Unlabelled
 
 __all__ = [
+    "AlternatingFlip",
     "CIFAR10",
     "CIFAR100",
     "CatsVsDogs",
@@ -23,8 +25,10 @@ __all__ = [
     "FashionMNIST",
     "ImageDataModule",
     "ImageFolder",
+    "PerImage",
     "Preprocessing",
     "RandomCrop",
+    "RandomErasing",
     "RandomHorizontalFlip",
     "Scored",
     "Synthetic",

@@ -12,12 +12,13 @@ from lightning import LightningDataModule
 from lightning.fabric.utilities.data import suggested_max_num_workers
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
 
 from datamodules.preprocessing import Preprocessing
-from datamodules.sampling import BatchSampler, stratified_split
+from datamodules.sampling import BatchSampler, Draw, seeded, stratified_split
 
-# (uint8 images, labels, random key): what a loader delivers.
-Batch = tuple[Tensor, Tensor, int]
+# (uint8 images, labels, what was drawn): what a loader delivers.
+Batch = tuple[Tensor, Tensor, Draw]
 
 
 class TensorImages(Dataset):
@@ -57,10 +58,9 @@ class TensorImages(Dataset):
         part.indices = self.indices[indices.to(self.device)]
         return part
 
-    def __getitem__(self, batch: tuple[Tensor, int]) -> Batch:
-        indices, key = batch
-        indices = self.indices[indices]
-        return self.images[indices], self.all_labels[indices], key
+    def __getitem__(self, draw: Draw) -> Batch:
+        indices = self.indices[draw.indices]
+        return self.images[indices], self.all_labels[indices], draw
 
 
 class ImageDataModule(LightningDataModule):
@@ -78,6 +78,10 @@ class ImageDataModule(LightningDataModule):
         val_fraction: of each class of the training set, where the data has no validation set.
         seed: of the split, the order and the augmentation.
         augmentation: batch transforms by name, applied to training batches in this order; None leaves one out.
+        mixup, cutmix: mix each training image, and its label, with another of the batch: as a whole (Zhang et al.
+            2018, "mixup") or by a rectangle (Yun et al. 2019, "CutMix"). The parameter alpha of the shares' Beta
+            distribution; 0 is off; with both, each batch takes one of them. Labels are then shares of the classes,
+            ``(N, num_classes)`` float32.
         shuffle: a new order in each epoch.
         num_workers: processes that load batches. 0 is fastest for images in memory. None takes one for each core
             but one, shared among the devices of this machine, at most 16.
@@ -97,6 +101,8 @@ class ImageDataModule(LightningDataModule):
         val_fraction: float = 0.1,
         seed: int = 0,
         augmentation: Mapping[str, Callable] | None = None,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
         shuffle: bool = True,
         num_workers: int | None = 0,
         data_dir: str = "data",
@@ -113,6 +119,10 @@ class ImageDataModule(LightningDataModule):
         self.num_classes, self.in_channels, self.image_size = num_classes, in_channels, image_size
         self.batch_size, self.val_fraction, self.seed = batch_size, val_fraction, seed
         self.augmentation = [transform for transform in (augmentation or {}).values() if transform]
+        mixers = {v2.MixUp: mixup, v2.CutMix: cutmix}
+        if min(mixup, cutmix) < 0:
+            raise ValueError(f"mixup={mixup}, cutmix={cutmix}; expected alpha of a Beta distribution, or 0")
+        self.mixers = [mixer(alpha=alpha, num_classes=num_classes) for mixer, alpha in mixers.items() if alpha]
         self.shuffle, self.num_workers, self.data_dir = shuffle, num_workers, data_dir
         self.sets: dict[str, Dataset] = {}
         self._train_sampler: BatchSampler | None = None
@@ -224,12 +234,19 @@ class ImageDataModule(LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> tuple[Tensor, Tensor]:
         """On the device: ``(N, c, h, w)`` uint8 → ``(N, in_channels, image_size, image_size)`` float32."""
-        images, labels, key = batch
-        if self.augmentation and self.trainer.training:
-            generator = torch.Generator(images.device).manual_seed(key)
+        images, labels, draw = batch
+        if not self.trainer.training:
+            return self.normalize(images), labels
+        if self.augmentation:
+            generator = torch.Generator(images.device).manual_seed(draw.key)
             for transform in self.augmentation:
-                images = transform(images, generator)
-        return self.normalize(images), labels
+                images = transform(images, generator, draw)
+        images = self.normalize(images)
+        if self.mixers:
+            with seeded(draw.key + 1):  # torchvision's draw from the global generator
+                mix = self.mixers[int(torch.randint(len(self.mixers), ()))]
+                images, labels = mix(images, labels)  # (N, C, H, W), (N, num_classes)
+        return images, labels
 
     def normalize(self, images: Tensor) -> Tensor:
         """``(N, c, h, w)`` uint8 → ``(N, in_channels, h, w)`` float32 of mean 0 and deviation 1."""

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 from datamodules.base import Batch, ImageDataModule
 from datamodules.decoding import read_image
 from datamodules.preprocessing import central_crop
-from datamodules.sampling import random_key, stratified_split
+from datamodules.sampling import Draw, random_key, seeded, stratified_split
 
 log = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")
@@ -54,19 +54,18 @@ class ImageFiles(Dataset):
         part.samples, part.training = [self.samples[i] for i in indices.tolist()], training
         return part
 
-    def __getitem__(self, batch: tuple[Tensor, int]) -> Batch:
-        indices, key = batch
+    def __getitem__(self, draw: Draw) -> Batch:
         transform = self.transforms[0 if self.training else 1]
         # torchvision's transforms draw from the global generator: seed it for each image, then give it back.
         images, labels = [], []
-        with torch.random.fork_rng(devices=[]):
-            for position, index in enumerate(indices.tolist()):
+        with seeded(draw.key):
+            for position, index in enumerate(draw.indices.tolist()):
                 path, label = self.samples[index]
                 if self.training:
-                    torch.default_generator.manual_seed(random_key(key, position))
+                    torch.default_generator.manual_seed(random_key(draw.key, position))
                 images.append(transform(read_image(path, self.channels)))
                 labels.append(label)
-        return default_collate(images), torch.tensor(labels), key  # straight into shared memory, in a worker
+        return default_collate(images), torch.tensor(labels), draw  # straight into shared memory, in a worker
 
 
 class ImageFolder(ImageDataModule):
@@ -81,6 +80,8 @@ class ImageFolder(ImageDataModule):
         mean, std: of each channel, for pixels from 0 to 1; ImageNet's unless given.
         test_fraction: of each class, where there is no ``test`` folder.
         resize_ratio: images are resized to ``image_size * resize_ratio`` before the central crop of evaluation.
+        image_transforms: torchvision's v2 transforms by name, applied to each training image by itself, where it is
+            decoded, after the random crop; None leaves one out.
         options: as in ``ImageDataModule``.
     """
 
@@ -95,6 +96,7 @@ class ImageFolder(ImageDataModule):
         test_fraction: float = 0.1,
         resize_ratio: float = 256 / 224,
         num_workers: int | None = None,
+        image_transforms: Mapping[str, Callable] | None = None,
         **options,
     ):
         self.root = Path(data_dir).expanduser()
@@ -117,7 +119,9 @@ class ImageFolder(ImageDataModule):
             data_dir=data_dir,
             **options,
         )
-        self.transforms = (v2.RandomResizedCrop(image_size), central_crop(image_size, resize_ratio))
+        chosen = [transform for transform in (image_transforms or {}).values() if transform]
+        training = v2.Compose([v2.RandomResizedCrop(image_size), *chosen])
+        self.transforms = (training, central_crop(image_size, resize_ratio))
 
     @property
     def preprocessing(self) -> dict:

@@ -1,6 +1,8 @@
 """Which images come when: the split and the order, as functions of the seed."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,6 +13,17 @@ from torch.utils.data import Sampler
 def random_key(*numbers: int) -> int:
     """A seed that is a function of the given numbers and nothing else."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+@contextmanager
+def seeded(key: int) -> Iterator[None]:
+    """The CPU's global generator begins at a key, and goes on afterwards as if nothing had been drawn."""
+    state = torch.get_rng_state()
+    torch.default_generator.manual_seed(key)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
 
 
 def stratified_split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -36,8 +49,16 @@ def stratified_split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor
     return (~second).nonzero().squeeze(1), second.nonzero().squeeze(1)
 
 
+class Draw(NamedTuple):
+    """A batch that is asked for: which images, in which epoch, and the seed of all that is random about it."""
+
+    indices: Tensor  # (N,) int64
+    epoch: int = 0
+    key: int = 0
+
+
 class BatchSampler(Sampler):
-    """Yields ``(indices, key)`` for each batch; both are functions of (seed, epoch, batch) alone.
+    """Yields a ``Draw`` for each batch, which is a function of (seed, epoch, batch) alone.
 
     With several processes (``world_size``), each takes its share of every batch. In training all shares are
     equal and images that do not fill a batch are left out; otherwise every image comes exactly once.
@@ -63,7 +84,7 @@ class BatchSampler(Sampler):
         total = self.batch_size * self.world_size
         return self.size // total if self.training else -(-self.size // total)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, int]]:
+    def __iter__(self) -> Iterator[Draw]:
         first, self.first = self.first, 0
         if self.shuffle:
             generator = torch.Generator().manual_seed(random_key(self.seed, self.epoch))
@@ -79,4 +100,4 @@ class BatchSampler(Sampler):
         else:  # sizes that differ by one at most, so that no process is left without an image
             parts = order.tensor_split(shares)
         for number in range(first * self.world_size + self.rank, shares, self.world_size):
-            yield parts[number], random_key(self.seed, self.epoch, number)
+            yield Draw(parts[number], self.epoch, random_key(self.seed, self.epoch, number))

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from datamodules.base import Batch, ImageDataModule
 from datamodules.preprocessing import Preprocessing
+from datamodules.sampling import Draw
 
 SPLITS = ("test", "val", "train")
 
@@ -60,7 +61,7 @@ class Scored(LightningDataModule):
 
     def pixels(self, indices: Tensor) -> Tensor:
         """The images at ``indices`` as they are before normalisation: ``(n, c, image_size, image_size)`` uint8."""
-        return self.images[indices, 0][0].cpu()
+        return self.images[Draw(indices)][0].cpu()
 
     def test_dataloader(self) -> DataLoader:
         return self.data.test_dataloader()

@@ -58,8 +58,11 @@ class Mean(Metric):
 class Classifier(LightningModule):
     """Trains any backbone that maps ``(N, C, H, W)`` float images to ``(N, num_classes)`` logits.
 
-    Logs, an epoch: ``train/loss``, ``train/top1``; ``val/`` and ``test/`` ``loss``, ``top1``, ``f1_macro`` and, with
-    more than five classes, ``top5``; at test also ``test/accuracy/<class>``. All but the losses are fractions.
+    Labels are ``(N,)`` int64 or, in training, shares of the classes, ``(N, num_classes)`` float32.
+
+    Logs, an epoch: ``train/loss``, ``train/top1`` (of mixed labels the larger share counts); ``val/`` and ``test/``
+    ``loss``, ``top1``, ``f1_macro`` and, with more than five classes, ``top5``; at test also
+    ``test/accuracy/<class>``. All but the losses are fractions.
 
     Args:
         backbone: the network.
@@ -168,6 +171,8 @@ class Classifier(LightningModule):
     def training_step(self, batch, batch_idx: int) -> Tensor:
         loss, logits, labels = self._step(batch, self.label_smoothing)
         self.train_loss.update(loss.detach() * len(labels), len(labels))
+        if labels.ndim == 2:  # mixed
+            labels = labels.argmax(1)
         self.train_top1.update((logits.argmax(1) == labels).sum(), len(labels))
         return loss
 

@@ -52,6 +52,7 @@ def resnet_form(
     norm: str,
     residual: bool,
     zero_init_residual: bool,
+    drop_path: float,
     image_size: int,
     weights: str | None = None,
 ) -> tuple[str, Sequence[int], list[int]]:
@@ -64,6 +65,10 @@ def resnet_form(
     check_choice("norm", norm, NORMS)
     if zero_init_residual and not residual:
         raise ValueError("zero_init_residual=True needs residual=True: without shortcuts nothing would flow")
+    if not 0 <= drop_path < 1:
+        raise ValueError(f"drop_path={drop_path} is no probability; expected 0 to below 1, say 0.1")
+    if drop_path and not residual:
+        raise ValueError(f"drop_path={drop_path} needs residual=True: without shortcuts nothing would flow")
     block, layers = blocks_per_stage(depth, block, len(widths))
     inner = inner_widths(block, widths, groups, width_per_group)
     check_image_size(image_size, stem, len(widths), norm)

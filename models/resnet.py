@@ -13,6 +13,7 @@ from math import gcd
 
 import torch
 from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
 
 from models.form import published_name, resnet_form
 from models.weights import load_weights
@@ -36,7 +37,14 @@ def conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
 
 
 class Block(nn.Module):
-    """What a stage repeats: relu(x + F(x)), or relu(F(x)) where ``residual`` is off."""
+    """What a stage repeats: relu(x + F(x)), or relu(F(x)) where ``residual`` is off.
+
+    In training F(x) is left out of some images, each by itself, where the network has a ``drop_path``.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.drop_path: nn.Module | None = None
 
     def branch(self, x: Tensor) -> Tensor:
         """F(x), before the addition."""
@@ -44,6 +52,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.branch(x)
+        if self.drop_path is not None:
+            out = self.drop_path(out)
         if self.residual:
             out += x if self.downsample is None else self.downsample(x)
         return self.relu(out)
@@ -116,6 +126,8 @@ class ResNet(nn.Module):
         norm: ``batch``, ``layer``, ``instance`` or ``group``.
         residual: False leaves out all shortcuts: He's plain network.
         zero_init_residual: start the last gain of each block at 0, so that the block starts as the identity.
+        drop_path: the probability with which the last block is left out of a training image (stochastic depth,
+            Huang et al. 2016); earlier blocks' rises to it in equal steps. What is left in is scaled up by as much.
         include_top: False leaves out pooling and classifier; the output is then the last feature map.
         in_channels: channels of the images.
         num_classes: length of the output.
@@ -139,6 +151,7 @@ class ResNet(nn.Module):
         norm: str = "batch",
         residual: bool = True,
         zero_init_residual: bool = False,
+        drop_path: float = 0.0,
         include_top: bool = True,
         in_channels: int = 3,
         num_classes: int = 1000,
@@ -146,8 +159,8 @@ class ResNet(nn.Module):
         weights: str | None = None,
     ):
         super().__init__()
-        form = (depth, block, groups, width_per_group, widths, stem, norm, residual, zero_init_residual, image_size)
-        block, layers, inner = resnet_form(*form, weights)
+        shape, switches = (depth, block, groups, width_per_group, widths), (stem, norm, residual)
+        block, layers, inner = resnet_form(*shape, *switches, zero_init_residual, drop_path, image_size, weights)
         norm_layer = NORMS[norm]
         self.in_channels, self.image_size = in_channels, image_size
         self.include_top = include_top
@@ -169,6 +182,10 @@ class ResNet(nn.Module):
             self.avgpool = nn.AdaptiveAvgPool2d(1)
             self.fc = nn.Linear(self.num_features, num_classes)
         self._initialise(zero_init_residual)
+        if drop_path:
+            blocks = [module for module in self.modules() if isinstance(module, Block)]
+            for number, its in enumerate(blocks, 1):
+                its.drop_path = StochasticDepth(drop_path * number / len(blocks), "row")
         if weights:
             load_weights(self, weights, published_name(depth, groups, inner, stem, norm, residual))
 

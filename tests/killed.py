@@ -124,6 +124,7 @@ def differences(a, b, path="") -> list[str]:
             "best_model_path",
             "last_model_path",
             "best_k_models",
+            "current_score",  # of the last validation that was written; Lightning does not restore it
         )
         return [
             d

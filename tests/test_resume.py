@@ -29,6 +29,22 @@ WAYS = {
         "lit_module.memory_format=channels_last",
     ],
     "a checkpoint in every third step": ["callbacks.last.every_n_train_steps=3"],
+    "mixed images, averaged weights": [
+        "datamodule.mixup=0.2",
+        "datamodule.cutmix=1.0",
+        "+datamodule.augmentation.alternate={_target_:datamodules.AlternatingFlip}",
+        "+datamodule.augmentation.erase={_target_:datamodules.RandomErasing}",
+        "callbacks=ema",
+        "callbacks.ema.decay=0.9",
+        "callbacks.ema.update_every_n_steps=2",
+    ],
+    "drop-path": [
+        "model=resnet_cifar",
+        "model._target_=models.ResNet",
+        "model.depth=8",
+        "model.widths=[4,8,16]",
+        "model.drop_path=0.5",
+    ],
 }
 # In each step; the slow ones are those that show nothing more.
 STEPS = [pytest.param("step", n, marks=() if n in (1, 2, 4, 5, 11, 12) else pytest.mark.slow) for n in range(1, 13)]

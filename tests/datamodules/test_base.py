@@ -89,7 +89,7 @@ def test_training_order_is_a_function_of_seed_and_epoch():
     def order(seed, epoch):
         sampler = BatchSampler(100, 16, seed, training=True, shuffle=True)
         sampler.set_epoch(epoch)
-        return [(indices.tolist(), key) for indices, key in sampler]
+        return [(draw.indices.tolist(), draw.key) for draw in sampler]
 
     assert order(0, 3) == order(0, 3)
     assert order(0, 3) != order(0, 4)
@@ -103,7 +103,7 @@ def test_training_order_is_a_function_of_seed_and_epoch():
 @pytest.mark.parametrize("size", [10, 96, 97, 100])
 def test_processes_share_out_every_image_once_in_evaluation(size, world_size):
     samplers = [BatchSampler(size, 3, 0, False, False, rank, world_size) for rank in range(world_size)]
-    batches = [[indices for indices, _ in sampler] for sampler in samplers]
+    batches = [[draw.indices for draw in sampler] for sampler in samplers]
     assert {len(b) for b in batches} == {len(samplers[0])}  # as many steps in each, or they would wait forever
     assert all(0 < len(indices) <= 3 for b in batches for indices in b)
     assert sorted(i for b in batches for indices in b for i in indices.tolist()) == list(range(size))
@@ -113,7 +113,7 @@ def test_processes_get_equal_shares_in_training_and_the_same_batches_as_one_proc
     one = BatchSampler(100, 8, 0, True, True)
     two = [BatchSampler(100, 4, 0, True, True, rank, 2) for rank in range(2)]
     for whole, *parts in zip(one, *two, strict=True):
-        assert torch.equal(whole[0], torch.cat([indices for indices, _ in parts]))
+        assert torch.equal(whole[0], torch.cat([part.indices for part in parts]))
 
 
 def test_keys_differ_between_batches_epochs_and_seeds():
@@ -151,12 +151,47 @@ def test_training_batches_do_not_depend_on_validation_or_workers():
         assert torch.equal(a[1], c[1])
 
 
+@pytest.mark.parametrize("way", ["mixup", "cutmix"])
+def test_images_and_labels_are_mixed_by_the_same_share(way):
+    plain = seen(synthetic()).train_batches
+    probe = seen(synthetic(**{way: 1.0}))
+    shares = []
+    for (images, labels), (mixed, soft) in zip(plain, probe.train_batches, strict=True):
+        partners, partner_labels = images.roll(1, 0), labels.roll(1, 0)
+        assert soft.shape == (16, 4) and soft.dtype == torch.float32
+        torch.testing.assert_close(soft.sum(1), torch.ones(16))
+        different = (labels != partner_labels).nonzero().squeeze(1)
+        share = soft[different[0], labels[different[0]]].item()
+        expected = share * torch.eye(4)[labels] + (1 - share) * torch.eye(4)[partner_labels]
+        torch.testing.assert_close(soft, expected)
+        if way == "mixup":
+            torch.testing.assert_close(mixed, share * images + (1 - share) * partners)
+        else:
+            kept, taken = (mixed == images).all(1), (mixed == partners).all(1)  # (16, 16, 16)
+            assert (kept | taken).all()
+            assert (~kept).float().mean((1, 2)).max().item() == pytest.approx(1 - share, abs=1e-5)
+        shares.append(round(share, 4))
+    assert len(set(shares)) > 5
+    for (images, labels), (others, _) in zip(probe.val_batches, seen(synthetic()).val_batches, strict=True):
+        assert labels.ndim == 1 and torch.equal(images, others)
+
+
+def test_with_both_ways_of_mixing_a_batch_takes_one_and_workers_change_nothing():
+    both = seen(synthetic(mixup=0.4, cutmix=1.0), epochs=2).train_batches
+    workers = seen(synthetic(mixup=0.4, cutmix=1.0, num_workers=2), epochs=2).train_batches
+    plain = seen(synthetic(), epochs=2).train_batches
+    pasted = [((a == b) | (a == b.roll(1, 0))).all().item() for (a, _), (b, _) in zip(both, plain, strict=True)]
+    assert 4 < sum(pasted) < len(pasted) - 4
+    for a, b in zip(both, workers, strict=True):
+        assert torch.equal(a[0], b[0]) and torch.equal(a[1], b[1])
+
+
 def test_images_on_a_device_are_drawn_there():
     data, moved = synthetic(), synthetic()
     moved.sets = {name: images.to("meta") for name, images in moved.sets.items()}
     for plain, there in zip(data.train_dataloader(), moved.train_dataloader(), strict=True):
         assert there[0].is_meta and there[1].is_meta
-        assert (there[0].shape, there[1].shape, there[2]) == (plain[0].shape, plain[1].shape, plain[2])
+        assert (there[0].shape, there[1].shape, there[2][1:]) == (plain[0].shape, plain[1].shape, plain[2][1:])
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
@@ -178,7 +213,7 @@ def test_workers_share_the_cores_with_each_other_and_the_main_process(monkeypatc
 
 
 def test_only_training_batches_are_augmented():
-    def invert(images, generator):
+    def invert(images, generator, draw):
         return 255 - images
 
     data = synthetic(augmentation={"invert": invert}, shuffle=False)
@@ -217,6 +252,7 @@ def test_grey_images_meet_an_rgb_network_by_repetition_and_colour_a_grey_one_by_
     [
         ({"in_channels": 2}, "in_channels=2"),
         ({"batch_size": 0}, "batch_size=0"),
+        ({"mixup": -0.1}, r"mixup=-0\.1"),
     ],
 )
 def test_bad_options_are_refused(options, message):

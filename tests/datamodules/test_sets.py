@@ -13,12 +13,14 @@ import torch
 from PIL import Image, ImageOps
 from sklearn.datasets import load_digits
 from torchvision import datasets
+from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 import datamodules.fashion_mnist
 from datamodules import CIFAR10, CIFAR100, Digits, FashionMNIST, ImageFolder, Synthetic
 from datamodules.fashion_mnist import DEBIAN_DIR, read_idx
 from datamodules.image_folder import read_image
+from datamodules.sampling import Draw
 from studies.record import one_line
 
 
@@ -202,14 +204,30 @@ def test_given_parts_are_kept(tmp_path, parts):
 def test_files_become_uint8_batches_and_training_crops_are_keyed(tmp_path):
     data = ready(ImageFolder(str(image_tree(tmp_path / "pets")), image_size=16, num_workers=0))
     train = data.sets["train"]
-    batch = (torch.arange(4), 11)
-    images, labels, key = train[batch]
+    batch = Draw(torch.arange(4), key=11)
+    images, labels, _ = train[batch]
     assert images.shape == (4, 3, 16, 16)
     assert images.dtype == torch.uint8
     assert labels.tolist() == [label for _, label in train.samples[:4]]
     before = torch.get_rng_state()
     assert torch.equal(images, train[batch][0])
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_image_transforms_change_training_images_each_by_itself_and_no_others(tmp_path):
+    tree = str(image_tree(tmp_path / "pets"))
+    erasing = {"erase": v2.RandomErasing(p=1.0, scale=(0.1, 0.2), value=0), "none": None}
+    plain, changed = (
+        ready(ImageFolder(tree, image_size=16, num_workers=0, image_transforms=chosen)) for chosen in (None, erasing)
+    )
+    draw = Draw(torch.arange(4), key=3)
+    before, after = (data.sets["train"][draw][0] for data in (plain, changed))
+    erased = (before != after).any(1)  # (4, 16, 16)
+    assert all(0.05 < share < 0.3 for share in erased.float().mean((1, 2)).tolist())
+    assert len({tuple(mask.flatten().tolist()) for mask in erased}) == 4
+    assert torch.equal(after, changed.sets["train"][draw][0])
+    first = Draw(torch.arange(1))
+    assert torch.equal(plain.sets["val"][first][0], changed.sets["val"][first][0])
 
 
 def test_evaluation_crops_the_centre(tmp_path):
@@ -221,7 +239,7 @@ def test_evaluation_crops_the_centre(tmp_path):
         for i in range(4):
             picture.save(tmp_path / name / f"{i}.png")
     data = ready(ImageFolder(str(tmp_path), image_size=16, resize_ratio=1.0, num_workers=0))
-    images, _, _ = data.sets["test"][torch.arange(1), 0]
+    images, _, _ = data.sets["test"][Draw(torch.arange(1))]
     assert images[0, :, 3:13, 3:13].float().mean((1, 2)).tolist() == [0, 255, 0]
 
 
@@ -271,7 +289,7 @@ def test_a_grey_network_sees_the_grey_values_of_grey_files(tmp_path):
             Image.new("L", (16, 16), 50 * i + 7).save(tmp_path / name / f"{i}.png")
     data = ready(ImageFolder(str(tmp_path), in_channels=1, image_size=16, resize_ratio=1.0, num_workers=0))
     part = data.sets["train"]
-    images, _, _ = part[torch.arange(len(part)), 0]
+    images, _, _ = part[Draw(torch.arange(len(part)))]
     assert images.shape[1] == 1  # of RGB, grey again, they would be a value lower
     assert images.amax((1, 2, 3)).tolist() == [50 * int(Path(path).stem) + 7 for path, _ in part.samples]
 
@@ -334,7 +352,7 @@ def test_a_broken_image_is_named(tmp_path, damage):
     content = path.read_bytes()
     path.write_bytes({"empty": b"", "text": b"hello", "truncated": content[: len(content) // 2]}[damage])
     with pytest.raises(ValueError, match=f"{path} cannot be read as an image"):
-        data.sets["val"][torch.arange(len(data.sets["val"])), 0]
+        data.sets["val"][Draw(torch.arange(len(data.sets["val"])))]
 
 
 def test_folders_that_are_none_are_refused(tmp_path):

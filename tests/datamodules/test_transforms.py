@@ -3,8 +3,10 @@
 import pytest
 import torch
 from torch.nn import functional as F
+from torchvision.transforms import v2
 
-from datamodules import RandomCrop, RandomHorizontalFlip
+from datamodules import AlternatingFlip, PerImage, RandomCrop, RandomErasing, RandomHorizontalFlip
+from datamodules.sampling import Draw
 
 
 def generator(seed=0):
@@ -46,7 +48,7 @@ def test_flip_probability_bounds(images, p, expected):
     assert torch.equal(out, images.flip(3) if expected else images)
 
 
-@pytest.mark.parametrize("transform", [RandomCrop(3), RandomHorizontalFlip()])
+@pytest.mark.parametrize("transform", [RandomCrop(3), RandomHorizontalFlip(), RandomErasing()])
 def test_the_generator_decides(transform, images):
     assert torch.equal(transform(images, generator(1)), transform(images, generator(1)))
     assert not torch.equal(transform(images, generator(1)), transform(images, generator(2)))
@@ -64,3 +66,72 @@ def test_bad_parameters_are_refused():
         RandomCrop(-1)
     with pytest.raises(ValueError, match=r"p=1\.5"):
         RandomHorizontalFlip(1.5)
+    with pytest.raises(ValueError, match=r"scale=\[0\.5, 0\.2\]"):
+        RandomErasing(scale=(0.5, 0.2))
+    with pytest.raises(ValueError, match="value=256"):
+        RandomErasing(value=256)
+
+
+def test_every_image_is_flipped_in_every_second_epoch_one_half_in_each(images):
+    indices = torch.arange(500)
+    flipped = []
+    for epoch in range(4):
+        out = AlternatingFlip()(images, generator(), Draw(indices, epoch))
+        mirrored = (out == images.flip(3)).flatten(1).all(1)
+        assert ((out == images).flatten(1).all(1) ^ mirrored).all()
+        flipped.append(mirrored)
+    assert torch.equal(flipped[0], ~flipped[1]) and torch.equal(flipped[0], flipped[2])
+    assert torch.equal(flipped[1], flipped[3])
+    assert 200 < flipped[0].sum() < 300
+    runs = (flipped[0][1:] == flipped[0][:-1]).float().mean()  # no pattern in the order of the images
+    assert 0.3 < runs < 0.7
+    shuffled = torch.randperm(500, generator=generator(3))
+    out = AlternatingFlip()(images[shuffled], generator(), Draw(shuffled, 0))
+    assert torch.equal(out, AlternatingFlip()(images, generator(), Draw(indices, 0))[shuffled])
+
+
+def erased(value=0, **options):
+    """Where 4,000 white images of 20 × 30 were erased: (N, H, W)."""
+    white = torch.full((4000, 3, 20, 30), 255, dtype=torch.uint8)
+    out = RandomErasing(value=value, **options)(white, generator())
+    assert out.shape == white.shape and out.dtype == torch.uint8
+    assert torch.equal(out[:, 0], out[:, 2])
+    return out[:, 0] == value
+
+
+def test_erasing_cuts_one_rectangle_of_the_area_and_shape_asked_for():
+    gone = erased(p=1.0, scale=(0.1, 0.3), ratio=(0.5, 2.0))
+    rows, columns = gone.any(2).sum(1), gone.any(1).sum(1)
+    assert torch.equal(rows * columns, gone.sum((1, 2)))  # a full rectangle
+    shares = gone.float().mean((1, 2))
+    assert shares.min() > 0.08 and shares.max() < 0.33  # whole pixels
+    assert shares.mean() == pytest.approx(0.2, abs=0.005)  # uniform from 0.1 to 0.3
+    ratios = (rows / columns).log()
+    assert ratios.mean() == pytest.approx(0.0, abs=0.03) and ratios.abs().max() < 0.85  # log 2 is 0.69
+    centres = gone.float().mean(0)
+    assert centres[10, 15] > 2 * centres[0, 0] > 0  # anywhere inside, as windows of an image lie
+
+
+def test_erasing_touches_a_share_of_the_images():
+    gone = erased(p=0.3, scale=(0.1, 0.3))
+    assert gone.flatten(1).any(1).float().mean() == pytest.approx(0.3, abs=0.03)
+    assert not erased(p=0.0).any()
+
+
+def test_erasing_fills_with_noise_unless_told_a_value(images):
+    out = RandomErasing(1.0, scale=(1.0, 1.0), ratio=(1.2, 1.2))(images, generator())  # all of 12 × 10
+    assert out.float().mean() == pytest.approx(127.5, abs=2)
+    assert out.float().std() == pytest.approx(73.9, abs=2)
+    assert not torch.equal(out[0], out[1])
+
+
+def test_a_transform_of_torchvisions_is_drawn_for_each_image_by_itself_and_keyed(images):
+    transform = PerImage(v2.TrivialAugmentWide())
+    before = torch.get_rng_state()
+    out = transform(images[:40], generator(), Draw(torch.arange(40), key=5))
+    assert torch.equal(before, torch.get_rng_state())
+    assert out.shape == (40, 3, 12, 10) and out.dtype == torch.uint8
+    assert torch.equal(out, transform(images[:40], generator(), Draw(torch.arange(40), key=5)))
+    assert not torch.equal(out, transform(images[:40], generator(), Draw(torch.arange(40), key=6)))
+    same = images[:1].expand(40, -1, -1, -1)
+    assert len({tuple(image.flatten().tolist()) for image in transform(same, generator(), Draw(torch.arange(40)))}) > 20

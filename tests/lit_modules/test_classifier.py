@@ -62,6 +62,22 @@ def test_metrics_are_what_they_say():
     assert got == pytest.approx({name: value.item() for name, value in expected.items()}, abs=1e-6)
 
 
+def test_mixed_labels_are_learnt_in_their_shares_and_scored_by_the_larger():
+    logits = torch.randn(4, CLASSES, 1, 1, generator=torch.Generator().manual_seed(1))
+    shares = torch.zeros(4, CLASSES)
+    for row, (first, second, share) in enumerate([(0, 1, 0.7), (2, 2, 1.0), (3, 5, 0.2), (4, 0, 0.6)]):
+        shares[row, first] += share
+        shares[row, second] += 1 - share
+    run = trainer()
+    classifier = Classifier(Logits(), CLASSES, sgd, label_smoothing=0.1)
+    run.fit(classifier, DataLoader(TensorDataset(logits, shares), batch_size=4))
+    smooth = 0.9 * shares + 0.1 / CLASSES
+    expected = -(smooth * logits.flatten(1).log_softmax(1)).sum(1).mean()
+    assert run.callback_metrics["train/loss"].item() == pytest.approx(expected.item(), abs=1e-6)
+    hits = logits.flatten(1).argmax(1) == torch.tensor([0, 2, 5, 4])
+    assert run.callback_metrics["train/top1"].item() == pytest.approx(hits.float().mean().item())
+
+
 def test_top1_and_top5_stay_apart_although_the_first_batch_has_them_equal():
     labels = torch.zeros(4, dtype=torch.long)
     logits = torch.zeros(4, CLASSES, 1, 1)

@@ -9,7 +9,7 @@ from hydra.utils import instantiate
 from torch import nn
 
 from models import ResNet, form
-from models.resnet import NORMS
+from models.resnet import NORMS, Block
 
 # Ours → torchvision's name of the same network.
 PRESETS = {
@@ -190,3 +190,39 @@ def test_what_means_nothing_is_refused_with_the_nearest_that_works(options, mess
 def test_the_smallest_image_that_is_named_works(options):
     net = ResNet(depth=18, num_classes=3, **options)
     net(torch.randn(2, 3, options["image_size"], options["image_size"])).sum().backward()
+
+
+def test_drop_path_leaves_out_the_branch_of_some_images_and_scales_that_of_the_others():
+    network = ResNet(depth=20, widths=(8, 16, 32), stem="cifar", in_channels=1, image_size=32, drop_path=0.6)
+    blocks = [module for module in network.modules() if isinstance(module, Block)]
+    assert [block.drop_path.p for block in blocks] == pytest.approx([0.6 * n / 9 for n in range(1, 10)])
+    block = blocks[-1]
+    x = torch.randn(2000, 32, 2, 2)
+    with torch.no_grad():
+        branch = block.branch(x)
+        out = block(x)
+        left_out = torch.isclose(out, x.relu(), atol=1e-6).flatten(1).all(1)
+        kept = torch.isclose(out, (x + branch / 0.4).relu(), atol=1e-5).flatten(1).all(1)
+        assert (left_out ^ kept).all()
+        assert left_out.float().mean().item() == pytest.approx(0.6, abs=0.04)
+        block.eval()
+        torch.testing.assert_close(block(x), (x + block.branch(x)).relu())
+
+
+def test_without_drop_path_nothing_is_drawn():
+    network = ResNet(depth=8, widths=(8, 16, 32), stem="cifar", image_size=32)
+    before = torch.get_rng_state()
+    network(torch.randn(2, 3, 32, 32, generator=torch.Generator()))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    ("switches", "words"),
+    [
+        ({"drop_path": 1.0}, r"drop_path=1\.0 is no prob"),
+        ({"drop_path": 0.1, "residual": False}, "needs residual=True"),
+    ],
+)
+def test_impossible_drop_paths_are_refused(switches, words):
+    with pytest.raises(ValueError, match=words):
+        ResNet(depth=18, **switches)

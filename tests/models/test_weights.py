@@ -250,7 +250,7 @@ def test_the_table_of_published_weights_is_torchvisions():
     assert set(PUBLISHED) == found
     for name, (depth, groups, width, versions) in PUBLISHED.items():
         assert set(VERSIONS[: 1 + versions]) == set(weights[name])
-        form = (depth, None, groups, width, (64, 128, 256, 512), "imagenet", "batch", True, False, 224)
+        form = (depth, None, groups, width, (64, 128, 256, 512), "imagenet", "batch", True, False, 0.0, 224)
         assert published_name(depth, groups, resnet_form(*form)[2], "imagenet", "batch", True) == name
 
 

@@ -1,0 +1,69 @@
+"""Averaged weights: what they are, and that they are what is validated, kept and tested."""
+
+import pytest
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from callbacks import EMA
+
+
+class Counter(LightningModule):
+    """Its weight is the number of optimizer steps; its buffer ten times that."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+        self.register_buffer("statistic", torch.zeros(()))
+        self.seen = {"val": [], "test": []}
+
+    def training_step(self, batch, batch_idx):
+        self.statistic += 10
+        return -self.weight
+
+    def validation_step(self, batch, batch_idx):
+        self.seen["val"].append(self.weight.item())
+        self.log("val/top1", self.weight)
+
+    def test_step(self, batch, batch_idx):
+        self.seen["test"].append((self.weight.item(), self.statistic.item()))
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=1.0)
+
+
+def averages(values, decay):
+    found = [values[0]]
+    for value in values[1:]:
+        found.append(decay * found[-1] + (1 - decay) * value)
+    return found
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_validation_checkpoint_and_test_see_the_average(every, tmp_path):
+    loader = DataLoader(TensorDataset(torch.zeros(4)), batch_size=1)  # four steps an epoch
+    one = DataLoader(TensorDataset(torch.zeros(1)))
+    best = ModelCheckpoint(tmp_path, monitor="val/top1", mode="max")
+    ema = EMA(decay=0.75, update_every_n_steps=every)
+    silent = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = Trainer(accelerator="cpu", max_epochs=3, callbacks=[ema, best], num_sanity_val_steps=0, **silent)
+    counter = Counter()
+    trainer.fit(counter, loader, one)
+    expected = averages([float(step) for step in range(1, 13) if step % every == 0], 0.75)
+    assert counter.seen["val"] == pytest.approx([expected[4 // every * epoch - 1] for epoch in (1, 2, 3)])
+    assert counter.weight.item() == pytest.approx(expected[-1])  # after training it is what the network has
+    checkpoint = torch.load(best.best_model_path, weights_only=True)
+    assert checkpoint["state_dict"]["weight"].item() == pytest.approx(expected[-1])
+    assert checkpoint["current_model_state"]["weight"].item() == 12
+    trainer.test(counter, one, ckpt_path=best.best_model_path, weights_only=True, verbose=False)
+    weight, statistic = counter.seen["test"][0]
+    assert weight == pytest.approx(expected[-1])
+    assert statistic == pytest.approx(10 * expected[-1])
+
+
+@pytest.mark.parametrize(("options", "words"), [({"decay": 1.0}, "decay=1"), ({"update_every_n_steps": 0}, "=0; exp")])
+def test_bad_options_are_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        EMA(**options)
