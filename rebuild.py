@@ -9,9 +9,14 @@ from studies.record import one_line
 # All that a checkpoint may have built: a network, a data module, and what their arguments may hold.
 MODELS = ("models.LeNet", "models.ResNet")
 DATAMODULES = tuple(
-    f"datamodules.{n}" for n in "CIFAR10 CIFAR100 CatsVsDogs Digits FashionMNIST ImageFolder Synthetic".split()
+    f"datamodules.{n}" for n in "CIFAR10 CIFAR100 CatsVsDogs Digits FashionMNIST ImageFolder ImageNet Synthetic".split()
 )
-TRANSFORMS = ("datamodules.RandomCrop", "datamodules.RandomHorizontalFlip")
+OWN = "AlternatingFlip PerImage RandomCrop RandomErasing RandomHorizontalFlip".split()
+TORCHVISIONS = (
+    "AugMix AutoAugment ColorJitter GaussianBlur RandAugment RandomAffine RandomErasing RandomGrayscale "
+    "RandomHorizontalFlip RandomRotation RandomVerticalFlip TrivialAugmentWide"
+).split()
+TRANSFORMS = (*(f"datamodules.{n}" for n in OWN), *(f"torchvision.transforms.v2.{n}" for n in TORCHVISIONS))
 # Where a user's own classes are, which an explicit option may add.
 PACKAGES = ("models", "datamodules")
 
@@ -76,9 +81,10 @@ def _build(node: Any) -> Any:
 
 
 def _class(target: str) -> type:
-    """A class by its name; of this project's own, not what one of its modules has imported."""
+    """A class by its name; one of this project's own is not what one of its modules has imported."""
     module, _, name = target.rpartition(".")
     found = getattr(import_module(module), name, None)
-    if not isinstance(found, type) or found.__module__.partition(".")[0] not in PACKAGES:
+    packages = ("torchvision",) if target in TRANSFORMS and not _is_ours(target) else PACKAGES
+    if not isinstance(found, type) or found.__module__.partition(".")[0] not in packages:
         raise ValueError(f"{target} is no class of this project")
     return found

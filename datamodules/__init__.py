@@ -10,6 +10,7 @@ from datamodules.cifar import CIFAR10, CIFAR100
 from datamodules.digits import Digits
 from datamodules.fashion_mnist import FashionMNIST
 from datamodules.image_folder import ImageFolder
+from datamodules.imagenet import ImageNet
 from datamodules.preprocessing import Preprocessing
 from datamodules.scored import Scored
 from datamodules.synthetic import Synthetic
@@ -25,6 +26,7 @@ __all__ = [
     "FashionMNIST",
     "ImageDataModule",
     "ImageFolder",
+    "ImageNet",
     "PerImage",
     "Preprocessing",
     "RandomCrop",

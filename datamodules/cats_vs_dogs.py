@@ -6,13 +6,13 @@ from pathlib import Path
 
 from torchvision.datasets.folder import IMG_EXTENSIONS, has_file_allowed_extension, make_dataset
 
-from datamodules.image_folder import SPLITS, ImageFolder, Sample, log
+from datamodules.image_folder import ImageFolder, Sample, log
 
 FOLDER = re.compile(r"(cat|dog)s?", re.IGNORECASE)
 # cat.12.jpg, cat_12.jpg, dog-12.JPG, dog12.png. What category.jpg or cat_and_dog.jpg shows, nobody knows.
 FILE = re.compile(r"(cat|dog)s?[ ._-]?[0-9]+\.[a-z]+", re.IGNORECASE)
 # Where a contest's question may be: images without labels. The first Dogs vs. Cats has it in test1.
-ASIDE = (*SPLITS, "test1")
+ASIDE = (*ImageFolder.parts, "test1")
 
 
 class CatsVsDogs(ImageFolder):

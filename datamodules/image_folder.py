@@ -18,7 +18,6 @@ from datamodules.preprocessing import central_crop
 from datamodules.sampling import Draw, random_key, seeded, stratified_split
 
 log = logging.getLogger(__name__)
-SPLITS = ("train", "val", "test")
 # (path, label)
 Sample = tuple[str, int]
 
@@ -85,6 +84,8 @@ class ImageFolder(ImageDataModule):
         options: as in ``ImageDataModule``.
     """
 
+    parts: Mapping[str, str] = {"train": "train", "val": "val", "test": "test"}  # the folder of each split
+
     def __init__(
         self,
         data_dir: str,
@@ -102,11 +103,13 @@ class ImageFolder(ImageDataModule):
         self.root = Path(data_dir).expanduser()
         if not self.root.is_dir():
             raise FileNotFoundError(f"datamodule.data_dir={data_dir} is not a folder")
-        self.folders = {split: self.root / split for split in SPLITS if self.is_split(self.root / split)}
+        folders = {split: self.root / name for split, name in self.parts.items()}
+        self.folders = {split: folder for split, folder in folders.items() if self.is_split(folder)}
         if not self.folders:
             self.folders = {"train": self.root}
         elif "train" not in self.folders:
-            raise FileNotFoundError(f"{self.root} has a folder {next(iter(self.folders))}, but none named train")
+            first = next(iter(self.folders.values())).name
+            raise FileNotFoundError(f"{self.root} has a folder {first}, but none named train")
         self.class_names = self.find_classes()
         self.found: dict[str, list[Sample]] = {}
         self.mean, self.std = tuple(mean), tuple(std)

@@ -276,6 +276,14 @@ def test_every_network_and_data_set_of_conf_may_be_built():
             if "_target_" in config:
                 first, *held = targets(config)
                 assert first in allowed and set(held) <= set(rebuild.TRANSFORMS), path
+    for path in (ROOT / "conf" / "experiment").glob("*.yaml"):
+        config = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        assert set(targets(config.get("datamodule", {}))) <= set(rebuild.TRANSFORMS), path
+
+
+@pytest.mark.parametrize("target", rebuild.TRANSFORMS)
+def test_every_transform_on_the_list_is_a_class(target):
+    assert rebuild._class(target).__name__ == target.rpartition(".")[2]
 
 
 def test_importing_it_does_not_import_torch():

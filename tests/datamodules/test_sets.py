@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 import datamodules.fashion_mnist
-from datamodules import CIFAR10, CIFAR100, Digits, FashionMNIST, ImageFolder, Synthetic
+from datamodules import CIFAR10, CIFAR100, Digits, FashionMNIST, ImageFolder, ImageNet, Synthetic
 from datamodules.fashion_mnist import DEBIAN_DIR, read_idx
 from datamodules.image_folder import read_image
 from datamodules.sampling import Draw
@@ -212,6 +212,15 @@ def test_files_become_uint8_batches_and_training_crops_are_keyed(tmp_path):
     before = torch.get_rng_state()
     assert torch.equal(images, train[batch][0])
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_imagenets_validation_images_are_the_test_set(tmp_path):
+    for part, count in {"train": 20, "val": 6}.items():
+        image_tree(tmp_path / part, count=count)
+    data = ready(ImageNet(str(tmp_path), image_size=16, num_workers=0, val_fraction=0.25))
+    assert {name: len(part) for name, part in data.sets.items()} == {"train": 30, "val": 10, "test": 12}
+    assert {path.split("/")[-3] for path, _ in data.sets["test"].samples} == {"val"}
+    assert {path.split("/")[-3] for path, _ in data.sets["val"].samples} == {"train"}
 
 
 def test_image_transforms_change_training_images_each_by_itself_and_no_others(tmp_path):
