@@ -7,6 +7,7 @@ from callbacks.finetuning import Finetuning
 from callbacks.last_checkpoint import LastCheckpoint
 from callbacks.measure import Measure
 from callbacks.no_profiler import NoProfiler
+from callbacks.optimization import OptimizationMonitor
 from callbacks.progress import Progress
 from callbacks.tensorboard import TensorBoard
 
@@ -18,6 +19,7 @@ __all__ = [
     "Measure",
     "MistakesPlot",
     "NoProfiler",
+    "OptimizationMonitor",
     "Progress",
     "ReliabilityPlot",
     "TensorBoard",
