@@ -2,24 +2,29 @@
 
 from callbacks.atomic_checkpoint import AtomicCheckpointIO
 from callbacks.confusion_matrix import ConfusionMatrixPlot
-from callbacks.evaluation import MistakesPlot, ReliabilityPlot
+from callbacks.curves import CurvesPlot
+from callbacks.evaluation import MistakesPlot, PrecisionRecall, ReliabilityPlot
 from callbacks.finetuning import Finetuning
 from callbacks.last_checkpoint import LastCheckpoint
 from callbacks.measure import Measure
 from callbacks.no_profiler import NoProfiler
 from callbacks.optimization import OptimizationMonitor
+from callbacks.pictures import NetworkPictures
 from callbacks.progress import Progress
 from callbacks.tensorboard import TensorBoard
 
 __all__ = [
     "AtomicCheckpointIO",
     "ConfusionMatrixPlot",
+    "CurvesPlot",
     "Finetuning",
     "LastCheckpoint",
     "Measure",
     "MistakesPlot",
+    "NetworkPictures",
     "NoProfiler",
     "OptimizationMonitor",
+    "PrecisionRecall",
     "Progress",
     "ReliabilityPlot",
     "TensorBoard",

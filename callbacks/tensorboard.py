@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard.summary import hparams
 
 # What TensorBoard's HParams tab shows of every run; of a part, the name of its class.
@@ -101,15 +101,14 @@ def log_start(loggers: Iterable[Logger], config: Mapping[str, Any], typed: Itera
             logger.log_start(config, typed)
 
 
-def show(loggers: Iterable[Logger], tag: str, pixels: np.ndarray, step: int) -> None:
-    """A picture in TensorBoard.
-
-    Args:
-        pixels: ``(H, W, 3)`` uint8.
-    """
+def show(loggers: Iterable[Logger], tag: str, png: bytes, step: int) -> None:
+    """A picture in TensorBoard, of which there is a PNG already."""
+    width, height = (int.from_bytes(png[start : start + 4]) for start in (16, 20))  # of its first chunk
+    image = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=png)
     for logger in loggers:
         if isinstance(logger, TensorBoard):
-            logger.experiment.add_image(tag, pixels, step, dataformats="HWC")
+            summary = Summary(value=[Summary.Value(tag=tag, image=image)])
+            logger.experiment._get_file_writer().add_summary(summary, step)
 
 
 def log_result(loggers: Iterable[Logger], *result: Any) -> None:
