@@ -1,6 +1,5 @@
 """How the optimization goes: learning rate and gradients."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ class OptimizationMonitor(Callback):
 
     ``lr`` is one curve where all parameter groups have the same rate, else ``lr/backbone`` and ``lr/head``.
     ``grad_norm`` is the length of all gradients as one vector, before clipping. It is computed on the device, and what
-    is logged is collected there until the epoch ends: no step waits for it.
+    is logged is collected there until the epoch ends or a checkpoint is written: no step waits for it.
 
     Args:
         histograms: epochs between two histograms of each weight and its gradient in TensorBoard, taken in the epoch's
@@ -43,20 +42,18 @@ class OptimizationMonitor(Callback):
             self._draw_histograms(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        for step, found in self._plain():
-            for logger in trainer.loggers:
-                logger.log_metrics(found, step)
-        self._seen = []
+        self._write(trainer)
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"seen": list(self._plain())}
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._write(trainer)  # what was before a checkpoint does not come again after it
+        for logger in trainer.loggers:
+            logger.save()
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._seen = list(state_dict["seen"])
-
-    def _plain(self) -> Iterator[tuple[int, dict[str, float]]]:
+    def _write(self, trainer: Trainer) -> None:
         for step, found in self._seen:
-            yield step, {name: float(value) for name, value in found.items()}
+            for logger in trainer.loggers:
+                logger.log_metrics({name: float(value) for name, value in found.items()}, step)
+        self._seen = []
 
     def _rates(self, optimizer: Optimizer) -> dict[str, float]:
         if self._one_rate:

@@ -29,7 +29,9 @@ class TensorBoard(TensorBoardLogger):
     """
 
     def __init__(self, save_dir: str, **options):
-        super().__init__(save_dir, name="", version="", default_hp_metric=False, **options)
+        # A start is noted in the file, at step 0 or, by go_on_at, at another: the second one and those that follow have
+        # TensorBoard forget what comes again.
+        super().__init__(save_dir, name="", version="", default_hp_metric=False, **({"purge_step": 0} | options))
         self.is_new = True  # nothing of this run is there yet that would be kept
 
     def save(self) -> None:

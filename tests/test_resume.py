@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing import plugin_event_accumulator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import checkpoints
@@ -61,6 +62,12 @@ def scalars(folder):
     return {(tag, event.step): event.value for tag in tags for event in events.Scalars(tag)}
 
 
+def shown(folder):
+    """The steps of everything by its tag, as TensorBoard itself has them: pictures and texts are there once."""
+    events = plugin_event_accumulator.EventAccumulator(str(folder), tensor_size_guidance={}).Reload()
+    return {tag: [event.step for event in events.Tensors(tag)] for tag in events.Tags()["tensors"]}
+
+
 def assert_same_run(folder, expected, lossy=False):
     for name in ("last", "best"):
         assert differences(checkpoint(folder, name), checkpoint(expected, name)) == []
@@ -70,6 +77,7 @@ def assert_same_run(folder, expected, lossy=False):
         {"train/loss", "train/top1", "epoch"} if lossy else set()
     )
     assert ours == {key: theirs[key] for key in ours}
+    assert shown(folder) == shown(expected)
     ours, theirs = records.read(folder), records.read(expected)
     for fact in ("status", "metrics", "epochs", "steps", "best_checkpoint", "params"):
         assert ours[fact] == theirs[fact], fact
