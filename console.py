@@ -25,6 +25,7 @@ NOISE = (
 )
 # Settings that no run changes.
 UNSAID = ("default_root_dir", "enable_model_summary", "plugins", "use_distributed_sampler")
+SCORES = ("loss", "top1", "top5", "f1_macro")  # the rows of a table
 MANY = 30  # classes; of more, a table shows those with the lowest accuracy
 
 
@@ -71,10 +72,13 @@ def _short(value: Any) -> Any:
 
 
 def result(record: Mapping[str, Any], monitor: str, best_epoch: int | None, run_dir: str) -> str:
-    """The last lines of a run: the scores, the folder, and where to look."""
+    """The last lines of a run: a table of the best epoch's scores and the test's, the folder, and where to look."""
     metrics = record["metrics"]
-    scores = [f"{name} {metrics[name]:.4f}" for name in ("test/top1", "test/top5", "test/f1_macro") if name in metrics]
-    lines = [f"result       {'  '.join(scores)}"]
+    splits = [split for split in ("val", "test") if f"{split}/loss" in metrics]
+    lines = [f"{'result':<12}" + "".join(f" {split:>9}" for split in splits)]
+    for name in SCORES:
+        if f"{splits[-1]}/{name}" in metrics:
+            lines.append(f"  {name:<10}" + "".join(f" {metrics[f'{split}/{name}']:>9.4f}" for split in splits))
     if best_epoch is not None:
         lines.append(f"best epoch   {best_epoch + 1} of {record['epochs']}  ({monitor} {metrics[monitor]:.4f})")
     if record["images_per_second"]:
@@ -99,7 +103,7 @@ def scores(facts: Mapping[str, Any], metrics: Mapping[str, float], counts: Mappi
     lines = [f"{'data':<12} {facts['data']}, {split}: {facts['images']:,} images, seen with {seen}"]
     columns = {"plain": f"{split}/"} | ({"flip": f"{split}/flip/"} if f"{split}/flip/top1" in metrics else {})
     lines.append(f"{'scores':<12}" + "".join(f" {title:>9}" for title in columns))
-    for name in ("top1", "top5", "f1_macro", "loss", "ece"):
+    for name in (*SCORES, "ece"):
         if f"{split}/{name}" in metrics:
             lines.append(f"  {name:<10}" + "".join(f" {metrics[prefix + name]:>9.4f}" for prefix in columns.values()))
     rows = [(name, metrics[f"{split}/accuracy/{name}"], count) for name, count in counts.items()]

@@ -42,7 +42,7 @@ def train(cfg: "DictConfig") -> float | None:
 
             import speed
             from callbacks import Measure
-            from callbacks.tensorboard import go_on_at, log_result
+            from callbacks.tensorboard import go_on_at, log_result, log_start
 
         console.quiet_lightning()
         seed_everything(cfg.seed, verbose=False)
@@ -85,6 +85,7 @@ def train(cfg: "DictConfig") -> float | None:
         loggers = list(instantiate(cfg.logger).values())
         if going_on:
             go_on_at(loggers, going_on["global_step"])
+        log_start(loggers, config, record["overrides"])
         trainer = instantiate(
             cfg.trainer,
             callbacks=callbacks,

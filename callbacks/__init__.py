@@ -2,12 +2,15 @@
 
 from callbacks.atomic_checkpoint import AtomicCheckpointIO
 from callbacks.confusion_matrix import ConfusionMatrixPlot
+from callbacks.curves import CurvesPlot
 from callbacks.ema import EMA
-from callbacks.evaluation import MistakesPlot, ReliabilityPlot
+from callbacks.evaluation import MistakesPlot, PrecisionRecall, ReliabilityPlot
 from callbacks.finetuning import Finetuning
 from callbacks.last_checkpoint import LastCheckpoint
 from callbacks.measure import Measure
 from callbacks.no_profiler import NoProfiler
+from callbacks.optimization import OptimizationMonitor
+from callbacks.pictures import NetworkPictures
 from callbacks.progress import Progress
 from callbacks.tensorboard import TensorBoard
 
@@ -15,11 +18,15 @@ __all__ = [
     "EMA",
     "AtomicCheckpointIO",
     "ConfusionMatrixPlot",
+    "CurvesPlot",
     "Finetuning",
     "LastCheckpoint",
     "Measure",
     "MistakesPlot",
+    "NetworkPictures",
     "NoProfiler",
+    "OptimizationMonitor",
+    "PrecisionRecall",
     "Progress",
     "ReliabilityPlot",
     "TensorBoard",

@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: how well confidence and accuracy agree, and where the network is wrong but sure."""
+"""Pictures of a test: how well confidence and accuracy agree, and where the network is wrong but sure."""
 
 from pathlib import Path
 
@@ -6,8 +6,10 @@ import numpy as np
 import torch
 from lightning import Callback
 from torch import Tensor
+from torchmetrics.utilities.distributed import gather_all_tensors
 
 from callbacks.drawing import new_figure, picture_grid, save, shortened
+from callbacks.tensorboard import TensorBoard, show
 
 
 class ReliabilityPlot(Callback):
@@ -57,7 +59,9 @@ def reliability(probabilities: Tensor, labels: Tensor, bins: int) -> tuple[Tenso
 
 
 class MistakesPlot(Callback):
-    """After an Evaluator's test, writes ``mistakes.png``: the wrong answers with the highest confidence.
+    """After a test, writes ``mistakes.png``: the wrong answers with the highest confidence, as the network sees them.
+
+    In TensorBoard it is ``test/mistakes``. Of the test set no more is kept than these.
 
     Args:
         dirpath: the folder to write to; nothing is written if there is no mistake.
@@ -68,20 +72,83 @@ class MistakesPlot(Callback):
         if count < 1:
             raise ValueError(f"count={count}; expected at least one image")
         self.dirpath, self.count = Path(dirpath), count
+        self._found: list[Tensor] = []  # of the wrong answers so far: confidence, predicted, labels, images
 
-    def on_test_end(self, trainer, pl_module) -> None:
-        indices = most_confident_mistakes(pl_module.probabilities, pl_module.labels, self.count)
-        if not trainer.is_global_zero or not len(indices):
+    def on_test_epoch_start(self, trainer, pl_module) -> None:
+        self._found = []
+
+    def on_test_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0) -> None:
+        images, labels = batch
+        found = surest_mistakes(*outputs.float().softmax(1).max(1), labels, images, count=self.count)
+        if self._found:
+            both = (torch.cat(parts) for parts in zip(self._found, found, strict=True))
+            found = surest_mistakes(*both, count=self.count)
+        self._found = found
+
+    def on_test_epoch_end(self, trainer, pl_module) -> None:
+        found = [gathered(part) for part in self._found]  # in every process
+        self._found = []
+        if not found or not trainer.is_global_zero:
             return
-        names, titles = [shortened(name) for name in pl_module.class_names], []
-        for index in indices.tolist():
-            confidence, predicted = pl_module.probabilities[index].max(0)
-            titles.append(f"true: {names[pl_module.labels[index]]}\nsaid: {names[predicted]} ({confidence:.1%})")
-        picture_grid(trainer.datamodule.pixels(indices), titles, self.dirpath / "mistakes.png")
+        confidence, predicted, labels, images = (part.cpu() for part in surest_mistakes(*found, count=self.count))
+        wrong = predicted != labels  # right answers follow where there are too few
+        names, titles = [shortened(name, 16) for name in pl_module.class_names], []
+        for index in wrong.nonzero()[:, 0].tolist():
+            said = f"{names[predicted[index]]} ({confidence[index]:.1%})"
+            titles.append(f"true: {names[labels[index]]}\nsaid: {said}")
+        if not titles:
+            return
+        grid = picture_grid(trainer.datamodule.unnormalize(images[wrong]), titles)
+        png = save(grid, self.dirpath / "mistakes.png")
+        show(trainer.loggers, "test/mistakes", png, trainer.global_step)
 
 
-def most_confident_mistakes(probabilities: Tensor, labels: Tensor, count: int) -> Tensor:
-    """Indices of wrong answers, the surest first; of equally sure ones the earlier first."""
-    confidence, predicted = probabilities.max(1)
-    wrong = (predicted != labels).nonzero().squeeze(1)
-    return wrong[confidence[wrong].argsort(descending=True, stable=True)][:count]
+def surest_mistakes(confidence: Tensor, predicted: Tensor, labels: Tensor, images: Tensor, count: int) -> list[Tensor]:
+    """The same four of the wrong answers, the surest first; of equally sure ones the earlier first.
+
+    There are always ``count``, or all: where fewer are wrong, right ones follow. So nothing waits for the device.
+
+    Args:
+        confidence, predicted, labels: ``(N,)``.
+        images: ``(N, C, h, w)``.
+    """
+    wrong = torch.where(predicted == labels, -1.0, confidence)
+    order = wrong.argsort(descending=True, stable=True)[:count]
+    return [part[order] for part in (confidence, predicted, labels, images)]
+
+
+def gathered(part: Tensor) -> Tensor:
+    """What all processes have, one after another; they may have different numbers of rows."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.cat(gather_all_tensors(part))
+    return part
+
+
+class PrecisionRecall(Callback):
+    """After a test, the precision-recall curve of each class against all others in TensorBoard's PR CURVES.
+
+    Args:
+        max_classes: no curves with more classes than this; their probabilities are not kept either.
+    """
+
+    def __init__(self, max_classes: int = 20):
+        self.max_classes = max_classes
+        self._seen: list[tuple[Tensor, Tensor]] = []
+
+    def on_test_epoch_start(self, trainer, pl_module) -> None:
+        self._seen = []
+
+    def on_test_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0) -> None:
+        if outputs.shape[1] <= self.max_classes and trainer.loggers:
+            self._seen.append((outputs.float().softmax(1), batch[1]))
+
+    def on_test_epoch_end(self, trainer, pl_module) -> None:
+        if not self._seen:
+            return
+        probabilities, labels = (gathered(torch.cat(parts)).cpu() for parts in zip(*self._seen, strict=True))
+        self._seen = []
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoard) and trainer.is_global_zero:
+                for number, name in enumerate(pl_module.class_names):
+                    curve = (labels == number, probabilities[:, number], trainer.global_step)
+                    logger.experiment.add_pr_curve(f"test/precision_recall/{name}", *curve)

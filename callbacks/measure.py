@@ -1,4 +1,4 @@
-"""What a run costs and what it reached: the facts for its record."""
+"""What a run costs and what it reached: the facts for its record, and their curves."""
 
 import copy
 import logging
@@ -29,14 +29,26 @@ def cost(backbone: nn.Module, shape: tuple[int, int, int]) -> tuple[int, int]:
     return sum(p.numel() for p in backbone.parameters()), flops
 
 
-class Measure(Callback):
-    """Counts images and seconds of training, and remembers the metrics of the best validation.
+def peak_memory(device: torch.device) -> float:
+    """MiB: the most that was allocated on a GPU; without one the most that the process had."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss is in bytes there, in KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
-    Seconds are those of training alone, without validation; the device is waited for once an epoch.
+
+class Measure(Callback):
+    """Counts images and seconds of training, and remembers the metrics of each epoch and of the best validation.
+
+    Seconds are those of training alone, without validation; the device is waited for once an epoch. Logs, an epoch:
+    ``throughput/images_per_second`` and ``memory/peak_mb``, as in the record.
 
     Args:
         monitor: the metric that decides what is best.
         mode: ``max`` or ``min``.
+
+    Attributes:
+        history: of each metric of training and validation the (epochs so far, value) pairs, in order.
     """
 
     def __init__(self, monitor: str, mode: str):
@@ -50,6 +62,8 @@ class Measure(Callback):
         self.best: dict[str, float] = {}
         self.last: dict[str, float] = {}
         self.best_epoch: int | None = None
+        self.history: dict[str, list[list[float]]] = {}
+        self._before = (0, 0.0)  # images and seconds when this epoch began, or was gone on with
         self._since: float | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -63,10 +77,10 @@ class Measure(Callback):
             log.info(f"{'size':<12} {name}: {self.params:,} parameters, {self.flops_per_image:,} FLOPs an image")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._start()  # a run may go on within an epoch
+        self._begin_epoch()  # a run may go on within an epoch
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._start()
+        self._begin_epoch()
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         self.images += len(batch[1]) * trainer.world_size
@@ -81,11 +95,28 @@ class Measure(Callback):
         score, best = metrics.get(self.monitor), self.best.get(self.monitor)
         if score is not None and (best is None or (score > best if self.mode == "max" else score < best)):
             self.best, self.best_epoch = metrics, trainer.current_epoch
+        batches = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        self._remember(trainer.current_epoch + batches / trainer.num_training_batches, metrics)
         self._start()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._stop(pl_module)
         self.last = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
+        self._remember(trainer.current_epoch + 1, self.last)
+        images, seconds = self.images - self._before[0], self.train_seconds - self._before[1]
+        found = {"memory/peak_mb": peak_memory(pl_module.device)}
+        if images:
+            found["throughput/images_per_second"] = images / seconds
+        for logger in trainer.loggers:
+            logger.log_metrics(found, trainer.global_step - 1)  # where Lightning has the epoch's other values
+
+    def _begin_epoch(self) -> None:
+        self._before = (self.images, self.train_seconds)
+        self._start()
+
+    def _remember(self, epochs: float, metrics: dict[str, float]) -> None:
+        for name, value in metrics.items():
+            self.history.setdefault(name, []).append([epochs, value])
 
     def _start(self) -> None:
         self._since = time.perf_counter()
@@ -101,10 +132,8 @@ class Measure(Callback):
         """The part of the run's record that this callback knows."""
         device = trainer.strategy.root_device
         if device.type == "cuda":
-            peak, name = torch.cuda.max_memory_allocated(device) / 2**20, torch.cuda.get_device_name(device)
+            name = torch.cuda.get_device_name(device)
         else:
-            unit = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss is in bytes there, in KiB elsewhere
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
             name = f"{device.type}, {torch.get_num_threads()} threads"
         return {
             "metrics": self.last | self.best,
@@ -112,7 +141,7 @@ class Measure(Callback):
             "flops_per_image": self.flops_per_image,
             "train_seconds": self.train_seconds,
             "images_per_second": self.images / self.train_seconds if self.train_seconds else None,
-            "peak_memory_mb": peak,
+            "peak_memory_mb": peak_memory(device),
             "epochs": trainer.current_epoch,
             "steps": trainer.global_step,
             "device": name if trainer.world_size == 1 else f"{trainer.world_size} × {name}",
@@ -138,7 +167,7 @@ class Measure(Callback):
         return None
 
     def state_dict(self) -> dict[str, Any]:
-        keys = ("images", "train_seconds", "last", "best", "best_epoch")
+        keys = ("images", "train_seconds", "last", "best", "best_epoch", "history")
         state = {key: getattr(self, key) for key in keys}
         if self._since is not None:
             state["train_seconds"] += time.perf_counter() - self._since

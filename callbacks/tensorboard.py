@@ -1,10 +1,13 @@
 """TensorBoard events straight into the run's folder."""
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
+import yaml
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard.summary import hparams
 
 # What TensorBoard's HParams tab shows of every run; of a part, the name of its class.
@@ -13,6 +16,8 @@ MAIN = (
     "optimizer.weight_decay trainer.max_epochs seed"
 ).split()
 UNSHOWN = ("name", "run_dir", "data_dir", "ckpt_path", "impossible")
+# Charts of the CUSTOM SCALARS tab: training and validation in one.
+CHARTS = {"curves": {name: ["Multiline", [f"train/{name}", f"val/{name}"]] for name in ("loss", "top1")}}
 
 
 class TensorBoard(TensorBoardLogger):
@@ -24,7 +29,10 @@ class TensorBoard(TensorBoardLogger):
     """
 
     def __init__(self, save_dir: str, **options):
-        super().__init__(save_dir, name="", version="", default_hp_metric=False, **options)
+        # A start is noted in the file, at step 0 or, by go_on_at, at another: the second one and those that follow have
+        # TensorBoard forget what comes again.
+        super().__init__(save_dir, name="", version="", default_hp_metric=False, **({"purge_step": 0} | options))
+        self.is_new = True  # nothing of this run is there yet that would be kept
 
     def save(self) -> None:
         if self._experiment is not None:
@@ -35,6 +43,25 @@ class TensorBoard(TensorBoardLogger):
         self.save()
         if status != "success":
             self.close()
+
+    def go_on_at(self, step: int) -> None:
+        """Forget what an earlier process wrote of this and later steps; they come again."""
+        self._kwargs["purge_step"] = step
+        self.is_new = step == 0 or not any(Path(self.log_dir).glob("events.out.tfevents.*"))
+
+    @rank_zero_only
+    def log_start(self, config: Mapping[str, Any], typed: Iterable[str]) -> None:
+        """What the run is: ``config`` and ``overrides`` in the TEXT tab, and the charts of CUSTOM SCALARS.
+
+        Args:
+            config: the composed config, as plain dicts.
+            typed: overrides.
+        """
+        if self.is_new:
+            text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+            self.experiment.add_text("config", f"```yaml\n{text}```", 0)
+            self.experiment.add_text("overrides", "```\n{}\n```".format("\n".join(typed)), 0)
+            self.experiment.add_custom_scalars(CHARTS)
 
     @rank_zero_only
     def log_result(self, config: Mapping[str, Any], typed: Iterable[str], metrics: Mapping[str, float | None]) -> None:
@@ -66,7 +93,24 @@ def go_on_at(loggers: Iterable[Logger], step: int) -> None:
     """Have TensorBoard forget what an earlier process wrote of steps that come again."""
     for logger in loggers:
         if isinstance(logger, TensorBoard):
-            logger._kwargs["purge_step"] = step
+            logger.go_on_at(step)
+
+
+def log_start(loggers: Iterable[Logger], config: Mapping[str, Any], typed: Iterable[str]) -> None:
+    """``TensorBoard.log_start`` of those loggers that have it."""
+    for logger in loggers:
+        if isinstance(logger, TensorBoard):
+            logger.log_start(config, typed)
+
+
+def show(loggers: Iterable[Logger], tag: str, png: bytes, step: int) -> None:
+    """A picture in TensorBoard, of which there is a PNG already."""
+    width, height = (int.from_bytes(png[start : start + 4]) for start in (16, 20))  # of its first chunk
+    image = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=png)
+    for logger in loggers:
+        if isinstance(logger, TensorBoard):
+            summary = Summary(value=[Summary.Value(tag=tag, image=image)])
+            logger.experiment._get_file_writer().add_summary(summary, step)
 
 
 def log_result(loggers: Iterable[Logger], *result: Any) -> None:

@@ -252,6 +252,10 @@ class ImageDataModule(LightningDataModule):
         """``(N, c, h, w)`` uint8 → ``(N, in_channels, h, w)`` float32 of mean 0 and deviation 1."""
         return self.prepare.normalize(images)
 
+    def unnormalize(self, images: Tensor) -> Tensor:
+        """``(N, in_channels, h, w)`` as the network sees it → uint8, to be looked at."""
+        return self.prepare.unnormalize(images)
+
     def download(self, source: type[Dataset]) -> None:
         """Have a data set of torchvision's put its files into ``data_dir``."""
         try:

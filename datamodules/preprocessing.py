@@ -66,6 +66,11 @@ class Preprocessing:
         images = images.to(torch.float32).mul_(self._scale).add_(self._shift)
         return images.expand(-1, self.in_channels, -1, -1)
 
+    def unnormalize(self, images: Tensor) -> Tensor:
+        """``(N, in_channels, h, w)`` as the network sees it → uint8, to be looked at."""
+        images = images.float()
+        return ((images - self._shift.to(images)) / self._scale.to(images)).round().clamp(0, 255).to(torch.uint8)
+
 
 def central_crop(image_size: int, resize_ratio: float) -> Callable[[Tensor], Tensor]:
     """``(…, h, w)`` → ``(…, image_size, image_size)``, what lies farther out left away."""

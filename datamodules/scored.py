@@ -63,6 +63,9 @@ class Scored(LightningDataModule):
         """The images at ``indices`` as they are before normalisation: ``(n, c, image_size, image_size)`` uint8."""
         return self.images[Draw(indices)][0].cpu()
 
+    def unnormalize(self, images: Tensor) -> Tensor:
+        return self.data.unnormalize(images)
+
     def test_dataloader(self) -> DataLoader:
         return self.data.test_dataloader()
 

@@ -89,7 +89,9 @@ def results() -> Iterator[str]:
     """A line for each experiment of which there are records, over its seeds."""
     head = ["command", "test top-1 (%)", "published (%)", "params", "FLOPs/image", "training", "device"]
     rows, versions = [], set()
-    for folder in sorted(path for path in RECORDS.iterdir() if (ROOT / "conf/experiment" / f"{path.name}.yaml").exists()):
+    for folder in sorted(
+        path for path in RECORDS.iterdir() if (ROOT / "conf/experiment" / f"{path.name}.yaml").exists()
+    ):
         for row in table(folder.name).rows:
             record = row.jobs[0].record
             device, seconds = record["device"], row.mean("train_seconds")

@@ -187,8 +187,10 @@ class Classifier(LightningModule):
     def validation_step(self, batch, batch_idx: int) -> None:
         self._evaluate(batch, self.val_metrics)
 
-    def test_step(self, batch, batch_idx: int) -> None:
-        self.confusion.update(*self._evaluate(batch, self.test_metrics))
+    def test_step(self, batch, batch_idx: int) -> Tensor:
+        logits, labels = self._evaluate(batch, self.test_metrics)
+        self.confusion.update(logits, labels)
+        return logits  # for callbacks
 
     def on_test_epoch_start(self) -> None:
         self.log_dict(self.test_metrics)

@@ -50,9 +50,8 @@ class Evaluator(Classifier):
         if self.flip_metrics:
             self.log_dict(self.flip_metrics)
 
-    def test_step(self, batch, batch_idx: int) -> None:
-        logits, labels = self._evaluate(batch, self.test_metrics)
-        self.confusion.update(logits, labels)
+    def test_step(self, batch, batch_idx: int) -> Tensor:
+        logits, labels = super().test_step(batch, batch_idx), batch[1]
         seen = [labels, logits.float().softmax(1)]
         if self.flip_metrics:
             mean = (seen[1] + self(batch[0].flip(3)).float().softmax(1)) / 2
@@ -60,6 +59,7 @@ class Evaluator(Classifier):
             self.flip_metrics.update(preds=mean, target=labels, total=losses.sum(), images=len(labels))
             seen.append(mean)
         self._seen.append(tuple(seen))
+        return logits
 
     def on_test_epoch_end(self) -> None:
         super().on_test_epoch_end()

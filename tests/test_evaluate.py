@@ -17,7 +17,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 import checkpoints
 import cli
 import plan
-from callbacks.evaluation import most_confident_mistakes, reliability
+from callbacks.evaluation import reliability, surest_mistakes
 from datamodules import Digits
 from evaluate import check, evaluate
 from studies import record as records
@@ -158,12 +158,16 @@ def test_the_calibration_error_is_the_gap_in_the_diagram(composed, trained):
     torch.testing.assert_close(error, ((accuracy - confidence).abs() * share).sum())
 
 
-def test_the_most_confident_mistakes_come_first():
+def test_the_most_confident_mistakes_come_first_and_right_answers_last():
     probabilities = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6], [0.01, 0.99], [0.2, 0.8]])
     labels = torch.tensor([0, 0, 0, 1, 0])
-    assert most_confident_mistakes(probabilities, labels, 25).tolist() == [1, 4, 2]
-    assert most_confident_mistakes(probabilities, labels, 1).tolist() == [1]
-    assert most_confident_mistakes(probabilities[:1], labels[:1], 9).tolist() == []
+    images = torch.arange(5).view(5, 1, 1, 1)
+    for count, expected in ((25, [1, 4, 2, 0, 3]), (3, [1, 4, 2]), (1, [1])):
+        found = surest_mistakes(*probabilities.max(1), labels, images, count=count)
+        assert found[3].flatten().tolist() == expected
+        assert found[0].tolist() == probabilities.max(1).values[expected].tolist()
+        assert found[1].tolist() == probabilities.argmax(1)[expected].tolist()
+        assert found[2].tolist() == labels[expected].tolist()
 
 
 def digit_files(folder, names, split="train"):

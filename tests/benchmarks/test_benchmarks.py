@@ -41,6 +41,18 @@ def test_the_trainer_and_the_bare_loop_learn_the_very_same_weights(tmp_path):
     assert f"| {row['trainer ÷ bare']:.3f} |" in done.stdout
 
 
+def test_a_run_that_is_watched_learns_what_one_does_that_is_not(tmp_path):
+    config = ["datamodule=synthetic", "datamodule.num_images=200", "datamodule.batch_size=32", "trainer=cpu"]
+    args = [word for override in config for word in ("--config", override)]
+    done = benchmark("monitoring", *args, "--epochs", "1", "--runs", "2", "--json", str(tmp_path / "found.json"))
+    assert done.returncode == 0, done.stderr
+    ratios, drawings = json.loads((tmp_path / "found.json").read_text())["tables"]
+    (row,) = ratios["rows"]
+    assert row["same weights"] and row["runs"] == 2
+    assert row["watched"] > 0 and row["bare"] > 0
+    assert drawings["rows"][0]["median, s"] > 0
+
+
 def test_without_a_gpu_there_is_nothing_to_measure_on_one():
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")

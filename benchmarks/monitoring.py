@@ -1,0 +1,137 @@
+"""What looking at a training costs: its epochs with all that is logged and drawn by default ÷ those with nothing of it.
+
+Both sides train the same network through the same Trainer, from the same seed, on the same batches, and write the same
+checkpoints. The one has the default logger and callbacks; the other no logger, and no callbacks but those that write
+checkpoints. They take turns, a short run each, of which the first epoch is not counted. What is drawn once a run,
+before its first step and after its end, is a table of its own.
+
+python -m benchmarks.monitoring                     LeNet and ResNet-18 on Fashion-MNIST
+python -m benchmarks.monitoring --config datamodule=synthetic --config model=resnet_cifar --runs 5
+"""
+
+import argparse
+import tempfile
+import time
+
+import hydra
+import torch
+from hydra.utils import instantiate
+from lightning import Callback, seed_everything
+
+import callbacks
+import console
+import speed
+from benchmarks import common
+from benchmarks.trainer_overhead import part_of_an_epoch
+from callbacks.tensorboard import log_start
+
+KEPT = ("checkpoint", "last")  # the callbacks of both sides
+DRAWING = {  # what is done once a run, and where
+    callbacks.NetworkPictures: ("on_train_batch_start", "on_test_end"),
+    callbacks.CurvesPlot: ("on_train_end",),
+    callbacks.ConfusionMatrixPlot: ("on_test_epoch_end",),
+    callbacks.MistakesPlot: ("on_test_epoch_end",),
+    callbacks.PrecisionRecall: ("on_test_epoch_end",),
+}
+
+
+class Epochs(Callback):
+    """Seconds of all epochs but the first, validations and checkpoints included."""
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == 1:
+            common.synchronize()
+            self.began = time.perf_counter()
+
+    def on_train_end(self, trainer, pl_module):
+        common.synchronize()
+        self.seconds = time.perf_counter() - self.began
+
+
+def run(overrides: list[str], epochs: int, watched: bool) -> tuple[float, float, list[torch.Tensor]]:
+    """Seconds of the epochs that count, seconds of drawing, and what was learnt."""
+    with tempfile.TemporaryDirectory() as folder:
+        cfg = common.composed(*overrides, f"trainer.max_epochs={epochs + 1}", f"run_dir={folder}")
+        if not watched:
+            cfg.logger, cfg.callbacks = {}, {name: cfg.callbacks[name] for name in KEPT}
+        console.quiet_lightning()
+        seed_everything(cfg.seed, verbose=False)
+        data = instantiate(cfg.datamodule)
+        backbone = instantiate(cfg.model)
+        speed.settle(cfg, backbone)
+        classifier = instantiate(
+            cfg.lit_module,
+            backbone=backbone,
+            optimizer=instantiate(cfg.optimizer),
+            scheduler=instantiate(cfg.scheduler),
+            class_names=data.class_names,
+        )
+        found, clock, drawing = list(instantiate(cfg.callbacks).values()), Epochs(), []
+        for callback in found:
+            for name in DRAWING.get(type(callback), ()):
+                setattr(callback, name, timed(getattr(callback, name), drawing))
+        loggers = list(instantiate(cfg.logger).values())
+        timed(log_start, drawing)(loggers, {"model": dict(cfg.model)}, overrides)
+        first = [clock, callbacks.Measure(cfg.monitor, cfg.mode)]
+        quiet = {} if watched else {"enable_progress_bar": False}
+        trainer = instantiate(cfg.trainer, callbacks=[*first, *found], logger=loggers, **quiet)
+        trainer.fit(classifier, datamodule=data)
+        if watched:
+            trainer.test(classifier, datamodule=data, verbose=False)
+    return clock.seconds, sum(drawing), [p.detach().cpu() for p in classifier.backbone.parameters()]
+
+
+def timed(function, seconds: list[float]):
+    """The same function, whose seconds are collected."""
+
+    def run(*args, **options):
+        began = time.perf_counter()
+        try:
+            return function(*args, **options)
+        finally:
+            seconds.append(time.perf_counter() - began)
+
+    return run
+
+
+def measure(overrides: list[str], epochs: int, runs: int) -> dict[str, list]:
+    """Seconds of each run of both sides, seconds of drawing, and whether both learnt the same; one turn is warm-up."""
+    found: dict[str, list] = {"watched": [], "bare": [], "drawing": [], "same": []}
+    for turn in range(runs + 1):
+        watched, drawing, ours = run(overrides, epochs, watched=True)
+        bare, _, theirs = run(overrides, epochs, watched=False)
+        if turn > 0:
+            same = all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+            for name, value in (("watched", watched), ("bare", bare), ("drawing", drawing), ("same", same)):
+                found[name].append(value)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", action="append", help="an override for train.py; several make one config")
+    parser.add_argument("--epochs", type=int, default=2, help="counted epochs of a run")
+    parser.add_argument("--runs", type=int, default=15, help="counted runs of each side")
+    common.add_output(parser)
+    args = parser.parse_args()
+    if args.config:
+        configs = {" ".join(args.config): args.config}
+    else:
+        data = "datamodule=fashion_mnist"
+        configs = {
+            "LeNet, 200 batches of 128": [data, "model=lenet", *part_of_an_epoch(200)],
+            "ResNet-18, 40 batches of 128": [data, "model=resnet18", *part_of_an_epoch(40)],
+        }
+    ratios, drawings = [], []
+    for name, overrides in configs.items():
+        found = measure([*overrides, "+trainer.num_sanity_val_steps=0"], args.epochs, args.runs)
+        ratios.append(common.ratio(name, "watched", found["watched"], "bare", found["bare"]))
+        ratios[-1]["same weights"] = all(found["same"])
+        drawings.append(common.spread(name, found["drawing"], "s"))
+    common.table(f"Seconds of {args.epochs} epochs, with validation", ratios, args)
+    common.table("Seconds of drawing, once a run", drawings, args)
+
+
+if __name__ == "__main__":
+    with hydra.initialize_config_dir(str(common.CONF), version_base="1.3"):
+        main()
