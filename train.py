@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import checkpoints
 import cli
 import console
+from mistakes import check_choices
 from studies.record import OutOfTime, recording
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ def check(cfg: "DictConfig") -> None:
     """Find the mistakes that need no torch."""
     if cfg.ckpt_path:
         checkpoints.file_to_go_on_from(cfg.ckpt_path)
+    if "nonfinite" in cfg.lit_module:
+        check_choices(cfg, {"lit_module.nonfinite": ("stop", "skip")})
 
 
 def train(cfg: "DictConfig") -> float | None:
