@@ -54,7 +54,7 @@ class Losses:
 
     def read(self, batches: int) -> None:
         """Raise if one of an epoch's first so many batches had such a loss, in any process."""
-        if self._sound is None or self._at_once():
+        if self._sound is None or self._at_once() or self.module.nonfinite == "skip":
             return
         sound = self._begin_batch + int(self.module.trainer.strategy.reduce(self._sound.clone(), reduce_op="min"))
         if sound < batches:

@@ -108,9 +108,12 @@ def test_what_is_finite_goes_on_to_the_end(where, request):
     assert fit(Bursting(), batches=55)[0].global_step == 110
 
 
+@pytest.mark.parametrize("where", ["cpu", "device"])
 @pytest.mark.parametrize("accumulated", [1, 2])
-def test_a_step_left_out_is_as_if_it_had_never_been(accumulated):
+def test_a_step_left_out_is_as_if_it_had_never_been(accumulated, where, request):
     """The second of five batches in the first epoch, the last in the second; a step takes all that it accumulated."""
+    if where == "device":
+        request.getfixturevalue("on_a_device")
     trainer, classifier = fit(Bursting(2, 10), nonfinite="skip", accumulate_grad_batches=accumulated)
     backbone = Bursting()
     optimizer, batches = sgd(backbone.parameters()), list(loader())
