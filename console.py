@@ -71,7 +71,7 @@ def _short(value: Any) -> Any:
 
 
 def result(record: Mapping[str, Any], monitor: str, best_epoch: int | None, run_dir: str) -> str:
-    """The last lines of a run: the scores, the folder, and where to look."""
+    """The last lines of a run: the scores, what is wrong with it, the folder, and where to look."""
     metrics = record["metrics"]
     scores = [f"{name} {metrics[name]:.4f}" for name in ("test/top1", "test/top5", "test/f1_macro") if name in metrics]
     lines = [f"result       {'  '.join(scores)}"]
@@ -80,6 +80,9 @@ def result(record: Mapping[str, Any], monitor: str, best_epoch: int | None, run_
     if record["images_per_second"]:
         speed = f"{record['images_per_second']:,.0f} images a second"
         lines.append(f"training     {record['train_seconds']:.1f} s, {speed}, on {record['device']}")
+    lines += [
+        textwrap.fill(f"finding      {text}", 96, subsequent_indent=" " * 13) for text in record["findings"] or ()
+    ]
     folder = run_dir.removeprefix(os.getcwd() + os.sep)
     lines.append(f"run          {folder}")
     lines.append(f"look at it   tensorboard --logdir {'runs' if folder.startswith('runs' + os.sep) else folder}")

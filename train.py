@@ -44,7 +44,7 @@ def train(cfg: "DictConfig") -> float | None:
             from omegaconf import OmegaConf
 
             import speed
-            from callbacks import Measure
+            from callbacks import Findings, Measure
             from callbacks.tensorboard import go_on_at, log_result
 
         console.quiet_lightning()
@@ -84,7 +84,8 @@ def train(cfg: "DictConfig") -> float | None:
             },
         }
         measure = Measure(cfg.monitor, cfg.mode)
-        callbacks = [measure, *filter(None, instantiate(cfg.callbacks).values())]
+        findings = Findings()
+        callbacks = [measure, findings, *filter(None, instantiate(cfg.callbacks).values())]
         loggers = list(instantiate(cfg.logger).values())
         if going_on:
             go_on_at(loggers, going_on["global_step"])
@@ -99,7 +100,7 @@ def train(cfg: "DictConfig") -> float | None:
         log.info(console.summary(config))
 
         trainer.fit(classifier, datamodule=datamodule, ckpt_path=cfg.ckpt_path, weights_only=True)
-        record.update(measure.facts(trainer))
+        record.update(measure.facts(trainer), findings=findings.found)
         best = measure.best_checkpoint(trainer)
         record["best_checkpoint"] = os.path.relpath(best, cfg.run_dir) if best else None
 
