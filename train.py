@@ -63,6 +63,7 @@ def train(cfg: "DictConfig") -> float | None:
                 cfg.model.weights = None  # its own come in their place
         backbone = instantiate(cfg.model)
         speed.settle(cfg, backbone)
+        speed.check_precision(cfg.trainer.precision, speed.device_type(cfg.trainer.accelerator))
         if going_on:
             checkpoints.weights_for(backbone, going_on, "to be trained")
         classifier = instantiate(

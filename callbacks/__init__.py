@@ -8,6 +8,7 @@ from callbacks.finetuning import Finetuning
 from callbacks.last_checkpoint import LastCheckpoint
 from callbacks.measure import Measure
 from callbacks.no_profiler import NoProfiler
+from callbacks.preflight import Preflight
 from callbacks.progress import Progress
 from callbacks.tensorboard import TensorBoard
 
@@ -20,6 +21,7 @@ __all__ = [
     "Measure",
     "MistakesPlot",
     "NoProfiler",
+    "Preflight",
     "Progress",
     "ReliabilityPlot",
     "TensorBoard",
