@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from callbacks.probe import batch, logits, some, untouched
 
-IMAGES = 128  # looked at where something is suspicious
+IMAGES = 128  # looked at, at most, where something is suspicious; never more at once than a batch, which fits
 FEW = 100  # steps
 GAP = 0.2  # in accuracy, between training and evaluation mode; of 128 images noise makes 0.06
 
@@ -154,7 +154,7 @@ def statistics_gap(trainer: Trainer, pl_module: LightningModule) -> str | None:
 def dead(trainer: Trainer, pl_module: LightningModule) -> str | None:
     """Whether nothing can be learnt any more: the same answer to every image, or weights without a gradient."""
     backbone = pl_module.backbone
-    images, labels = batch(trainer, "train", some(trainer, "train", IMAGES))
+    images, labels = batch(trainer, "train", some(trainer, "train", min(trainer.datamodule.batch_size, IMAGES // 4)))
     backbone.eval()
     with torch.no_grad():
         found = logits(trainer, pl_module, images)
@@ -176,9 +176,12 @@ def dead(trainer: Trainer, pl_module: LightningModule) -> str | None:
 def one_class(trainer: Trainer, pl_module: LightningModule) -> str | None:
     """Whether every image is said to be of one class, where they are not."""
     pl_module.backbone.eval()
-    images, labels = batch(trainer, "val", some(trainer, "val", IMAGES))
+    parts = [
+        batch(trainer, "val", part) for part in some(trainer, "val", IMAGES // 2).split(trainer.datamodule.batch_size)
+    ]
+    labels = torch.cat([labels for _, labels in parts])
     with torch.no_grad():
-        said = logits(trainer, pl_module, images).argmax(1)
+        said = torch.cat([logits(trainer, pl_module, images).argmax(1) for images, _ in parts])
     if len(labels.unique()) == 1 or len(said.unique()) > 1:
         return None
     return f"all of {len(said)} validation images are called {pl_module.class_names[int(said[0])]}"

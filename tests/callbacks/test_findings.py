@@ -128,7 +128,7 @@ def test_a_dead_network():
     network[1].bias.data.fill_(-1000.0)
     said = found(network, epochs=15)
     assert len(said) == 2
-    assert "the logits are the same for all of 128 training images: its ReLUs may be dead" in said[1]
+    assert "the logits are the same for all of 32 training images: its ReLUs may be dead" in said[1]
 
 
 def test_weights_without_a_gradient():
@@ -145,7 +145,7 @@ def test_one_class_for_all():
     network = mlp()
     network[-1].bias.data[1] = 100.0
     said = found(network, lr=0.0, epochs=1)
-    assert said[1:] == ["all of 128 validation images are called low"]
+    assert said[1:] == ["all of 64 validation images are called low"]
 
 
 def test_a_collapse_after_a_good_epoch():

@@ -81,6 +81,12 @@ def test_on_a_device_it_stops_at_the_fiftieth_batch_and_knows_the_first(on_a_dev
     assert backbone.seen == 50
 
 
+def test_on_a_device_it_is_looked_at_before_a_checkpoint_is_written(on_a_device, tmp_path):
+    with pytest.raises(ValueError, match=r"not finite in batch 3 of epoch 1 \(step 3\)"):
+        fit(Bursting(3), batches=60, callbacks=[LastCheckpoint(tmp_path, every_n_train_steps=4)])
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 0
+
+
 def test_on_a_device_no_network_of_nans_takes_a_good_ones_place(on_a_device, tmp_path):
     best = ModelCheckpoint(tmp_path, "best", monitor="val/top1", mode="max", enable_version_counter=False)
     with pytest.raises(ValueError, match=r"not finite in batch 3 of epoch 2 \(step 8\)"):
