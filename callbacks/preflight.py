@@ -40,7 +40,7 @@ class Preflight(Callback):
         if trainer.checkpoint_callbacks and "://" not in self.dirpath:
             check_room(Path(self.dirpath), sum(p.nbytes for p in pl_module.parameters()))
         sets = getattr(trainer.datamodule, "sets", {})
-        for split in sets.keys() & {"train", "val"}:
+        for split in [split for split in ("train", "val") if split in sets]:
             check_labels(sets[split], split, pl_module.num_classes)
             check_files(sets[split])
         if "train" in sets:
