@@ -72,7 +72,7 @@ class Findings(Callback):
             )
         elif fell:
             self.found.append(
-                f"val/top1 fell from {self.best:.4f} to {now:.4f}, which is chance; best.ckpt is from before"
+                f"val/top1 fell from its best, {self.best:.4f}, to {now:.4f}, which is chance"
                 + ("" if reason else "; try a lower optimizer.lr, or +trainer.gradient_clip_val=1.0")
             )
         if reason is None and (lost or fell):

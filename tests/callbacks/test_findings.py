@@ -157,7 +157,7 @@ def test_a_collapse_after_a_good_epoch():
                 trainer.optimizers[0].param_groups[0]["lr"] = trainer.optimizers[0].param_groups[1]["lr"] = 0.0
 
     said = found(mlp, epochs=4, callbacks=[Break()])
-    assert said[0] == "val/top1 fell from 1.0000 to 0.5000, which is chance; best.ckpt is from before"
+    assert said[0] == "val/top1 fell from its best, 1.0000, to 0.5000, which is chance"
     assert "the logits are the same" in said[1]
 
 
