@@ -72,18 +72,22 @@ def _short(value: Any) -> Any:
 
 
 def result(record: Mapping[str, Any], monitor: str, best_epoch: int | None, run_dir: str) -> str:
-    """The last lines of a run: a table of the best epoch's scores and the test's, the folder, and where to look."""
+    """The last lines of a run: a table of scores (best epoch, test), what is wrong, the folder, and where to look."""
     metrics = record["metrics"]
     splits = [split for split in ("val", "test") if f"{split}/loss" in metrics]
     lines = [f"{'result':<12}" + "".join(f" {split:>9}" for split in splits)]
     for name in SCORES:
-        if f"{splits[-1]}/{name}" in metrics:
-            lines.append(f"  {name:<10}" + "".join(f" {metrics[f'{split}/{name}']:>9.4f}" for split in splits))
+        found = [metrics[f"{split}/{name}"] for split in splits if f"{split}/{name}" in metrics]
+        if found:
+            lines.append(f"  {name:<10}" + "".join(f" {value:>9.4f}" for value in found))
     if best_epoch is not None:
         lines.append(f"best epoch   {best_epoch + 1} of {record['epochs']}  ({monitor} {metrics[monitor]:.4f})")
     if record["images_per_second"]:
         speed = f"{record['images_per_second']:,.0f} images a second"
         lines.append(f"training     {record['train_seconds']:.1f} s, {speed}, on {record['device']}")
+    lines += [
+        textwrap.fill(f"finding      {text}", 96, subsequent_indent=" " * 13) for text in record["findings"] or ()
+    ]
     folder = run_dir.removeprefix(os.getcwd() + os.sep)
     lines.append(f"run          {folder}")
     lines.append(f"look at it   tensorboard --logdir {'runs' if folder.startswith('runs' + os.sep) else folder}")

@@ -158,11 +158,12 @@ def _nearest(word: Any, options: list[str], path: Iterable[str] = ()) -> str:
 def check_choices(config: DictConfig, choices: Mapping[str, Sequence[str | None]]) -> None:
     """Raise a Mistake if a key's value is none of those it may have; None is written null."""
     for key, values in choices.items():
-        if config[key] not in values:
+        found = OmegaConf.select(config, key)
+        if found not in values:
             options = ["null" if value is None else value for value in values]
-            near = get_close_matches(str(config[key]), options, n=1, cutoff=0.55)
+            near = get_close_matches(str(found), options, n=1, cutoff=0.55)
             hint = f"; did you mean {near[0]}?" if near else ""
-            raise Mistake(f"{key}={config[key]}: expected one of {', '.join(options)}{hint}")
+            raise Mistake(f"{key}={found}: expected one of {', '.join(options)}{hint}")
 
 
 def check_least(config: DictConfig, least: Mapping[str, int]) -> None:

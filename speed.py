@@ -38,6 +38,24 @@ def settle(cfg: DictConfig, backbone: nn.Module) -> None:
         raise ValueError(f"trainer.gradient_clip_val={clipping} with precision 16-mixed needs optimizer.fused=false")
 
 
+def check_precision(precision: str | int, device: str) -> None:
+    """Say what a device does with a precision of a training, where it is not what it seems.
+
+    Raises: ValueError: the training would not run in it.
+    """
+    precision = str(precision)
+    if precision.endswith("-true") and precision != "32-true" or precision == "64":
+        raise ValueError(f"trainer.precision={precision}: images are float32; expected 32-true, bf16-mixed or 16-mixed")
+    if device == "cpu" and precision in ("16", "16-mixed"):  # Lightning would take bf16-mixed, and not say so
+        raise ValueError(f"trainer.precision={precision} needs a GPU; on a CPU there are 32-true and bf16-mixed")
+    if (
+        device == "cuda"
+        and precision.startswith("bf16")
+        and not torch.cuda.is_bf16_supported(including_emulation=False)
+    ):
+        log.warning(f"trainer.precision={precision}: this GPU only emulates bfloat16; 16-mixed is faster")
+
+
 def device_type(accelerator: str) -> str:
     """``cuda``, ``mps`` or ``cpu``: where a Trainer with this ``accelerator`` would run."""
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():

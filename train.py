@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import checkpoints
 import cli
 import console
+from mistakes import check_choices
 from studies.record import OutOfTime, recording
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ def check(cfg: "DictConfig") -> None:
     """Find the mistakes that need no torch."""
     if cfg.ckpt_path:
         checkpoints.file_to_go_on_from(cfg.ckpt_path)
+    if "nonfinite" in cfg.lit_module:
+        check_choices(cfg, {"lit_module.nonfinite": ("stop", "skip")})
 
 
 def train(cfg: "DictConfig") -> float | None:
@@ -41,7 +44,7 @@ def train(cfg: "DictConfig") -> float | None:
             from omegaconf import OmegaConf
 
             import speed
-            from callbacks import Measure
+            from callbacks import Findings, Measure
             from callbacks.tensorboard import go_on_at, log_result, log_start
 
         console.quiet_lightning()
@@ -60,6 +63,7 @@ def train(cfg: "DictConfig") -> float | None:
                 cfg.model.weights = None  # its own come in their place
         backbone = instantiate(cfg.model)
         speed.settle(cfg, backbone)
+        speed.check_precision(cfg.trainer.precision, speed.device_type(cfg.trainer.accelerator))
         if going_on:
             checkpoints.weights_for(backbone, going_on, "to be trained")
         classifier = instantiate(
@@ -81,7 +85,8 @@ def train(cfg: "DictConfig") -> float | None:
             },
         }
         measure = Measure(cfg.monitor, cfg.mode)
-        callbacks = [measure, *filter(None, instantiate(cfg.callbacks).values())]
+        findings = Findings()
+        callbacks = [measure, findings, *filter(None, instantiate(cfg.callbacks).values())]
         loggers = list(instantiate(cfg.logger).values())
         if going_on:
             go_on_at(loggers, going_on["global_step"])
@@ -97,7 +102,7 @@ def train(cfg: "DictConfig") -> float | None:
         log.info(console.summary(config))
 
         trainer.fit(classifier, datamodule=datamodule, ckpt_path=cfg.ckpt_path, weights_only=True)
-        record.update(measure.facts(trainer))
+        record.update(measure.facts(trainer), findings=findings.found)
         best = measure.best_checkpoint(trainer)
         record["best_checkpoint"] = os.path.relpath(best, cfg.run_dir) if best else None
 

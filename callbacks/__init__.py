@@ -5,12 +5,14 @@ from callbacks.confusion_matrix import ConfusionMatrixPlot
 from callbacks.curves import CurvesPlot
 from callbacks.ema import EMA
 from callbacks.evaluation import MistakesPlot, PrecisionRecall, ReliabilityPlot
+from callbacks.findings import Findings
 from callbacks.finetuning import Finetuning
 from callbacks.last_checkpoint import LastCheckpoint
 from callbacks.measure import Measure
 from callbacks.no_profiler import NoProfiler
 from callbacks.optimization import OptimizationMonitor
 from callbacks.pictures import NetworkPictures
+from callbacks.preflight import Preflight
 from callbacks.progress import Progress
 from callbacks.tensorboard import TensorBoard
 
@@ -19,6 +21,7 @@ __all__ = [
     "AtomicCheckpointIO",
     "ConfusionMatrixPlot",
     "CurvesPlot",
+    "Findings",
     "Finetuning",
     "LastCheckpoint",
     "Measure",
@@ -27,6 +30,7 @@ __all__ = [
     "NoProfiler",
     "OptimizationMonitor",
     "PrecisionRecall",
+    "Preflight",
     "Progress",
     "ReliabilityPlot",
     "TensorBoard",

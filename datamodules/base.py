@@ -232,6 +232,11 @@ class ImageDataModule(LightningDataModule):
             generator=torch.Generator(),  # else each loader would draw from the global one
         )
 
+    def fetch(self, split: str, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Images ``(N, c, h, w)`` uint8 of a part that is set up, and labels ``(N,)``; nothing is drawn."""
+        images = self.sets[split]
+        return images[Draw(indices.to(getattr(images, "device", "cpu")))][:2]
+
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> tuple[Tensor, Tensor]:
         """On the device: ``(N, c, h, w)`` uint8 → ``(N, in_channels, image_size, image_size)`` float32."""
         images, labels, draw = batch

@@ -10,7 +10,6 @@ from torch.utils.data import DataLoader
 
 from datamodules.base import Batch, ImageDataModule
 from datamodules.preprocessing import Preprocessing
-from datamodules.sampling import Draw
 
 SPLITS = ("test", "val", "train")
 
@@ -61,7 +60,7 @@ class Scored(LightningDataModule):
 
     def pixels(self, indices: Tensor) -> Tensor:
         """The images at ``indices`` as they are before normalisation: ``(n, c, image_size, image_size)`` uint8."""
-        return self.images[Draw(indices)][0].cpu()
+        return self.data.fetch("test", indices)[0].cpu()
 
     def unnormalize(self, images: Tensor) -> Tensor:
         return self.data.unnormalize(images)

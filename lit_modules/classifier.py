@@ -15,6 +15,9 @@ from torchmetrics.classification import (
     MulticlassF1Score,
 )
 
+from lit_modules.mean import Mean
+from lit_modules.nonfinite import Losses, check_nonfinite
+
 COMPILE = (False, True, "reduce-overhead", "max-autotune")
 
 
@@ -24,35 +27,6 @@ def check_numerics(memory_format: str, compile: bool | str) -> None:
         raise ValueError(f"memory_format={memory_format} is neither contiguous_format nor channels_last")
     if compile not in COMPILE:
         raise ValueError(f"compile={compile} is none of {', '.join(map(str, COMPILE)).lower()}")
-
-
-class Mean(Metric):
-    """A mean over images, of batches that may differ in size.
-
-    torchmetrics' ``MeanMetric`` looks at each value, which waits for the device; told not to, it forgets the weights.
-    """
-
-    full_state_update = False
-
-    def __init__(self):
-        super().__init__()
-        self.add_state("total", torch.zeros(()), "sum")
-        self.add_state("images", torch.zeros((), dtype=torch.long), "sum")
-
-    def update(self, total: Tensor, images: int) -> None:
-        """Args: total: the sum over a batch's images, a scalar; images: how many they are."""
-        self.total += total
-        self.images += images
-
-    def compute(self) -> Tensor:
-        return self.total / self.images
-
-    def so_far(self) -> tuple[Tensor, Tensor, int]:
-        """Sum, images and updates, for ``go_on`` in another process."""
-        return self.total, self.images, self._update_count
-
-    def go_on(self, total: Tensor, images: Tensor, updates: int) -> None:
-        self.total, self.images, self._update_count = total, images, updates
 
 
 class Classifier(LightningModule):
@@ -76,6 +50,11 @@ class Classifier(LightningModule):
         memory_format: ``contiguous_format`` or ``channels_last``, of the backbone and its input.
         compile: compile the backbone: False, True, or a mode of torch.compile, say ``reduce-overhead`` (CUDA graphs).
             State-dict keys stay as they are.
+        nonfinite: what a training loss that is infinite or no number does. ``stop``: it ends the run; on a GPU up to 50
+            batches later, but before a checkpoint is written. ``skip``: it leaves that optimizer step out, with all
+            batches accumulated for it: weights, optimizer state and batch norm's statistics stay as they were, while
+            the schedule and ``global_step`` go on; so each step waits for the device. An epoch of nothing else is
+            an error.
         class_names: of the outputs in order; only for reports.
 
     Attributes:
@@ -92,10 +71,12 @@ class Classifier(LightningModule):
         backbone_lr_ratio: float = 1.0,
         memory_format: str = "contiguous_format",
         compile: bool | str = False,
+        nonfinite: str = "stop",
         class_names: Sequence[str] | None = None,
     ):
         super().__init__()
         check_numerics(memory_format, compile)
+        check_nonfinite(nonfinite)
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing={label_smoothing} is no share; expected 0 to below 1, say 0.1")
         if not backbone_lr_ratio > 0:
@@ -109,6 +90,7 @@ class Classifier(LightningModule):
         self.backbone_lr_ratio = backbone_lr_ratio
         self.class_names = class_names or tuple(map(str, range(num_classes)))
         self.description: dict[str, Any] = {}
+        self.nonfinite, self.losses = nonfinite, Losses(self)
 
         def accuracy(**options) -> Metric:  # arguments are not validated: that would wait for the device
             return MulticlassAccuracy(num_classes, validate_args=False, **options)
@@ -155,34 +137,54 @@ class Classifier(LightningModule):
         return logits, labels
 
     # The metrics are named to Lightning once an epoch, for it to compute and reset; each step only updates them.
-    def on_train_epoch_start(self) -> None:
+    def on_train_epoch_start(self, batches: int = 0) -> None:
+        self.losses.begin(batches)
         self.log_dict({f"train/{name}": metric for name, metric in self._train_metrics().items()})
 
     def on_train_start(self) -> None:
         if self._within_an_epoch():  # where a run goes on; this epoch's start was before
-            self.on_train_epoch_start()
+            self.on_train_epoch_start(self._batches())
+
+    def _batches(self) -> int:
+        """Of this epoch, so far."""
+        return self.trainer.fit_loop.epoch_loop.batch_progress.current.processed
 
     def _within_an_epoch(self) -> bool:
-        return 0 < self.trainer.fit_loop.epoch_loop.batch_progress.current.processed < self.trainer.num_training_batches
+        return 0 < self._batches() < self.trainer.num_training_batches
 
     def on_validation_epoch_start(self) -> None:
         self.log_dict(self.val_metrics)
 
     def training_step(self, batch, batch_idx: int) -> Tensor:
+        if self.nonfinite == "skip":
+            self.losses.remember(batch_idx)
         loss, logits, labels = self._step(batch, self.label_smoothing)
-        self.train_loss.update(loss.detach() * len(labels), len(labels))
         if labels.ndim == 2:  # mixed
             labels = labels.argmax(1)
-        self.train_top1.update((logits.argmax(1) == labels).sum(), len(labels))
+        total, hits, images = loss.detach() * len(labels), (logits.argmax(1) == labels).sum(), len(labels)
+        if self.nonfinite == "skip":
+            sound = self.losses.note(loss)
+            total, hits, images = total.where(sound, 0), hits * sound, images * sound
+        self.train_loss.update(total, images)
+        self.train_top1.update(hits, images)
+        if self.nonfinite == "stop":
+            self.losses.look_at(loss, self.train_loss.total, batch_idx)
         return loss
 
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer, optimizer_closure=None) -> None:
+        if self.nonfinite == "stop":
+            return super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        loss = optimizer_closure()  # forward and backward first, for the decision; then the step, without them
+        if self.losses.step_is_sound():
+            optimizer.step(closure=lambda: loss)
+        else:
+            optimizer.zero_grad()
+
     def on_train_epoch_end(self) -> None:
+        self.losses.read(self._batches())
         loss = self.trainer.callback_metrics.get("train/loss")
         if loss is not None and not loss.isfinite():
-            raise ValueError(
-                f"train/loss is {loss.item()} after epoch {self.current_epoch + 1}: the training has diverged; "
-                "try a lower optimizer.lr, or +trainer.gradient_clip_val=1.0"
-            )
+            raise self.losses.error(f"train/loss is {loss.item()}, the mean up to", self._batches())
 
     def validation_step(self, batch, batch_idx: int) -> None:
         self._evaluate(batch, self.val_metrics)
@@ -230,11 +232,16 @@ class Classifier(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "lr"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.losses.read(self._batches())  # a network of NaNs never takes a good one's place
+        self.losses.check_weights(self._batches())
         checkpoint.update(self.description)
+        if self.losses.left_out:
+            checkpoint["steps_left_out"] = self.losses.left_out
         if self._within_an_epoch():
             checkpoint["epoch_so_far"] = {name: metric.so_far() for name, metric in self._train_metrics().items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.losses.left_out = checkpoint.get("steps_left_out", 0)
         for name, state in checkpoint.get("epoch_so_far", {}).items():
             self._train_metrics()[name].go_on(*state)
 

@@ -13,10 +13,11 @@ from typing import Any
 
 # `metrics` is flat: `val/top1`, `test/loss`, …; accuracies are fractions from 0 to 1. Seconds are of training alone,
 # memory in MiB (without a GPU that of the whole process, so in a sweep at least that of the jobs before), FLOPs of one
-# image's forward pass, paths relative to the run's folder.
+# image's forward pass, paths relative to the run's folder. `findings` are the reasons to doubt a training that ran
+# through, one sentence each.
 KEYS = (
     "status error overrides seed metrics params flops_per_image train_seconds images_per_second peak_memory_mb "
-    "epochs steps best_checkpoint versions device git_commit"
+    "epochs steps best_checkpoint findings versions device git_commit"
 ).split()
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core")
 FILE = "result.json"

@@ -21,7 +21,7 @@ from tests.killed import SMALL, differences, in_process, started, training
 ROOT = Path(__file__).parent.parent
 WAYS = {
     "workers": ["datamodule.num_workers=2"],
-    "accumulation": ["+trainer.accumulate_grad_batches=3"],
+    "accumulation": ["trainer.accumulate_grad_batches=3"],
     "validation in the epoch": ["+trainer.val_check_interval=2"],
     "validation in every second epoch": ["+trainer.check_val_every_n_epoch=2"],
     "one cycle in bf16": [
@@ -231,7 +231,7 @@ def test_a_signal_saves_and_resume_needs_nothing_but_the_folder(number, code, wh
 
 def test_a_second_signal_stops_at_once(tmp_path):
     # The batch at which it could save is far.
-    slow = [*LONG, "datamodule.num_images=60000", "+trainer.accumulate_grad_batches=10000"]
+    slow = [*LONG, "datamodule.num_images=60000", "trainer.accumulate_grad_batches=10000"]
     assert stopped(tmp_path, signal.SIGTERM, *slow, again=True) == -signal.SIGTERM
     assert records.read(tmp_path / "run")["status"] == "running"
 

@@ -75,7 +75,7 @@ def test_without_auto_nothing_changes_or_is_said(composed, caplog):
 
 @pytest.mark.parametrize("precision", ["16", "16-mixed"])
 def test_clipping_in_float16_needs_an_optimizer_that_is_not_fused(composed, monkeypatch, precision):
-    options = [f"trainer.precision={precision}", "+trainer.gradient_clip_val=1.0"]
+    options = [f"trainer.precision={precision}", "trainer.gradient_clip_val=1.0"]
     speed.settle(composed(*options, "trainer.accelerator=cpu"), resnet("batch"))  # there it becomes bfloat16
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)

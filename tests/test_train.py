@@ -59,6 +59,7 @@ def test_the_default_run_learns_digits_and_leaves_exactly_these_files(tmp_path):
     assert (record["epochs"], record["steps"]) == (10, 10 * (1295 // 64))
     assert record["best_checkpoint"] == "checkpoints/best.ckpt"
     assert record["seed"] == 0
+    assert record["findings"] == []
     assert str(tmp_path) not in json.dumps(record)
     lines = done.stdout.splitlines()
     scores = [f"{record['metrics'][f'{split}/top1']:.4f}" for split in ("val", "test")]

@@ -1,0 +1,34 @@
+"""A mean that never waits for the device."""
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+
+class Mean(Metric):
+    """A mean over images, of batches that may differ in size.
+
+    torchmetrics' ``MeanMetric`` looks at each value, which waits for the device; told not to, it forgets the weights.
+    """
+
+    full_state_update = False
+
+    def __init__(self):
+        super().__init__()
+        self.add_state("total", torch.zeros(()), "sum")
+        self.add_state("images", torch.zeros((), dtype=torch.long), "sum")
+
+    def update(self, total: Tensor, images: int | Tensor) -> None:
+        """Args: total: the sum over a batch's images, a scalar; images: how many they are."""
+        self.total += total
+        self.images += images
+
+    def compute(self) -> Tensor:
+        return self.total / self.images
+
+    def so_far(self) -> tuple[Tensor, Tensor, int]:
+        """Sum, images and updates, for ``go_on`` in another process."""
+        return self.total, self.images, self._update_count
+
+    def go_on(self, total: Tensor, images: Tensor, updates: int) -> None:
+        self.total, self.images, self._update_count = total, images, updates

@@ -1,0 +1,202 @@
+"""What a training that ran through says of itself: each fault made to happen, and none where all is well."""
+
+import copy
+import re
+
+import numpy as np
+import pytest
+import torch
+from lightning import Callback, Trainer, seed_everything
+from torch import nn
+
+import console
+from callbacks import Findings
+from callbacks.findings import at_chance
+from datamodules.base import ImageDataModule, TensorImages
+from lit_modules import Classifier
+from studies import record as records
+
+SIZE, PIXELS = 4, 16
+
+
+class Given(ImageDataModule):
+    """Noise; the class is which of the two halves is brighter, or with ``signal=False`` nothing that can be seen."""
+
+    class_names, mean, std = ("upper", "lower"), (0.5,), (0.25,)
+
+    def __init__(self, signal=True, counts=(256, 400), **options):
+        super().__init__(2, 1, SIZE, seed=0, **options)
+        self.signal, self.counts = signal, counts
+
+    def load(self, split):
+        count = self.counts[split == "val"]
+        generator = torch.Generator().manual_seed(len(split))
+        labels = torch.arange(count) % 2
+        images = torch.randint(100, 156, (count, 1, SIZE, SIZE), generator=generator)
+        if self.signal:
+            images[labels == 0, :, :2] += 40
+            images[labels == 1, :, 2:] += 40
+        return TensorImages(images.to(torch.uint8), labels)
+
+
+def mlp(*between, hidden=256):
+    return nn.Sequential(nn.Flatten(), nn.Linear(PIXELS, hidden), *between, nn.ReLU(), nn.Linear(hidden, 2))
+
+
+class Watch(Callback):
+    """Everything that a probe could change, as it is at the end of training."""
+
+    def on_train_end(self, trainer, pl_module):
+        self.state = copy.deepcopy(pl_module.backbone.state_dict())
+        self.modes = [module.training for module in pl_module.modules()]
+        self.random = (torch.get_rng_state(), np.random.get_state()[1].copy())
+        self.gradients = [p.grad is None for p in pl_module.parameters()]
+
+
+def found(network, data=None, lr=0.1, epochs=3, callbacks=(), **options):
+    """The findings of a training, which changed nothing by looking."""
+    seed_everything(0, verbose=False)
+    before, after, findings = Watch(), Watch(), Findings()
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=epochs,
+        callbacks=[*callbacks, before, findings, after],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **options,
+    )
+    backbone = network() if callable(network) and not isinstance(network, nn.Module) else network
+    classifier = Classifier(backbone, 2, lambda g: torch.optim.SGD(g, lr=lr, momentum=0.9), class_names=("up", "low"))
+    trainer.fit(classifier, datamodule=data or Given(batch_size=32))
+    assert all(torch.equal(before.state[name], after.state[name]) for name in before.state)
+    assert (before.modes, before.gradients) == (after.modes, after.gradients)
+    assert all((ours == theirs).all() for ours, theirs in zip(before.random, after.random, strict=True))
+    return findings.found
+
+
+@pytest.mark.parametrize("network", [mlp, lambda: mlp(nn.BatchNorm1d(256), nn.Dropout(0.5))])
+def test_a_healthy_training_has_none(network):
+    assert found(network) == []
+
+
+def test_nor_has_a_run(trained):
+    assert records.read(trained)["findings"] == []
+
+
+def test_a_healthy_network_is_asked_nothing(monkeypatch):
+    def fail(*_):
+        raise AssertionError("it was asked")
+
+    for name in ("statistics_gap", "dead", "one_class"):
+        monkeypatch.setattr(f"callbacks.findings.{name}", fail)
+    assert found(mlp) == []
+
+
+def test_labels_that_do_not_belong_to_the_images():
+    (said,) = found(mlp, Given(signal=False, counts=(64, 400), batch_size=32), epochs=60)
+    assert said.startswith("val/top1 0.")
+    assert "always saying up is right for 0.5000 of these 400 images" in said
+    assert "train/top1 is" in said and "do the labels belong to the images?" in said
+
+
+def test_a_network_that_learns_nothing():
+    (said,) = found(mlp, Given(signal=False, batch_size=32), lr=0.0, epochs=15)
+    assert "it learnt nothing at all; optimizer.lr=0.0 may be too high or too low" in said
+
+
+def test_a_training_that_was_too_short():
+    (said,) = found(mlp, Given(signal=False, batch_size=32), lr=1e-6, epochs=1)
+    assert "8 steps are few" in said
+
+
+def test_statistics_of_batch_norm_that_never_followed():
+    class Shifted(nn.Module):
+        def forward(self, x):
+            return x + 50.0
+
+    said = found(lambda: nn.Sequential(nn.Flatten(), Shifted(), nn.BatchNorm1d(PIXELS, momentum=0.0), nn.Linear(16, 2)))
+    assert len(said) == 2
+    assert "no better than chance" in said[0] and "learn" not in said[0]  # the cause is the other one
+    assert re.match("of 128 training images 1(28|27) are right in training mode, [67]. in evaluation mode", said[1])
+    assert "a larger datamodule.batch_size (now 32), more steps (there were 24), or model.norm=group" in said[1]
+
+
+def test_a_dead_network():
+    network = mlp()
+    network[1].bias.data.fill_(-1000.0)
+    said = found(network, epochs=15)
+    assert len(said) == 2
+    assert "the logits are the same for all of 32 training images: its ReLUs may be dead" in said[1]
+
+
+def test_weights_without_a_gradient():
+    class Cut(nn.Module):
+        def forward(self, x):
+            return x.detach() * 0 + torch.randn_like(x)  # alive to look at; it draws from the global generator
+
+    said = found(lambda: mlp(Cut()), epochs=15, lr=1e-4)
+    assert len(said) == 2
+    assert said[1].startswith("no gradient reaches 89% of the weights, 1.weight among them")  # 4352 of 4866
+
+
+def test_one_class_for_all():
+    network = mlp()
+    network[-1].bias.data[1] = 100.0
+    said = found(network, lr=0.0, epochs=1)
+    assert said[1:] == ["all of 64 validation images are called low"]
+
+
+def test_a_collapse_after_a_good_epoch():
+    class Break(Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            if trainer.current_epoch == 3:
+                for p in pl_module.parameters():
+                    p.data.zero_()
+                trainer.optimizers[0].param_groups[0]["lr"] = trainer.optimizers[0].param_groups[1]["lr"] = 0.0
+
+    said = found(mlp, epochs=4, callbacks=[Break()])
+    assert said[0] == "val/top1 fell from its best, 1.0000, to 0.5000, which is chance"
+    assert "the logits are the same" in said[1]
+
+
+def test_steps_left_out_are_said():
+    class LeftOut(Callback):
+        def on_train_end(self, trainer, pl_module):
+            pl_module.losses.left_out = 3
+
+    assert found(mlp, callbacks=[LeftOut()]) == ["3 of 24 steps were left out: their loss was not finite"]
+
+
+def test_without_a_validation_it_has_nothing_to_say():
+    assert found(mlp, lr=0.0, limit_val_batches=0) == []
+
+
+def test_chance_by_hand():
+    share, limit, commonest = at_chance(torch.tensor([1, 1, 0, 1]), tries=1)
+    assert (share, commonest) == (0.75, 1)
+    assert limit == pytest.approx(0.75 + (2 * 4.605170 * 0.75 * 0.25 / 4) ** 0.5)
+    assert at_chance(torch.tensor([1, 1, 0, 1]), 1, seen=1)[1] == pytest.approx(0.75 + (2 * 4.605170 * 0.1875) ** 0.5)
+
+
+@pytest.mark.parametrize(("images", "tries"), [(100, 1), (1000, 10), (4000, 100)])
+def test_guessing_is_rarely_more_than_luck(images, tries):
+    limit = at_chance(torch.arange(images) % 2, tries)[1]
+    best = np.random.default_rng(0).binomial(images, 0.5, (2000, tries)).max(1) / images
+    assert 0 < (best > limit).mean() < 0.01
+    assert at_chance(torch.arange(4000) % 2, 30)[1] >= 0.5075  # the ResNet-34 that this was made for
+
+
+def test_scores_go_on_with_the_run():
+    findings, other = Findings(), Findings()
+    findings.best, findings.validations, findings.train = 0.9, 7, {"loss": 0.1, "top1": 0.95}
+    other.load_state_dict(findings.state_dict())
+    assert vars(other) == vars(findings)
+
+
+def test_the_console_shows_them():
+    record = {"metrics": {"test/top1": 0.5}, "images_per_second": None, "findings": ["one " * 40, "two"]}
+    lines = console.result(record, "val/top1", None, "run").splitlines()
+    assert [line for line in lines if line.startswith("finding")][1] == "finding      two"
+    assert max(map(len, lines)) <= 96
