@@ -3,6 +3,7 @@
 from callbacks.atomic_checkpoint import AtomicCheckpointIO
 from callbacks.confusion_matrix import ConfusionMatrixPlot
 from callbacks.evaluation import MistakesPlot, ReliabilityPlot
+from callbacks.explanation import ExplanationPlot
 from callbacks.finetuning import Finetuning
 from callbacks.last_checkpoint import LastCheckpoint
 from callbacks.measure import Measure
@@ -13,6 +14,7 @@ from callbacks.tensorboard import TensorBoard
 __all__ = [
     "AtomicCheckpointIO",
     "ConfusionMatrixPlot",
+    "ExplanationPlot",
     "Finetuning",
     "LastCheckpoint",
     "Measure",

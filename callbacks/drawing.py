@@ -31,13 +31,14 @@ def save(figure: "Figure", path: Path) -> np.ndarray:
     return pixels
 
 
-def picture_grid(images: "Tensor", titles: "Sequence[str]", path: Path) -> None:
-    """Write a PNG of images under titles of one or more lines, five in a row.
+def picture_grid(images: "Tensor", titles: "Sequence[str]", path: Path, columns: int = 5) -> None:
+    """Write a PNG of images under titles of one or more lines.
 
     Args:
         images: ``(N, 1 or 3, h, w)`` uint8, N at least 1.
+        columns: images in a row, at most.
     """
-    columns = min(5, len(images))
+    columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     lines = 1 + max(title.count("\n") for title in titles)
     figure = new_figure(2.1 * columns, (2.1 + 0.2 * lines) * rows)
