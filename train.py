@@ -42,6 +42,7 @@ def train(cfg: "DictConfig") -> float | None:
 
             import speed
             from callbacks import Measure
+            from callbacks.loggers import finish, log_config
             from callbacks.tensorboard import go_on_at, log_result
 
         console.quiet_lightning()
@@ -94,6 +95,7 @@ def train(cfg: "DictConfig") -> float | None:
         if trainer.world_size > 1:
             cli.refuse_sweep(f"a job of {trainer.world_size} processes")
         log.info(console.summary(config))
+        log_config(trainer.loggers, config)
 
         trainer.fit(classifier, datamodule=datamodule, ckpt_path=cfg.ckpt_path, weights_only=True)
         record.update(measure.facts(trainer))
@@ -106,6 +108,7 @@ def train(cfg: "DictConfig") -> float | None:
         if missing := measure.out_of_time(trainer):
             raise OutOfTime(missing)
         log_result(trainer.loggers, config, record["overrides"], record["metrics"])
+        finish(trainer.loggers)
     return measure.best.get(cfg.monitor)
 
 
