@@ -148,7 +148,10 @@ def _job_of_sweep(task: Callable, cfg: DictConfig) -> float | None:
             log.info(f"{name} was {earlier['status']} before")
             return earlier["metrics"].get(cfg.monitor) if earlier["status"] == "completed" else None
         last = jobs.checkpoint(cfg.run_dir, earlier)
-        log.info(name + (" goes on from its last checkpoint" if last else ""))
+        size = os.environ.get(jobs.SIZE, "?")
+        left = jobs.seconds_left(hydra_config.sweep.dir, int(size)) if size.isdigit() else None
+        said = f"  about {jobs.duration(left)} left" if left else ""
+        log.info(name + (" goes on from its last checkpoint" if last else "") + said)
         cfg.ckpt_path = last or cfg.ckpt_path
         try:
             return task(cfg)

@@ -2,17 +2,19 @@
 
 python evaluate.py ckpt=runs/digits_lenet/2026-11-25_10-00-00.000000            its best checkpoint on its test images
 python evaluate.py ckpt=best.ckpt split=val tta=flip
+python evaluate.py ckpt=best.ckpt explain=8                                     what it looks at
 python evaluate.py ckpt=best.ckpt datamodule=image_folder datamodule.data_dir=$HOME/pets
 """
 
 import logging
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import checkpoints
 import cli
 import console
-from mistakes import check_choices
+from mistakes import Mistake, check_choices, check_least
 from studies.record import write_json
 from studies.runs import find_checkpoint
 
@@ -24,7 +26,11 @@ log = logging.getLogger(__name__)
 
 def check(cfg: "DictConfig") -> None:
     """Find the mistakes that need no torch."""
-    check_choices(cfg, {"split": ("test", "val", "train"), "tta": (None, "flip")})
+    choices = {"split": ("test", "val", "train"), "tta": (None, "flip"), "explain_by": ("occlusion", "gradcam")}
+    check_choices(cfg, choices)
+    check_least(cfg, {"explain": 0})
+    if cfg.explain and not find_spec("captum"):
+        raise Mistake(f"explain={cfg.explain} needs captum, not installed: pip install -e '.[explain]'")
     find_checkpoint(cfg.ckpt)
 
 

@@ -32,6 +32,8 @@ PLUGINS = {
     },
     "hydra/sweeper": {"basic": None, "search": "optuna", "optuna": "optuna"},
 }
+# Packages of choices, each an extra of this project by the same name.
+PACKAGES = {"logger=wandb": "wandb", "logger=mlflow": "mlflow"}
 
 
 class Mistake(ValueError):
@@ -52,6 +54,9 @@ def check(args: Namespace, config_name: str) -> None:
     for override in typed:
         if override.key_or_group in PLUGINS:
             _check_plugin(override.key_or_group, override.value())
+        package = PACKAGES.get(override.input_line)
+        if package and not find_spec(package):
+            raise Mistake(f"{override.input_line} needs {package}, not installed: pip install -e '.[{package}]'")
     typed = [o for o in typed if not o.is_hydra_override() and not o.is_delete()]
     if not typed and config_name == "train":  # the one root that leaves nothing to the user
         return

@@ -235,3 +235,4 @@ def quoted(text: str) -> str:
 
 # When this module is imported, so that it is there in the processes of a launcher too.
 OmegaConf.register_new_resolver("run_name", run_name, use_cache=True, replace=True)
+OmegaConf.register_new_resolver("short", lambda path: path.removeprefix(os.getcwd() + os.sep), replace=True)

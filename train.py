@@ -45,7 +45,8 @@ def train(cfg: "DictConfig") -> float | None:
 
             import speed
             from callbacks import Findings, Measure
-            from callbacks.tensorboard import go_on_at, log_result, log_start
+            from callbacks.loggers import log_result, log_start
+            from callbacks.tensorboard import go_on_at
 
         console.quiet_lightning()
         seed_everything(cfg.seed, verbose=False)
@@ -90,7 +91,6 @@ def train(cfg: "DictConfig") -> float | None:
         loggers = list(instantiate(cfg.logger).values())
         if going_on:
             go_on_at(loggers, going_on["global_step"])
-        log_start(loggers, config, record["overrides"])
         trainer = instantiate(
             cfg.trainer,
             callbacks=callbacks,
@@ -100,6 +100,7 @@ def train(cfg: "DictConfig") -> float | None:
         if trainer.world_size > 1:
             cli.refuse_sweep(f"a job of {trainer.world_size} processes")
         log.info(console.summary(config))
+        log_start(trainer.loggers, config, record["overrides"])
 
         trainer.fit(classifier, datamodule=datamodule, ckpt_path=cfg.ckpt_path, weights_only=True)
         record.update(measure.facts(trainer), findings=findings.found)

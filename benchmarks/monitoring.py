@@ -23,7 +23,7 @@ import console
 import speed
 from benchmarks import common
 from benchmarks.trainer_overhead import part_of_an_epoch
-from callbacks.tensorboard import log_start
+from callbacks.loggers import log_start
 
 KEPT = ("checkpoint", "last")  # the callbacks of both sides
 DRAWING = {  # what is done once a run, and where

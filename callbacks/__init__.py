@@ -5,6 +5,7 @@ from callbacks.confusion_matrix import ConfusionMatrixPlot
 from callbacks.curves import CurvesPlot
 from callbacks.ema import EMA
 from callbacks.evaluation import MistakesPlot, PrecisionRecall, ReliabilityPlot
+from callbacks.explanation import ExplanationPlot
 from callbacks.findings import Findings
 from callbacks.finetuning import Finetuning
 from callbacks.last_checkpoint import LastCheckpoint
@@ -22,6 +23,7 @@ __all__ = [
     "ConfusionMatrixPlot",
     "CurvesPlot",
     "Findings",
+    "ExplanationPlot",
     "Finetuning",
     "LastCheckpoint",
     "Measure",

@@ -49,6 +49,7 @@ def picture_grid(images: "Tensor", titles: Sequence[str], columns: int = 5) -> n
 
     Args:
         images: ``(N, 1 or 3, h, w)`` uint8, N at least 1.
+        columns: images in a row, at most.
     """
     from matplotlib import get_data_path  # its font has more than Latin letters
 

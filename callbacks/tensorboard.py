@@ -96,13 +96,6 @@ def go_on_at(loggers: Iterable[Logger], step: int) -> None:
             logger.go_on_at(step)
 
 
-def log_start(loggers: Iterable[Logger], config: Mapping[str, Any], typed: Iterable[str]) -> None:
-    """``TensorBoard.log_start`` of those loggers that have it."""
-    for logger in loggers:
-        if isinstance(logger, TensorBoard):
-            logger.log_start(config, typed)
-
-
 def show(loggers: Iterable[Logger], tag: str, png: bytes, step: int) -> None:
     """A picture in TensorBoard, of which there is a PNG already."""
     width, height = (int.from_bytes(png[start : start + 4]) for start in (16, 20))  # of its first chunk
@@ -111,13 +104,6 @@ def show(loggers: Iterable[Logger], tag: str, png: bytes, step: int) -> None:
         if isinstance(logger, TensorBoard):
             summary = Summary(value=[Summary.Value(tag=tag, image=image)])
             logger.experiment._get_file_writer().add_summary(summary, step)
-
-
-def log_result(loggers: Iterable[Logger], *result: Any) -> None:
-    """``TensorBoard.log_result`` of those loggers that have it."""
-    for logger in loggers:
-        if isinstance(logger, TensorBoard):
-            logger.log_result(*result)
 
 
 def hyperparameters(config: Mapping[str, Any], typed: Iterable[str]) -> dict[str, bool | int | float | str]:

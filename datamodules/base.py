@@ -4,19 +4,24 @@ A batch is drawn as one tensor of indices, fetched by one indexing operation, an
 Augmentation and normalisation happen on the device, in ``on_after_batch_transfer``.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
+from typing import Any
 
 import torch
 from lightning import LightningDataModule
 from lightning.fabric.utilities.data import suggested_max_num_workers
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torchvision.datasets import utils
 from torchvision.transforms import v2
+from tqdm import tqdm
 
 from datamodules.preprocessing import Preprocessing
 from datamodules.sampling import BatchSampler, Draw, seeded, stratified_split
 
+log = logging.getLogger(__name__)
 # (uint8 images, labels, what was drawn): what a loader delivers.
 Batch = tuple[Tensor, Tensor, Draw]
 
@@ -263,6 +268,13 @@ class ImageDataModule(LightningDataModule):
 
     def download(self, source: type[Dataset]) -> None:
         """Have a data set of torchvision's put its files into ``data_dir``."""
+
+        def bar(*args, total: int | None = None, **options) -> Any:
+            size = f"{total / 1e6:.1f} MB" if total else "a file"
+            log.info(f"{'downloading':<12} {size} of {source.__name__} to {self.data_dir}")
+            return tqdm(*args, total=total, disable=None, **options)  # None: only on a terminal
+
+        utils.tqdm = bar  # torchvision's own would draw in a log file too
         try:
             source(self.data_dir, download=True)
         except (OSError, RuntimeError) as error:

@@ -4,9 +4,9 @@ import os
 import re
 from pathlib import Path
 
-from torchvision.datasets.folder import IMG_EXTENSIONS, has_file_allowed_extension, make_dataset
+from torchvision.datasets.folder import IMG_EXTENSIONS, has_file_allowed_extension
 
-from datamodules.image_folder import ImageFolder, Sample, log
+from datamodules.image_folder import ImageFolder, Sample, find_images, log
 
 FOLDER = re.compile(r"(cat|dog)s?", re.IGNORECASE)
 # cat.12.jpg, cat_12.jpg, dog-12.JPG, dog12.png. What category.jpg or cat_and_dog.jpg shows, nobody knows.
@@ -55,7 +55,7 @@ class CatsVsDogs(ImageFolder):
         if others:
             log.warning(f"neither cat nor dog, left out: {len(others)} in {folder}, the first {others[0]}")
         if classes:
-            files = make_dataset(str(folder), classes, IMG_EXTENSIONS, allow_empty=True) + files
+            files = find_images(folder, classes) + files
         return files
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
-from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
+from torchvision.datasets.folder import IMG_EXTENSIONS, has_file_allowed_extension, make_dataset
 from torchvision.transforms import v2
 
 from datamodules.base import Batch, ImageDataModule
@@ -18,6 +19,7 @@ from datamodules.preprocessing import central_crop
 from datamodules.sampling import Draw, random_key, seeded, stratified_split
 
 log = logging.getLogger(__name__)
+LINE_SECONDS = 10.0  # between two lines about files that are looked for
 # (path, label)
 Sample = tuple[str, int]
 
@@ -158,7 +160,7 @@ class ImageFolder(ImageDataModule):
     def samples(self, folder: Path) -> list[Sample]:
         """The images of a part, in an order that is a function of their names."""
         classes = {name: label for label, name in enumerate(self.class_names)}
-        return make_dataset(str(folder), classes, IMG_EXTENSIONS, allow_empty=True)
+        return find_images(folder, classes)
 
     def _files(self, split: str) -> ImageFiles:
         if split not in self.found:  # looked at once, and what is wrong with it said once
@@ -169,7 +171,8 @@ class ImageFolder(ImageDataModule):
         """The samples without empty files; of a training set, every class must have some."""
         folder = self.folders[split]
         found = self.samples(folder)
-        samples = [(path, label) for path, label in found if os.path.getsize(path)]
+        told = Told(len(found), f"images of {folder} looked at")
+        samples = [(path, label) for path, label in found if told() and os.path.getsize(path)]
         if len(samples) < len(found):
             first = os.path.relpath(min(set(found) - set(samples))[0], folder)
             log.warning(f"empty files, left out: {len(found) - len(samples)} in {folder}, the first {first}")
@@ -177,6 +180,37 @@ class ImageFolder(ImageDataModule):
         if missing and split == "train":
             raise FileNotFoundError(f"{folder} has no images of the class {self.class_names[min(missing)]}")
         return samples
+
+
+def find_images(folder: Path, classes: dict[str, int]) -> list[Sample]:
+    """The images in the class folders of a folder and all below them."""
+    told = Told(None, f"files found in {folder}")
+    return make_dataset(
+        str(folder),
+        classes,
+        is_valid_file=lambda path: told() and has_file_allowed_extension(path, IMG_EXTENSIONS),
+        allow_empty=True,
+    )
+
+
+class Told:
+    """Counts what takes long in a large folder or over a network, and says so now and then. Calling it is true.
+
+    Args:
+        total: of what is counted, if that is known.
+        what: it is.
+    """
+
+    def __init__(self, total: int | None, what: str):
+        self.count, self.next = 0, time.monotonic() + LINE_SECONDS
+        self.of, self.what = f" of {total:,}" if total else "", what
+
+    def __call__(self) -> bool:
+        self.count += 1
+        if self.count % 100 == 0 and time.monotonic() >= self.next:
+            log.info(f"{self.count:,}{self.of} {self.what}")
+            self.next += LINE_SECONDS
+        return True
 
 
 def class_folders(folder: Path) -> tuple[str, ...]:

@@ -124,6 +124,7 @@ def download(name: str, weights: str) -> Path:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             prefix = re.search("-([0-9a-f]+)", file.name)[1]
+            log.info(f"{'downloading':<12} {file.name} to {file.parent}")
             torch.hub.download_url_to_file(url, str(file), hash_prefix=prefix, progress=sys.stderr.isatty())
         except (OSError, RuntimeError) as error:
             raise OSError(

@@ -23,17 +23,23 @@ def earlier(run_dir: str | Path, overrides: Sequence[str]) -> dict[str, Any] | N
         ValueError: the folder holds another job.
     """
     folder = Path(run_dir)
-    try:
-        record = records.read(folder)
-    except (OSError, ValueError):  # there is none, or no whole one
-        return None
-    if not isinstance(record, dict) or "status" not in record:
+    record = sound(folder)
+    if record is None:
         return None
     before, now = (_essential(typed) for typed in (record.get("overrides") or (), overrides))
     if before != now:
         had, has = (" ".join(sorted(part)) or "nothing more" for part in (before - now, now - before))
         raise ValueError(f"{folder} holds a job with {had}, this one has {has}; take another hydra.sweep.dir")
     return record
+
+
+def sound(folder: Path) -> dict[str, Any] | None:
+    """A job's record, whoever left it."""
+    try:
+        record = records.read(folder)
+    except (OSError, ValueError):  # there is none, or no whole one
+        return None
+    return record if isinstance(record, dict) and "status" in record else None
 
 
 def ended(run_dir: str | Path, record: dict[str, Any]) -> bool:
@@ -89,6 +95,36 @@ def checkpoint(run_dir: str | Path, record: dict[str, Any] | None) -> str | None
     for events in folder.glob("events.out.tfevents.*"):
         events.unlink()
     return None
+
+
+def seconds_left(sweep_dir: str | Path, size: int) -> float | None:
+    """How long a sweep will still take when a job of it begins: as its completed jobs took, as many at a time as now.
+
+    Args:
+        sweep_dir: with the jobs' folders.
+        size: how many jobs it has.
+
+    Returns:
+        Seconds; None before a job has been completed since the sweep began or went on.
+    """
+    began, took, ended, running = float(os.environ.get(BEGAN, "inf")), [], 0, 1  # the one that begins
+    for file in Path(sweep_dir).glob(f"*/{records.FILE}"):
+        record, at = sound(file.parent), file.stat().st_mtime
+        if record is None:
+            continue
+        ended += record["status"] == "completed" or record["status"] == "failed" and at > began
+        running += record["status"] == "running" and at > began
+        start = file.parent / ".hydra" / "config.yaml"  # written when a job begins
+        if record["status"] == "completed" and at > began and start.exists():
+            took.append(at - start.stat().st_mtime)
+    return sum(took) / len(took) * max(1, (size - ended) / running) if took else None
+
+
+def duration(seconds: float) -> str:
+    """In words, as exactly as an estimate is."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 class Reporter:

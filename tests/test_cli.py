@@ -25,7 +25,7 @@ def script(*args, cwd=None, **env):
 MISTAKES = {
     ("model=resent50",): "model=resent50: no such option; did you mean resnet50 or resnext50?",
     ("datamodule=mnist",): "datamodule=mnist: no such option; did you mean fashion_mnist?",
-    ("experiment=fashion_mnist_lene",): "did you mean fashion_mnist_lenet?",
+    ("experiment=fashion_mnist_lent",): "did you mean fashion_mnist_lenet",
     ("modle=resnet50",): "modle: no such key; did you mean mode or model?",
     ("model=resnet", "model.dept=50"): "model.dept: no such key; did you mean model.depth?",
     ("optimiser.lr=1",): "optimiser.lr: no such key; did you mean optimizer?",

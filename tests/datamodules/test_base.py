@@ -1,10 +1,14 @@
 """The split, the order of batches and the batch's way to the network."""
 
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import pytest
 import torch
 from lightning import LightningModule, Trainer
+from torchvision.datasets.utils import download_url
 from torchvision.transforms.v2 import functional as F
 
 from datamodules import FashionMNIST, RandomCrop, RandomHorizontalFlip, Synthetic
@@ -270,3 +274,26 @@ def test_a_batch_larger_than_the_training_set_is_refused_with_the_largest_that_w
     with pytest.raises(ValueError, match=r"batch_size=181 .* 180"):
         data.train_dataloader()
     assert len(synthetic(batch_size=180).train_dataloader()) == 1
+
+
+def test_a_download_says_so_in_a_line_and_draws_its_bar_on_a_terminal_only(tmp_path, caplog, capfd):
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "a.bin").write_bytes(bytes(1_500_000))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=tmp_path / "there"))
+    server.handle_error = lambda *_: None  # torchvision first asks for the address alone, and hangs up
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+    class Remote:
+        def __init__(self, root, download):
+            download_url(f"http://127.0.0.1:{server.server_port}/a.bin", root)
+
+    caplog.set_level("INFO")
+    synthetic(data_dir=str(tmp_path / "data")).download(Remote)
+    server.shutdown()
+    assert (tmp_path / "data" / "a.bin").stat().st_size == 1_500_000
+    assert caplog.messages == [f"downloading  1.5 MB of Remote to {tmp_path / 'data'}"]
+    assert capfd.readouterr().err == ""

@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 import datamodules.fashion_mnist
-from datamodules import CIFAR10, CIFAR100, Digits, FashionMNIST, ImageFolder, ImageNet, Synthetic
+from datamodules import CIFAR10, CIFAR100, Digits, FashionMNIST, ImageFolder, ImageNet, Synthetic, image_folder
 from datamodules.fashion_mnist import DEBIAN_DIR, read_idx
 from datamodules.image_folder import read_image
 from datamodules.sampling import Draw
@@ -373,3 +373,16 @@ def test_folders_that_are_none_are_refused(tmp_path):
     image_tree(tmp_path / "test", ("cat", "cow"))
     with pytest.raises(ValueError, match=r"cow.* train folder lacks"):
         ImageFolder(str(tmp_path))
+
+
+def test_a_large_folder_is_read_with_a_line_now_and_then(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(image_folder, "LINE_SECONDS", 0.0)
+    caplog.set_level("INFO")
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for number in range(120):
+            (tmp_path / name / f"{number}.png").write_bytes(b"x")
+    (tmp_path / "a" / "notes.txt").write_text("no image, but a file")
+    ready(ImageFolder(str(tmp_path), image_size=16, num_workers=0))
+    found = [f"{count} files found in {tmp_path}" for count in (100, 200)]
+    assert caplog.messages == found + [f"{count} of 240 images of {tmp_path} looked at" for count in (100, 200)]

@@ -73,3 +73,35 @@ def test_two_processes_are_not_at_the_same_job(tmp_path):
     os.kill(holder.pid, 9)  # the system lets go
     assert waiter.communicate(timeout=20)[0] == "mine\n"
     holder.communicate()
+
+
+def timed(folder, status, began, ended):
+    """A job that began and ended (or was last written) at so many seconds."""
+    records.write(folder, {"status": status, "overrides": [], "metrics": {}})
+    (folder / ".hydra").mkdir()
+    (folder / ".hydra" / "config.yaml").touch()
+    os.utime(folder / ".hydra" / "config.yaml", (began, began))
+    os.utime(folder / "result.json", (ended, ended))
+
+
+def test_what_is_left_is_as_long_as_the_completed_jobs_were(tmp_path, monkeypatch):
+    monkeypatch.setenv(jobs.BEGAN, "1000")
+    assert jobs.seconds_left(tmp_path, 10) is None
+    timed(tmp_path / "a", "completed", 500, 900)  # before this sweep went on: done, but no measure
+    timed(tmp_path / "b", "running", 910, 950)  # killed then
+    assert jobs.seconds_left(tmp_path, 10) is None
+    timed(tmp_path / "c", "completed", 1000, 1100)
+    timed(tmp_path / "d", "completed", 1100, 1300)
+    timed(tmp_path / "e", "failed", 1300, 1301)  # done, but no measure
+    assert jobs.seconds_left(tmp_path, 10) == pytest.approx(150 * 6)  # one at a time
+    timed(tmp_path / "f", "running", 1301, 1302)
+    timed(tmp_path / "g", "running", 1301, 1302)
+    assert jobs.seconds_left(tmp_path, 10) == pytest.approx(150 * 6 / 3)  # the one that begins is the third
+    assert jobs.seconds_left(tmp_path, 5) == pytest.approx(150)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(4.4, "4 s"), (89, "89 s"), (90, "2 min"), (754, "13 min"), (5400, "1.5 h"), (1e5, "27.8 h")]
+)
+def test_durations_are_said_in_the_unit_that_fits(seconds, said):
+    assert jobs.duration(seconds) == said

@@ -1,0 +1,141 @@
+"""What a network looks at: a map over each image of what spoke for its answer, by captum."""
+
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import torch
+from lightning import Callback
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from callbacks.drawing import picture_grid, save, shortened
+
+METHODS = ("occlusion", "gradcam")
+FOR, AGAINST = (215.0, 25.0, 28.0), (44.0, 123.0, 182.0)  # red and blue, that the colour-blind tell apart
+
+
+class ExplanationPlot(Callback):
+    """After an Evaluator's test, writes ``explain.png``: images, and beside each what spoke for the network's answer.
+
+    Half are the most confident mistakes (or as many as there are), the others right answers, drawn at random.
+
+    Args:
+        dirpath: the folder to write to.
+        count: images; none are drawn with 0.
+        by: ``occlusion``: how far the answer's log-probability falls where a window is covered; for any network.
+            ``gradcam`` (Selvaraju et al. 2017): one pass forward and one back, but as coarse as the last feature map.
+        seed: of the draw.
+    """
+
+    def __init__(self, dirpath: str, count: int = 0, by: str = "occlusion", seed: int = 0):
+        if by not in METHODS:
+            raise ValueError(f"explain_by={by} is none of {', '.join(METHODS)}")
+        self.dirpath, self.count, self.by, self.seed = Path(dirpath), count, by, seed
+
+    def on_test_start(self, trainer, pl_module) -> None:
+        if self.count and self.by == "gradcam":  # said before the test, not after
+            last_feature_map(pl_module.backbone, self._shown(trainer, pl_module, torch.tensor([0])))
+
+    def on_test_end(self, trainer, pl_module) -> None:
+        if not self.count or not trainer.is_global_zero:
+            return
+        indices = chosen(pl_module.probabilities, pl_module.labels, self.count, self.seed)
+        answers = pl_module.probabilities[indices].argmax(1)
+        with torch.inference_mode(False):  # Grad-CAM needs gradients, of tensors that were made outside of it
+            images = self._shown(trainer, pl_module, indices).clone()
+            maps = explained(pl_module.backbone, images, answers.to(images.device, copy=True), self.by)
+        pixels, names, titles = trainer.datamodule.pixels(indices), [shortened(n) for n in pl_module.class_names], []
+        for index, answer in zip(indices.tolist(), answers.tolist(), strict=True):
+            confidence = pl_module.probabilities[index, answer].item()
+            titles.append(f"true: {names[pl_module.labels[index]]}\nsaid: {names[answer]} ({confidence:.1%})")
+            titles.append(f"red: for {names[answer]}" + ("\nblue: against it" if self.by == "occlusion" else ""))
+        pairs = torch.stack([pixels.expand(-1, 3, -1, -1), overlaid(pixels, maps.cpu())], 1)  # (n, 2, 3, h, w)
+        save(picture_grid(pairs.flatten(0, 1), titles, columns=4), self.dirpath / "explain.png")
+
+    def _shown(self, trainer, pl_module, indices: Tensor) -> Tensor:
+        """The images as the backbone gets them."""
+        pixels = trainer.datamodule.pixels(indices).to(pl_module.device)
+        return trainer.datamodule.data.normalize(pixels).contiguous(memory_format=pl_module.memory_format)
+
+
+def chosen(probabilities: Tensor, labels: Tensor, count: int, seed: int) -> Tensor:
+    """Indices of ``count`` images: half the most confident mistakes, or all there are; then right ones at random."""
+    confidence, predicted = probabilities.max(1)
+    order = confidence.argsort(descending=True, stable=True)
+    right, wrong = (predicted == labels).nonzero()[:, 0], order[(predicted != labels)[order]]
+    wrong = wrong[: max(count // 2, count - len(right))]
+    drawn = torch.randperm(len(right), generator=torch.Generator().manual_seed(seed))
+    return torch.cat([wrong, right[drawn[: count - len(wrong)]]])
+
+
+def explained(backbone: nn.Module, images: Tensor, classes: Tensor, by: str) -> Tensor:
+    """How much each place speaks for a class, below 0 against it: ``(N, h, w)`` float32.
+
+    Args:
+        backbone: in evaluation mode.
+        images: ``(N, c, h, w)``, normalised.
+        classes: ``(N,)``.
+        by: one of ``METHODS``.
+    """
+    from captum.attr import LayerGradCam, Occlusion  # an extra
+
+    channels, *size = images.shape[1:]
+    if by == "gradcam":
+        layer = last_feature_map(backbone, images[:1])
+        with torch.enable_grad(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Setting (forward|backward|full)")  # captum's, of its own hooks
+            # forward, not the module: compiled code would not run captum's hooks
+            gradcam = LayerGradCam(backbone.forward, layer)
+            maps = gradcam.attribute(images.requires_grad_(), classes, relu_attributions=True)
+        return F.interpolate(maps.detach().float(), size, mode="bilinear").squeeze(1)
+    # A window of a fifth of the side, moved by half of that; what covers is the data's mean colour, 0.
+    window, step = ([channels, *(max(1, side // share) for side in size)] for share in (5, 10))
+    occlusion = Occlusion(lambda shown: backbone.forward(shown).float().log_softmax(1))
+    batch = max(1, 64 // len(images))  # windows at a time
+    maps = occlusion.attribute(images, tuple(window), tuple(step), target=classes, perturbations_per_eval=batch)
+    return maps[:, 0].float()  # alike in all channels
+
+
+def last_feature_map(backbone: nn.Module, image: Tensor) -> nn.Module:
+    """Where Grad-CAM looks: the last module whose map is as large as the last convolution's.
+
+    That is before a pooling, and behind a residual sum. A module that is used several times cannot be told apart.
+
+    Raises: ValueError: there is none, or its map is of one place.
+    """
+    calls: list[tuple[nn.Module, torch.Size | None]] = []
+
+    def note(module, _, output) -> None:
+        calls.append((module, output.shape[2:] if isinstance(output, Tensor) and output.ndim == 4 else None))
+
+    hooks = [module.register_forward_hook(note) for module in backbone.modules() if module is not backbone]
+    try:
+        with torch.no_grad():
+            backbone.forward(image)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    uses = Counter(id(module) for module, _ in calls)
+    size = next((size for module, size in reversed(calls) if size and isinstance(module, nn.Conv2d)), None)
+    layers = [module for module, its in calls if its == size and uses[id(module)] == 1]
+    if size is None or size.numel() == 1 or not layers:
+        its = f"its last is {size[0]}×{size[1]}" if size else "it has no convolution"
+        raise ValueError(f"explain_by=gradcam needs a network's last feature map, but {its}; say explain_by=occlusion")
+    return layers[-1]
+
+
+def overlaid(pixels: Tensor, maps: Tensor) -> Tensor:
+    """Grey images, red where a map is above 0 and blue below, as strongly as in proportion to its largest value.
+
+    Args:
+        pixels: ``(N, 1 or 3, h, w)`` uint8.
+        maps: ``(N, h, w)``.
+
+    Returns: ``(N, 3, h, w)`` uint8.
+    """
+    grey = pixels.float().mean(1, keepdim=True)  # (N, 1, h, w)
+    strength = (maps / maps.abs().amax((1, 2), keepdim=True).clamp(min=1e-12)).unsqueeze(1)
+    colours = (torch.tensor(colour).view(1, 3, 1, 1) for colour in (FOR, AGAINST))
+    colour = torch.where(strength > 0, *colours)
+    return (grey + 0.7 * strength.abs() * (colour - grey)).round().to(torch.uint8)

@@ -1,0 +1,30 @@
+"""What a run says while it lasts, in a pipe; tests/test_predict.py has prediction, and a terminal."""
+
+import re
+
+from train import train
+
+TINY = "datamodule=synthetic datamodule.num_images=64 datamodule.batch_size=16 trainer=cpu trainer.max_epochs=2".split()
+
+
+def said(caplog):
+    found = (re.fullmatch(r"(epoch +\d|validation|test)  batch (\d) of (\d)", message) for message in caplog.messages)
+    return [" ".join(match.groups()).replace("  ", "") for match in found if match]
+
+
+def test_a_line_now_and_then_within_an_epoch_and_in_the_test(composed, caplog):
+    caplog.set_level("INFO")
+    train(composed(*TINY, "+callbacks.progress.line_seconds=0"))
+    lines = said(caplog)
+    training, validation = [f"epoch {{}} {i} 3" for i in (1, 2, 3)], "validation 1 1"
+    for epoch in (1, 2):
+        wanted = [line.format(epoch) for line in training] + [validation]
+        at = lines.index(wanted[0])
+        assert lines[at : at + 4] == wanted
+    assert lines[-1].startswith("test ")
+
+
+def test_none_of_a_short_run(composed, caplog):
+    caplog.set_level("INFO")
+    train(composed(*TINY))
+    assert not said(caplog)
