@@ -77,7 +77,7 @@ def test_validation_is_the_runs_own_and_training_images_come_whole_and_plain(tra
     found = scored(f"ckpt={trained}", "split=train")
     data = Digits(10, 1, 32)
     data.setup("fit")
-    images, labels, _ = data.sets["train"][torch.arange(1295), 0]
+    images, labels = data.fetch("train", torch.arange(1295))
     right = checkpoints.load(trained)(images).argmax(1) == labels
     assert found["images"] == 1295  # not the whole batches of 64 alone
     assert found["metrics"]["train/top1"] == pytest.approx(right.float().mean().item(), abs=1e-6)

@@ -126,7 +126,9 @@ def test_config_overrides_and_hyperparameters_are_the_runs(run):
     fence, *lines, end = text(run, "config").split("\n")[:-1] + ["```"]
     assert (fence, end) == ("```yaml", "```")
     found = yaml.safe_load("\n".join(lines))
-    assert found == OmegaConf.to_container(run.cfg, resolve=True)
+    expected = OmegaConf.to_container(run.cfg, resolve=True)
+    del expected["logger"]  # an address may hold a password
+    assert found == expected
     assert found["optimizer"]["lr"] == 0.02
     assert text(run, "overrides").split("\n")[1:-1] == run.record["overrides"]
     content = run.events.summary_metadata[metadata.SESSION_START_INFO_TAG].plugin_data.content
