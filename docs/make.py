@@ -5,8 +5,9 @@ python docs/make.py --keep runs/NAME/DATE lenet         first keep a run's or a 
 
 A page says where a table belongs by two comments:
 
-<!-- table lenet -->        the configurations of the records called lenet, as in a sweep's report
-<!-- results -->            a line for each experiment, of the records that are named like one
+<!-- table norm train/loss -->  the configurations of the records called norm, as in a sweep's report, and more metrics
+<!-- results -->                 a line for each experiment, of the records that are named like one
+<!-- chance -->                  the cases of docs/chance.py
 <!-- end -->
 """
 
@@ -16,6 +17,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import mean
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # it is a script in a folder of its own
@@ -25,7 +27,8 @@ from studies.record import FILE, write_json  # noqa: E402
 from studies.table import Job, Table, human, tabulate  # noqa: E402
 
 RECORDS, IMAGES = ROOT / "docs" / "records", ROOT / "docs" / "images"
-BLOCK = re.compile(r"(<!-- (table|results)((?: [\w/=.]+)*) -->\n).*?(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- (table|results|chance)((?: [\w/=.]+)*) -->\n).*?(<!-- end -->)", re.DOTALL)
+UNSHOWN = ("train s", "images/s")  # the machine had other work
 # Top-1 of the test set that others report, in percent, and where from.
 PUBLISHED = {
     "fashion_mnist_lenet": "87.6 to 91.6 (two convolutions; the data's own list of results)",
@@ -67,22 +70,26 @@ def filled(text: str) -> str:
 
     def block(match: re.Match) -> str:
         opening, kind, options, end = match.groups()
-        lines = results() if kind == "results" else configurations(*options.split())
+        lines = {"table": configurations, "results": results, "chance": chance}[kind](*options.split())
         return "\n".join([opening.rstrip("\n"), "", *lines, "", end])
 
     return BLOCK.sub(block, text)
 
 
-def table(name: str, metric: str = "val/top1") -> Table:
-    return tabulate(report.read([RECORDS / name]), metric)
+def table(name: str) -> Table:
+    return tabulate(report.read([RECORDS / name]), "val/top1")
 
 
-def configurations(name: str, metric: str = "val/top1") -> Iterator[str]:
-    """The table of a sweep, and what its jobs share."""
-    made = table(name, metric)
-    yield from page.grid(page.headings(made)[:-1], [page.cells(made, row)[:-1] for row in made.rows], len(made.keys))
+def configurations(name: str, *more: str) -> Iterator[str]:
+    """The table of a sweep with more metrics, and what its jobs share."""
+    made = table(name)
+    rows = [[*page.cells(made, row)[:-1], *(page.with_spread(row, metric) for metric in more)] for row in made.rows]
+    head = [*page.headings(made)[:-1], *more]
+    kept = [number for number, heading in enumerate(head) if heading not in UNSHOWN]
+    head, *rows = ([line[number] for number in kept] for line in (head, *rows))
+    yield from page.grid(head, rows, left=len(made.keys))
     yield ""
-    yield "; ".join(f"{fact} {value}" for fact, value in page.shared(made)) + "."
+    yield "; ".join(f"{fact} {value}" for fact, value in page.shared(made) if fact != "overrides") + "."
 
 
 def results() -> Iterator[str]:
@@ -102,6 +109,25 @@ def results() -> Iterator[str]:
     yield from page.grid(head, rows, left=1)
     yield ""
     yield f"Mean ± sample standard deviation over the n seeds; {'; '.join(sorted(versions))}."
+
+
+def chance() -> Iterator[str]:
+    """A line for each case, over its seeds."""
+    found: dict[str, list[dict]] = {}
+    for path in sorted((RECORDS / "chance").glob("*.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        found.setdefault(record["case"], []).append(record)
+    rows = []
+    for records in sorted(found.values(), key=lambda records: mean(record["test"] for record in records)):
+        scores = [f"{100 * record['test']:.1f}" for record in records]
+        commonest, train = (mean(record[key] for record in records) for key in ("commonest_answer", "train"))
+        rows.append([records[0]["what"], ", ".join(scores), f"{100 * commonest:.0f}", f"{100 * train:.1f}"])
+    head = ["what is done", "test top-1 of each seed (%)", "answers of the commonest class (%)", "train top-1 (%)"]
+    yield from page.grid(head, rows, left=1)
+    yield ""
+    first = next(iter(found.values()))[0]
+    versions = ", ".join(f"{package} {version}" for package, version in first["versions"].items())
+    yield f"`python docs/chance.py`; {first['device']}; {versions}."
 
 
 def command(jobs: Sequence[Job]) -> str:
