@@ -33,6 +33,8 @@ def asked(args: Namespace) -> Path | None:
     value = next(o.value() for o in typed if o.key_or_group == "resume")
     if value is None:
         return None
+    if "://" in str(value):
+        raise Mistake(f"resume={value} is an address; expected a run's folder on this machine")
     folder = Path(str(value)).expanduser()
     if args.multirun:
         raise Mistake("resume= goes on with one run; a sweep goes on by its own command with hydra.sweep.dir=…")
