@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rebuild import DATAMODULES, MODELS, build
 from studies.record import one_line
-from studies.runs import FOLDER, find_checkpoint, nearest
+from studies.runs import FOLDER, LAST, find_checkpoint, nearest
 
 if TYPE_CHECKING:
     from lightning import LightningDataModule
@@ -130,6 +130,8 @@ def file_to_go_on_from(path: str) -> Path:
     if "://" in path:
         raise ValueError(f"ckpt_path={path} is an address; a checkpoint is opened from this machine's files only")
     file = Path(path).expanduser()
+    if file.is_dir():
+        raise IsADirectoryError(f"ckpt_path={path} is a folder; expected a file, say {file / FOLDER / LAST}")
     if not file.is_file():
         raise FileNotFoundError(f"ckpt_path={path}: no such file{nearest(file)}; expected a checkpoint to go on from")
     return file
@@ -164,6 +166,11 @@ def check_progress(checkpoint: dict[str, Any], file: Path) -> None:
     """
     if missing := [part for part, kind in PROGRESS.items() if not isinstance(checkpoint.get(part), kind)]:
         raise ValueError(f"{file} does not say how far its training was: it has no {', '.join(missing)}")
+    optimizers = checkpoint["optimizer_states"]
+    if not optimizers or not all(isinstance(state, dict) and "param_groups" in state for state in optimizers):
+        raise ValueError(f"{file} has no state of an optimizer in its optimizer_states")
+    if not isinstance(checkpoint["loops"].get("fit_loop"), dict):
+        raise ValueError(f"{file} has no fit_loop in its loops")
     for state in checkpoint["callbacks"].values():
         paths = [state.get(key) for key in PATHS] if isinstance(state, dict) else []
         for path in [*filter(None, paths), *(state.get("best_k_models") or () if paths else ())]:

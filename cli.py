@@ -29,7 +29,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 import resume
-from mistakes import CONF, check
+from mistakes import CONF, Mistake, check
 from plan import Sweep, plan
 from studies import jobs, side_by_side
 from studies.record import is_main_process, one_line, signal_code
@@ -75,7 +75,14 @@ def run(task: Callable, config_name: str, early: Callable[[DictConfig], None] | 
 
 def parse(argv: Sequence[str]) -> Namespace:
     """A command line as Hydra reads it."""
-    return hydra_utils.get_args_parser().parse_args(argv)
+    parser = hydra_utils.get_args_parser()
+    parser.error = _refuse
+    return parser.parse_args(argv)
+
+
+def _refuse(message: str) -> NoReturn:
+    """As argparse does, without half a page of usage."""
+    raise Mistake(f"{message}; --help shows what there is")
 
 
 def examine(args: Namespace, config_name: str, early: Callable[[DictConfig], None] | None = None) -> Sweep | None:
@@ -231,8 +238,8 @@ def tell(error: Exception) -> int:
 def is_mistake(error: BaseException) -> bool:
     """Whether the user can mend this."""
     if type(error).__name__ == "InstantiationException" and error.__cause__ is not None:
-        told = re.search("unexpected keyword argument|missing .* required", str(error.__cause__))
-        return bool(told) or is_mistake(error.__cause__)
+        told = re.search("unexpected keyword argument|missing .* required|`devices` selected", str(error.__cause__))
+        return bool(told) or isinstance(error.__cause__, ImportError) or is_mistake(error.__cause__)
     known = (ValueError, OSError, HydraException, OmegaConfBaseException)
     return isinstance(error, known) or type(error).__name__ == "MisconfigurationException"
 

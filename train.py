@@ -91,6 +91,8 @@ def train(cfg: "DictConfig") -> float | None:
             logger=loggers,
             enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
         )
+        if trainer.strategy.root_device.type == "cpu" and trainer.num_devices > 4 * (os.cpu_count() or 1):
+            raise ValueError(f"trainer.devices={trainer.num_devices}: this machine has {os.cpu_count()} cores")
         if trainer.world_size > 1:
             cli.refuse_sweep(f"a job of {trainer.world_size} processes")
         log.info(console.summary(config))
