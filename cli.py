@@ -14,6 +14,7 @@ import re
 import shlex
 import signal
 import sys
+import threading
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -45,6 +46,8 @@ def run(task: Callable, config_name: str, early: Callable[[DictConfig], None] | 
     """
     # Hydra would print errors and exit with 1; here they are to arrive in this function.
     hydra_utils.run_and_report = lambda function: function()
+    logging.raiseExceptions = False  # where the disk is full, a log that cannot be written is not the news
+    threading.excepthook = _thread_failed
     main = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(_job(task))
     code, sweep = 0, None
     try:
@@ -71,6 +74,12 @@ def run(task: Callable, config_name: str, early: Callable[[DictConfig], None] | 
         signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning leaves it ignored
         code = _conclude(sweep, code)
     sys.exit(code)
+
+
+def _thread_failed(args: threading.ExceptHookArgs) -> None:
+    """As Python does, but for TensorBoard's thread: what it cannot write, it raises in the main one as well."""
+    if not (args.exc_type is OSError and type(args.thread).__name__ == "_AsyncWriterThread"):
+        threading.__excepthook__(args)
 
 
 def parse(argv: Sequence[str]) -> Namespace:
