@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rebuild import DATAMODULES, MODELS, build
 from studies.record import one_line
-from studies.runs import FOLDER, find_checkpoint, nearest
+from studies.runs import FOLDER, LAST, find_checkpoint, nearest
 
 if TYPE_CHECKING:
     from lightning import LightningDataModule
@@ -25,6 +25,17 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 # What train.py puts into a checkpoint, and of what kind it is.
 PARTS = {"model": dict, "datamodule": dict, "class_names": list, "preprocessing": dict, "state_dict": dict}
+# What Lightning adds, for a training to go on.
+PROGRESS = {
+    "pytorch-lightning_version": str,
+    "epoch": int,
+    "global_step": int,
+    "loops": dict,
+    "callbacks": dict,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+}
+PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
 # How a network is computed where the checkpoint does not say it.
 PLAIN = {"precision": "32-true", "memory_format": "contiguous_format"}
 
@@ -119,6 +130,8 @@ def file_to_go_on_from(path: str) -> Path:
     if "://" in path:
         raise ValueError(f"ckpt_path={path} is an address; a checkpoint is opened from this machine's files only")
     file = Path(path).expanduser()
+    if file.is_dir():
+        raise IsADirectoryError(f"ckpt_path={path} is a folder; expected a file, say {file / FOLDER / LAST}")
     if not file.is_file():
         raise FileNotFoundError(f"ckpt_path={path}: no such file{nearest(file)}; expected a checkpoint to go on from")
     return file
@@ -136,6 +149,7 @@ def to_go_on_from(path: str, run_dir: str) -> tuple[Path, dict[str, Any]]:
     for number, candidate in enumerate(files, 1):
         try:
             found = read(candidate)
+            check_progress(found, candidate)
             break
         except ValueError as error:
             if number == len(files):
@@ -143,6 +157,25 @@ def to_go_on_from(path: str, run_dir: str) -> tuple[Path, dict[str, Any]]:
             log.warning(f"{one_line(error)}; taking {files[number].name}")
     log.info(f"{'going on':<12} from step {found.get('global_step')} of {candidate.name}")
     return candidate, found
+
+
+def check_progress(checkpoint: dict[str, Any], file: Path) -> None:
+    """Raise a ValueError if a training cannot go on from a checkpoint.
+
+    Lightning deletes the checkpoint that was the best when a better one comes, by the path that it finds here.
+    """
+    if missing := [part for part, kind in PROGRESS.items() if not isinstance(checkpoint.get(part), kind)]:
+        raise ValueError(f"{file} does not say how far its training was: it has no {', '.join(missing)}")
+    optimizers = checkpoint["optimizer_states"]
+    if not optimizers or not all(isinstance(state, dict) and "param_groups" in state for state in optimizers):
+        raise ValueError(f"{file} has no state of an optimizer in its optimizer_states")
+    if not isinstance(checkpoint["loops"].get("fit_loop"), dict):
+        raise ValueError(f"{file} has no fit_loop in its loops")
+    for state in checkpoint["callbacks"].values():
+        paths = [state.get(key) for key in PATHS] if isinstance(state, dict) else []
+        for path in [*filter(None, paths), *(state.get("best_k_models") or () if paths else ())]:
+            if not isinstance(path, str) or "://" in path or ".." in Path(path).parts:
+                raise ValueError(f"{file} names {path} as a checkpoint of its run; it was not made by train.py")
 
 
 def backbone(checkpoint: dict[str, Any], trust: Iterable[str] = ()) -> "nn.Module":

@@ -14,6 +14,7 @@ import re
 import shlex
 import signal
 import sys
+import threading
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,7 +30,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 import resume
-from mistakes import CONF, check
+from mistakes import CONF, Mistake, check
 from plan import Sweep, plan
 from studies import jobs, side_by_side
 from studies.record import is_main_process, one_line, signal_code
@@ -45,6 +46,8 @@ def run(task: Callable, config_name: str, early: Callable[[DictConfig], None] | 
     """
     # Hydra would print errors and exit with 1; here they are to arrive in this function.
     hydra_utils.run_and_report = lambda function: function()
+    logging.raiseExceptions = False  # where the disk is full, a log that cannot be written is not the news
+    threading.excepthook = _thread_failed
     main = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(_job(task))
     code, sweep = 0, None
     try:
@@ -73,9 +76,22 @@ def run(task: Callable, config_name: str, early: Callable[[DictConfig], None] | 
     sys.exit(code)
 
 
+def _thread_failed(args: threading.ExceptHookArgs) -> None:
+    """As Python does, but for TensorBoard's thread: what it cannot write, it raises in the main one as well."""
+    if not (args.exc_type is OSError and type(args.thread).__name__ == "_AsyncWriterThread"):
+        threading.__excepthook__(args)
+
+
 def parse(argv: Sequence[str]) -> Namespace:
     """A command line as Hydra reads it."""
-    return hydra_utils.get_args_parser().parse_args(argv)
+    parser = hydra_utils.get_args_parser()
+    parser.error = _refuse
+    return parser.parse_args(argv)
+
+
+def _refuse(message: str) -> NoReturn:
+    """As argparse does, without half a page of usage."""
+    raise Mistake(f"{message}; --help shows what there is")
 
 
 def examine(args: Namespace, config_name: str, early: Callable[[DictConfig], None] | None = None) -> Sweep | None:
@@ -234,8 +250,8 @@ def tell(error: Exception) -> int:
 def is_mistake(error: BaseException) -> bool:
     """Whether the user can mend this."""
     if type(error).__name__ == "InstantiationException" and error.__cause__ is not None:
-        told = re.search("unexpected keyword argument|missing .* required", str(error.__cause__))
-        return bool(told) or is_mistake(error.__cause__)
+        told = re.search("unexpected keyword argument|missing .* required|`devices` selected", str(error.__cause__))
+        return bool(told) or isinstance(error.__cause__, ImportError) or is_mistake(error.__cause__)
     known = (ValueError, OSError, HydraException, OmegaConfBaseException)
     return isinstance(error, known) or type(error).__name__ == "MisconfigurationException"
 

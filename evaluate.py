@@ -57,7 +57,7 @@ def evaluate(cfg: "DictConfig") -> float:
     trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=False, enable_checkpointing=False)
     if trainer.world_size > 1:
         raise ValueError(f"an evaluation is one process, not {trainer.world_size}; say trainer.devices=1")
-    trainer.test(evaluator, datamodule=scored, verbose=False)
+    trainer.test(evaluator, datamodule=scored, weights_only=True, verbose=False)
 
     metrics = {name.replace("test", cfg.split, 1): value.item() for name, value in trainer.callback_metrics.items()}
     facts = {"checkpoint": str(file), "data": type(data).__name__, "split": cfg.split, "images": len(evaluator.labels)}

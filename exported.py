@@ -6,6 +6,7 @@ Every format is made of one ``torch.export`` program, and is one file. Metadata 
 import json
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,9 @@ def open_onnx(file: Path) -> tuple[Network, Metadata]:
 
 
 def write_torch_export(program: ExportedProgram, metadata: Metadata, file: Path) -> None:
-    torch.export.save(program, file, extra_files=metadata)
+    content = BytesIO()  # straight to a full disk, torch would say "unexpected pos 64 vs 0"
+    torch.export.save(program, content, extra_files=metadata)
+    file.write_bytes(content.getbuffer())
 
 
 def open_torch_export(file: Path) -> tuple[Network, Metadata]:

@@ -16,8 +16,29 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 CONF = Path(__file__).parent / "conf"
 # Values that may be of another kind than the default.
 SEVERAL_KINDS = ("trainer.devices", "lit_module.compile", "model.width_per_group")
+WORKERS = "datamodule.num_workers"  # null: as many as there are cores
 
-
+# What a number must be at least; above zero for those in the second list.
+LEAST = {
+    "seed": 0,
+    "datamodule.batch_size": 1,
+    "datamodule.image_size": 1,
+    "datamodule.num_workers": 0,
+    "datamodule.num_images": 1,
+    "datamodule.mixup": 0,
+    "datamodule.cutmix": 0,
+    "optimizer.lr": 0,
+    "optimizer.momentum": 0,
+    "optimizer.weight_decay": 0,
+    "scheduler.final": 0,
+    "scheduler.gamma": 0,
+    "callbacks.early_stopping.patience": 0,
+    "trainer.log_every_n_steps": 0,
+    "trainer.accumulate_grad_batches": 1,
+    "trainer.gradient_clip_val": 0,
+}
+ABOVE_ZERO = ("callbacks.last.minutes", "callbacks.last.every_n_train_steps", "trainer.val_check_interval")
+CHOICES = {"mode": ("max", "min"), "impossible": ("skip", "refuse"), "lit_module.nonfinite": ("stop", "skip")}
 # The plugins behind hydra/launcher=… and hydra/sweeper=…, Hydra's names and ours, as extras of this project.
 PLUGINS = {
     "hydra/launcher": {
@@ -67,13 +88,15 @@ def check(args: Namespace, config_name: str) -> None:
         picked = values_of(override)
         for value in picked:
             if value not in options and not isinstance(value, list):
-                raise Mistake(f"{override.key_or_group}={value}: no such option{_nearest(value, options)}")
+                said = f"{override.key_or_group}={_say(value)}"
+                raise Mistake(f"{said}: no such option{_nearest(value, options)}")
         if picked:
             choices.append(f"{override.input_line.partition('=')[0]}={picked[0]}")
     base = hydra.compose(config_name, choices)
     tree = OmegaConf.to_container(base, resolve=False)
     values = [o for o in typed if o not in groups]
     for override in values:
+        _check_range(override)
         if not override.is_add() and not override.is_force_add():
             _check_value(override, tree)
     given = {override.key_or_group for override in values}
@@ -104,6 +127,19 @@ def _missing(tree: dict, prefix: str = "") -> Iterable[str]:
             yield from _missing(value, f"{prefix}{key}.")
 
 
+def _check_range(override: Override) -> None:
+    """Raise a Mistake for a number or a word that this key cannot have, whatever else is chosen."""
+    key = override.key_or_group
+    for value in values_of(override):
+        if key in CHOICES:
+            check_choices({key: value}, CHOICES)
+        if _kind(value) == "number":
+            if key in LEAST and not value >= LEAST[key]:
+                raise Mistake(f"{key}={value}: expected at least {LEAST[key]}")
+            if key in ABOVE_ZERO and not value > 0:
+                raise Mistake(f"{key}={value}: expected above 0")
+
+
 def _check_value(override: Override, tree: dict) -> None:
     key, node, path = override.key_or_group, tree, []
     for part in key.split("."):
@@ -120,6 +156,10 @@ def _check_value(override: Override, tree: dict) -> None:
     for value in values_of(override):
         if key == "seed" and value is None:
             raise Mistake("seed=null: expected a whole number, so that the run can be repeated")
+        if node == "???" and value in (None, ""):
+            raise Mistake(f"{key}={_say(value)} is no value; give it one")
+        if value is None and expected in ("number", "list") and not key.startswith("trainer.") and key != WORKERS:
+            raise Mistake(f"{key}=null: expected {expected}, say {_say(node)}")
         found = _kind(value)
         whole = isinstance(node, int) and isinstance(value, float) and not value.is_integer()
         if key.startswith("trainer.limit_"):  # a share or a number
@@ -149,7 +189,7 @@ def _kind(value: Any) -> str | None:
 
 
 def _say(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _nearest(word: Any, options: list[str], path: Iterable[str] = ()) -> str:
@@ -160,15 +200,14 @@ def _nearest(word: Any, options: list[str], path: Iterable[str] = ()) -> str:
     return f"; did you mean {' or '.join(shown)}?" if near else said
 
 
-def check_choices(config: DictConfig, choices: Mapping[str, Sequence[str | None]]) -> None:
+def check_choices(config: Mapping[str, Any], choices: Mapping[str, Sequence[str | None]]) -> None:
     """Raise a Mistake if a key's value is none of those it may have; None is written null."""
     for key, values in choices.items():
-        found = OmegaConf.select(config, key)
-        if found not in values:
+        if key in config and config[key] not in values:
             options = ["null" if value is None else value for value in values]
-            near = get_close_matches(str(found), options, n=1, cutoff=0.55)
+            near = get_close_matches(str(config[key]), options, n=1, cutoff=0.55)
             hint = f"; did you mean {near[0]}?" if near else ""
-            raise Mistake(f"{key}={found}: expected one of {', '.join(options)}{hint}")
+            raise Mistake(f"{key}={_say(config[key])}: expected one of {', '.join(options)}{hint}")
 
 
 def check_least(config: DictConfig, least: Mapping[str, int]) -> None:

@@ -71,7 +71,7 @@ def predicted(
     trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=False, enable_checkpointing=False)
     if trainer.world_size > 1:
         raise ValueError(f"a prediction is one process, not {trainer.world_size}; say trainer.devices=1")
-    return data, collect(trainer.predict(predictor, data))
+    return data, collect(trainer.predict(predictor, data, weights_only=True))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,9 @@ from studies.runs import FOLDER, LAST, nearest
 # What may be said beside it: it changes where and how long a run works, not what comes of it.
 ALLOWED = records.HARMLESS | {"callbacks.last.minutes", "callbacks.last.every_n_train_steps"}
 
+# What the config of a run has.
+PARTS = "seed monitor mode datamodule model lit_module optimizer scheduler trainer callbacks logger".split()
+
 
 def asked(args: Namespace) -> Path | None:
     """The folder that a command line wants to go on with; None where it has no ``resume=``.
@@ -33,6 +36,8 @@ def asked(args: Namespace) -> Path | None:
     value = next(o.value() for o in typed if o.key_or_group == "resume")
     if value is None:
         return None
+    if "://" in str(value):
+        raise Mistake(f"resume={value} is an address; expected a run's folder on this machine")
     folder = Path(str(value)).expanduser()
     if args.multirun:
         raise Mistake("resume= goes on with one run; a sweep goes on by its own command with hydra.sweep.dir=…")
@@ -42,6 +47,8 @@ def asked(args: Namespace) -> Path | None:
                 f"{override.input_line} would change the run; beside resume= there may be "
                 f"{', '.join(sorted(ALLOWED))} (a new run from its weights: ckpt_path=…, or model.weights=…)"
             )
+    if folder.is_file():
+        raise NotADirectoryError(f"resume={folder} is a file; expected the folder of its run")
     if not folder.is_dir():
         raise FileNotFoundError(f"resume={folder}: no such folder{nearest(folder)}")
     if not all((folder / ".hydra" / f"{name}.yaml").is_file() for name in ("config", "hydra")):
@@ -69,6 +76,9 @@ def config(folder: Path, overrides: Sequence[str]) -> DictConfig:
         cfg, hydra = (OmegaConf.load(folder / ".hydra" / f"{name}.yaml") for name in ("config", "hydra"))
     except YAMLError as error:
         raise ValueError(f"{folder}/.hydra is damaged: {records.one_line(error)}") from error
+    for name, part, keys in (("config", cfg, PARTS), ("hydra", hydra, ("hydra",))):
+        if missing := [key for key in keys if key not in part]:
+            raise ValueError(f"{folder}/.hydra is damaged: {name}.yaml has no {', '.join(missing)}")
     hydra.hydra.mode, hydra.hydra.runtime.output_dir = RunMode.RUN, str(folder)
     HydraConfig.instance().cfg = hydra  # as Hydra does where a run begins
     configure_log(hydra.hydra.job_logging, hydra.hydra.verbose)

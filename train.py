@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import checkpoints
 import cli
 import console
-from mistakes import check_choices
 from studies.record import OutOfTime, recording
 
 if TYPE_CHECKING:
@@ -26,8 +25,6 @@ def check(cfg: "DictConfig") -> None:
     """Find the mistakes that need no torch."""
     if cfg.ckpt_path:
         checkpoints.file_to_go_on_from(cfg.ckpt_path)
-    if "nonfinite" in cfg.lit_module:
-        check_choices(cfg, {"lit_module.nonfinite": ("stop", "skip")})
 
 
 def train(cfg: "DictConfig") -> float | None:
@@ -97,6 +94,8 @@ def train(cfg: "DictConfig") -> float | None:
             logger=loggers,
             enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
         )
+        if trainer.strategy.root_device.type == "cpu" and trainer.num_devices > 4 * (os.cpu_count() or 1):
+            raise ValueError(f"trainer.devices={trainer.num_devices}: this machine has {os.cpu_count()} cores")
         if trainer.world_size > 1:
             cli.refuse_sweep(f"a job of {trainer.world_size} processes")
         log.info(console.summary(config))

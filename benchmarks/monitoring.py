@@ -75,9 +75,9 @@ def run(overrides: list[str], epochs: int, watched: bool) -> tuple[float, float,
         first = [clock, callbacks.Measure(cfg.monitor, cfg.mode)]
         quiet = {} if watched else {"enable_progress_bar": False}
         trainer = instantiate(cfg.trainer, callbacks=[*first, *found], logger=loggers, **quiet)
-        trainer.fit(classifier, datamodule=data)
+        trainer.fit(classifier, datamodule=data, weights_only=True)
         if watched:
-            trainer.test(classifier, datamodule=data, verbose=False)
+            trainer.test(classifier, datamodule=data, weights_only=True, verbose=False)
     return clock.seconds, sum(drawing), [p.detach().cpu() for p in classifier.backbone.parameters()]
 
 

@@ -117,7 +117,7 @@ def measure(overrides: list[str], epochs: int) -> dict:
         )
         callbacks = [Measure(cfg.monitor, cfg.mode), *filter(None, instantiate(cfg.callbacks).values()), bare]
         trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=list(instantiate(cfg.logger).values()))
-        trainer.fit(classifier, datamodule=data)
+        trainer.fit(classifier, datamodule=data, weights_only=True)
         same = all(
             torch.equal(a, b) for a, b in zip(classifier.backbone.parameters(), bare.net.parameters(), strict=True)
         )

@@ -29,5 +29,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
+        except (OSError, RuntimeError) as error:
+            # Where a write fails, torch goes on to close its half of a file, which fails as well: a RuntimeError of
+            # that, "unexpected pos 64 vs 0", is what arrives here, with the one that counts as its context.
+            reason = next((e for e in (error, error.__context__) if isinstance(e, OSError)), None)
+            if reason is None:
+                raise
+            raise OSError(f"{path} could not be written: {reason.strerror or reason}") from reason
         finally:
             temporary.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ import os
 import resource
 import sys
 import time
+from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -37,6 +38,17 @@ def peak_memory(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
+def check_monitors(trainer: Trainer) -> None:
+    """Raise a ValueError if a callback waits for a metric of the validation that there is not, before the training."""
+    there = sorted(name for name in trainer.callback_metrics if name.startswith("val/"))
+    for callback in trainer.callbacks:
+        monitor = getattr(callback, "monitor", None)
+        if monitor and monitor.startswith("val/") and monitor not in there:
+            near = get_close_matches(monitor, there, n=1, cutoff=0.8)
+            hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(there)}"
+            raise ValueError(f"monitor={monitor}: no such metric; {hint}")
+
+
 class Measure(Callback):
     """Counts images and seconds of training, and remembers the metrics of each epoch and of the best validation.
 
@@ -52,7 +64,8 @@ class Measure(Callback):
     """
 
     def __init__(self, monitor: str, mode: str):
-        if mode not in ("min", "max") or (mode == "max" and monitor.endswith("loss")):
+        wrong = "max" if monitor.endswith("loss") else "min" if monitor.endswith(("top1", "top5", "f1_macro")) else None
+        if mode not in ("min", "max") or mode == wrong:
             raise ValueError(f"mode={mode} with monitor={monitor}; expected mode=min for a loss, mode=max for a score")
         if not monitor.startswith("val/"):
             raise ValueError(f"monitor={monitor}; expected a metric of the validation, say val/top1 or val/loss")
@@ -89,7 +102,10 @@ class Measure(Callback):
         self._stop(pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.sanity_checking or trainer.state.fn != "fit":
+        if trainer.state.fn != "fit":
+            return
+        if trainer.sanity_checking:
+            check_monitors(trainer)
             return
         metrics = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
         score, best = metrics.get(self.monitor), self.best.get(self.monitor)

@@ -119,7 +119,7 @@ def blocks_per_stage(depth: int, block: str | None, stages: int) -> tuple[str, S
 
 def inner_widths(block: str, widths: Sequence[int], groups: int, width_per_group: int | str | None) -> list[int]:
     """Channels of the 3×3 convolution in each stage's blocks."""
-    if min(widths) < 1:
+    if not all(isinstance(width, int) and width > 0 for width in widths):
         raise ValueError(f"widths={list(widths)} are not numbers of channels; expected at least 1 in each stage")
     if isinstance(width_per_group, str):
         check_choice("width_per_group", width_per_group, ("matched",))

@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,10 @@ def read(file: Path) -> Any:
     Raises: ValueError, OSError: it is no such file, not a whole one, or could run code when opened.
     """
     try:
-        # weights_only: plain values. Said here, since an environment variable can change what is not said.
-        return torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # what torch thinks of such a file is said below
+            warnings.simplefilter("ignore")
+            # weights_only: plain values. Said here, since an environment variable can change what is not said.
+            return torch.load(file, map_location="cpu", weights_only=True)
     except (PermissionError, FileNotFoundError, IsADirectoryError):
         raise
     except Exception as error:  # torch has a dozen for files that are not what they should be

@@ -52,7 +52,11 @@ def recording(run_dir: str | Path, **facts: Any) -> Iterator[dict[str, Any]]:
         raise
     finally:
         if is_main_process():
-            write(run_dir, record)
+            try:
+                write(run_dir, record)
+            except OSError:
+                if record["status"] == "completed":  # else there is an error already, which says more
+                    raise
 
 
 def signal_code(error: BaseException) -> int | None:
@@ -85,11 +89,16 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         finite = {name: value if math.isfinite(value) else None for name, value in content["metrics"].items()}
         content = {**content, "metrics": finite}
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(f"{path} could not be written: {error.strerror}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read(run_dir: str | Path) -> dict[str, Any]:

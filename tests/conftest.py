@@ -82,3 +82,13 @@ def contest_run(contest, tmp_path_factory):
     train(compose_in(folder, [*overrides, *(f"datamodule.{value}" for value in data)], "train"))
     yield folder
     shutil.rmtree(folder)  # its checkpoint is large
+
+
+@pytest.fixture(scope="session")
+def forks():
+    """``tests.forks.Forks`` with all imported: a function from a script and its arguments to what came of it."""
+    from tests.forks import ALL, Forks
+
+    forked = Forks(*ALL)
+    yield forked
+    forked.close()

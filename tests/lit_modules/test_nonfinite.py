@@ -9,11 +9,11 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
+import cli
 from callbacks import LastCheckpoint
 from lit_modules import Classifier
 from lit_modules.nonfinite import Losses
 from mistakes import Mistake
-from train import check
 
 CLASSES = 3
 
@@ -176,8 +176,8 @@ def test_an_epoch_of_nothing_else_is_an_error():
         fit(Bursting(6, 7, 8, 9, 10), nonfinite="skip")
 
 
-def test_another_choice_is_refused_before_torch_and_by_the_classifier(composed):
+def test_another_choice_is_refused_before_torch_and_by_the_classifier():
     with pytest.raises(Mistake, match="lit_module.nonfinite=stopp: expected one of stop, skip; did you mean stop"):
-        check(composed("lit_module.nonfinite=stopp"))
+        cli.examine(cli.parse(["lit_module.nonfinite=stopp"]), "train")
     with pytest.raises(ValueError, match="nonfinite=never is neither stop nor skip"):
         Classifier(Bursting(), CLASSES, sgd, nonfinite="never")

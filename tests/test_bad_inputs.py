@@ -1,0 +1,319 @@
+"""What a user may get wrong, and the one line that each of it is answered with."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.forks import Forks
+
+SMALL = (
+    "datamodule=synthetic datamodule.num_images=64 datamodule.batch_size=16 trainer=cpu trainer.max_epochs=1 "
+    "hydra.run.dir=new callbacks.confusion_matrix=null"
+).split()
+PHOTOS = (
+    "datamodule=image_folder datamodule.image_size=32 datamodule.batch_size=4 datamodule.num_workers=0 model=lenet "
+    "trainer=cpu trainer.max_epochs=1 hydra.run.dir=new callbacks.confusion_matrix=null"
+).split()
+
+# Config: what is typed for train.py → what is said. Torch is not imported for these, and no folder is made.
+CONFIG = {
+    # groups and options
+    "model=resent50": "model=resent50: no such option; did you mean resnet50 or resnext50?",
+    "model=null": "model=null: no such option; there are: lenet, resnet,",
+    "study=foo": "study=foo: no such option; there are: depth, depth_full,",
+    "logger=comet": "logger=comet: no such option; there are: csv, mlflow, none, tensorboard, wandb",
+    "trainer=dpp": "trainer=dpp: no such option; did you mean ddp?",
+    "debug=fast": "debug=fast: no such option; there are: one_batch, overfit, profiler",
+    "datamodule=mnist": "datamodule=mnist: no such option; did you mean fashion_mnist?",
+    "experiment=fashion_mnist_lent": "did you mean fashion_mnist_lenet",
+    "=1": "no such option",
+    # keys
+    "modle=resnet50": "modle: no such key; did you mean mode or model?",
+    "optimizer.learning_rate=1": "optimizer.learning_rate: no such key; there are: optimizer.lr",
+    "trainer.strategy=ddp": "trainer.strategy: no such key",
+    "model=resnet model.dept=50": "model.dept: no such key; did you mean model.depth?",
+    "optimiser.lr=1": "optimiser.lr: no such key; did you mean optimizer?",
+    "datamodule.augmentation.flop.p=1": "datamodule.augmentation.flop.p: no such key",
+    "~datamodule.augmentation.fip": "Could not delete from config. 'datamodule.augmentation.fip' does not exist.",
+    "optimizer.betas=[0.9,0.99]": "optimizer.betas: no such key",
+    "experiment=cats_vs_dogs_resnet34": "datamodule.data_dir has no value; give it one: datamodule.data_dir=…",
+    "datamodule=image_folder": "datamodule.data_dir has no value; give it one",
+    # kinds
+    "optimizer.lr=abc": "optimizer.lr=abc: expected number, say 0.05",
+    "optimizer.lr=null": "optimizer.lr=null: expected number, say 0.05",
+    "seed=null": "seed=null: expected a whole number",
+    "datamodule.batch_size=1.5": "datamodule.batch_size=1.5: expected whole number, say 64",
+    "trainer.max_epochs=ten": "trainer.max_epochs=ten: expected number, say 10",
+    "seed=1.5": "seed=1.5: expected whole number, say 0",
+    "datamodule.batch_size=null": "datamodule.batch_size=null: expected number, say 64",
+    "model=resnet18 model.depth=null": "model.depth=null: expected number, say 18",
+    "model=resnet18 model.widths=64": "model.widths=64: expected list",
+    "optimizer.nesterov=3": "optimizer.nesterov=3: expected true or false",
+    "datamodule=cifar10 datamodule.augmentation=3": "datamodule.augmentation=3: expected group of keys",
+    # ranges
+    "seed=-1": "seed=-1: expected at least 0",
+    "datamodule.batch_size=0": "datamodule.batch_size=0: expected at least 1",
+    "datamodule.num_workers=-1": "datamodule.num_workers=-1: expected at least 0",
+    "datamodule.image_size=0": "datamodule.image_size=0: expected at least 1",
+    "datamodule=synthetic datamodule.num_images=-5": "datamodule.num_images=-5: expected at least 1",
+    "optimizer.lr=-0.1": "optimizer.lr=-0.1: expected at least 0",
+    "optimizer.lr=nan": "optimizer.lr=nan: expected at least 0",
+    "optimizer.weight_decay=-1": "optimizer.weight_decay=-1: expected at least 0",
+    "scheduler.final=-1": "scheduler.final=-1: expected at least 0",
+    "callbacks.last.minutes=0": "callbacks.last.minutes=0: expected above 0",
+    "callbacks=early_stopping callbacks.early_stopping.patience=-1": "patience=-1: expected at least 0",
+    "+trainer.accumulate_grad_batches=0": "trainer.accumulate_grad_batches=0: expected at least 1",
+    "+trainer.val_check_interval=0": "trainer.val_check_interval=0: expected above 0",
+    "mode=maximum": "mode=maximum: expected one of max, min; did you mean max?",
+    "impossible=skp": "impossible=skp: expected one of skip, refuse; did you mean skip?",
+    # networks that cannot be
+    "model=resnet model.depth=19": "depth=19 is no four-stage ResNet; the nearest that are: 18 and 34",
+    "model=resnet18 model.groups=32": "groups=32 needs bottleneck blocks",
+    "model=resnet50 model.groups=3": "groups=3 does not divide the width 64; the nearest that do: 2 and 4",
+    "model=resnet_cifar model.depth=29 model.groups=64 model.width_per_group=matched": "expected 0.9 to 1.1",
+    "model=resnet50 model.width_per_group=-4": "groups=1 of width_per_group=-4 give no whole number of channels",
+    "model=resnet18 model.widths=[64,a,1,1]": "widths=[64, 'a', 1, 1] are not numbers of channels",
+    "model=resnet18 model.widths=[64]": "widths has 1 entries; ResNet has 4 stages (ImageNet) or 3 (CIFAR)",
+    "model=resnet18 model.norm=bach": "norm=bach is not one of batch, layer, instance, group; did you mean batch?",
+    "model=resnet18 model.stem=imagnet": "stem=imagnet is not one of imagenet, cifar; did you mean imagenet?",
+    "datamodule.image_size=12": "image_size=12 is too small for LeNet; the smallest that works is 16",
+    "model=resnet18 model.weights=missing.pth": "weights=missing.pth: no such file; expected a file",
+    "model=resnet18 model.weights=run": "weights=run: no such file; expected a file",
+    "model=resnet50 model.weights=DEFUALT datamodule=cifar10 datamodule.image_size=64": "did you mean DEFAULT?",
+    # where to go on
+    "ckpt_path=missing.ckpt": "ckpt_path=missing.ckpt: no such file",
+    "ckpt_path=run": "ckpt_path=run is a folder; expected a file, say run/checkpoints/last.ckpt",
+    "resume=rum": "resume=rum: no such folder; did you mean run?",
+    "resume=file": "resume=file is a file; expected the folder of its run",
+    "resume=run/checkpoints": "resume=run/checkpoints is no run's folder: it has no .hydra/config.yaml",
+    "resume=runs": "resume=runs is no run's folder: it has no .hydra/config.yaml; its newest run is runs/mine",
+    "resume=run optimizer.lr=1": "optimizer.lr=1 would change the run",
+    "resume=damaged": "damaged/.hydra is damaged: config.yaml has no seed, monitor, mode,",
+    "resume=halved": "halved/.hydra is damaged: ParserError",
+    "-m resume=run": "resume= goes on with one run; a sweep goes on by its own command",
+    # sweeps
+    "-m seed=a,b": "seed=a: expected number, say 0",
+    "-m model=resnet model.depth=18,abc": "model.depth=abc: expected number, say 18",
+    "-m seed=-1,0": "seed=-1: expected at least 0",
+    "-m model=lenet,resent": "model=resent: no such option; did you mean resnet",
+    "-m model=resnet model.dept=18,34": "model.dept: no such key; did you mean model.depth?",
+    "-m optimizer.lr=interval(0,1)": "an interval needs a search; add hydra/sweeper=search",
+    "-m seed=0,1 trainer.devices=2": "a job of several processes cannot be part of a sweep",
+    "-m seed=0,1 hydra/launcher=paralel": "hydra/launcher=paralel: no such option; did you mean parallel?",
+    "-m seed=0,1 optimizer.lr=0.3 hydra.sweep.dir=sweep": "sweep/seed-0 holds a job with callbacks",
+    # the command line itself
+    "--foo": "unrecognized arguments: --foo; --help shows what there is",
+    "--cfg foo": "argument --cfg/-c: invalid choice: 'foo'",
+    "--config-name foo": "Cannot find primary config 'foo'",
+    "--config-dir missing": "missing' not found",
+    "seed": "Error parsing override 'seed'",
+    "model=[": "no viable alternative",
+}
+# The same, for the other scripts.
+OTHERS = {
+    "evaluate.py": "ckpt has no value; give it one: ckpt=…",
+    "evaluate.py ckpt=null": "ckpt=null is no value; give it one",
+    "evaluate.py ckpt=": "ckpt= is no value; give it one",
+    "evaluate.py ckpt=rum": "ckpt=rum: no such file or folder; did you mean run?",
+    "evaluate.py ckpt=empty": "ckpt=empty holds no checkpoints/best.ckpt or last.ckpt",
+    "evaluate.py ckpt=runs": "its newest run is runs/mine",
+    "evaluate.py ckpt=run split=tset": "split=tset: expected one of test, val, train; did you mean test?",
+    "evaluate.py ckpt=run tta=filp": "tta=filp: expected one of null, flip; did you mean flip?",
+    "evaluate.py ckpt=run trust=models.Tiny": "trust=models.Tiny: expected list",
+    "evaluate.py ckpt=run split=val,train": "Ambiguous value for argument 'split=val,train'",
+    "predict.py ckpt=run": "images has no value; give it one: images=…",
+    "predict.py ckpt=run images=null": "images=null is no value; give it one",
+    "predict.py ckpt=run images=god": "images=god: no such file or folder; did you mean good?",
+    "predict.py ckpt=run images=empty": "images=empty has no image files",
+    "predict.py ckpt=run images=good/*.png": "images=good/*.png: no file has such a name",
+    "predict.py ckpt=run images=good": "would have the same id, 0; say format=full",
+    "predict.py ckpt=run images=good/a output=o.txt": "output=o.txt: expected a name that ends in .csv or .json",
+    "predict.py ckpt=run images=good/a output=file/o.csv": "output=file/o.csv: nothing can be written to",
+    "predict.py ckpt=run images=good/a output=folder.csv": "output=folder.csv is a folder; expected a file",
+    "predict.py ckpt=run images=good/a format=features output=o.csv": "expected a name that ends in .npz",
+    "predict.py ckpt=run images=good/a top_k=0": "top_k=0: expected at least 1",
+    "predict.py ckpt=run images=good/a batch_size=0": "batch_size=0: expected at least 1",
+    "predict.py ckpt=run images=good/a grid=o.jpg": "grid=o.jpg: expected a name that ends in .png",
+    "predict.py ckpt=run images=good/a broken=ignore": "broken=ignore: expected one of skip, fail",
+    "export.py ckpt=run format=onx": "format=onx: expected one of onnx, torch_export; did you mean onnx?",
+    "export.py ckpt=run format=torch_export output=o.onnx": "output=o.onnx: expected a name that ends in .pt2",
+    "export.py ckpt=run format=torch_export tolerance=-1": "tolerance=-1: expected 0 or more",
+}
+# Found once torch is there. What is left is the run's folder, with its record.
+PARTS = {
+    # devices and numbers
+    "trainer.accelerator=mps": "`MPSAccelerator` can not run on your system",
+    "trainer.accelerator=foo": "You selected an invalid accelerator name: `accelerator='foo'`",
+    "trainer.devices=abc": "`devices` selected with `CPUAccelerator` should be an int > 0",
+    "trainer.devices=999": "trainer.devices=999: this machine has",
+    "trainer.precision=foo": "Precision 'foo' is invalid",
+    "lit_module.memory_format=foo": "memory_format=foo is neither contiguous_format nor channels_last",
+    "trainer.max_time=abc": "`Timer(duration='abc')` is not a valid duration",
+    "trainer.max_epochs=-2": "`max_epochs` must be a non-negative integer or -1",
+    # what does not go together
+    "datamodule.batch_size=9999": "batch_size=9999 is larger than the training set; the largest that works is 54",
+    "datamodule.val_fraction=1.5": "the fraction to split off is 1.5; expected a number between 0 and 1",
+    "datamodule.in_channels=2": "in_channels=2 is neither 1 (grey) nor 3 (RGB)",
+    "datamodule.num_classes=1": "num_classes=1; there is nothing to tell apart with fewer than 2",
+    "model.num_classes=5": "model.num_classes=5, but the data has num_classes=10",
+    "monitor=val/foo": "monitor=val/foo: no such metric; there are: val/f1_macro, val/loss, val/top1, val/top5",
+    "monitor=train/top1": "monitor=train/top1; expected a metric of the validation",
+    "mode=min": "mode=min with monitor=val/top1",
+    "callbacks=early_stopping callbacks.early_stopping.monitor=val/top2": "monitor=val/top2: no such metric",
+    "scheduler.warmup=2": "warmup=2 is not a share of the training",
+    "scheduler=step scheduler.milestones=[2]": "milestones=[2] are not shares of the training",
+    "lit_module.label_smoothing=2": "label_smoothing=2 is no share",
+    "+trainer.foo=1": "Trainer.__init__() got an unexpected keyword argument 'foo'",
+    "optimizer._target_=torch.optim.Foo": "Error loading 'torch.optim.Foo'",
+    "model._target_=nothing.Net": "Error loading 'nothing.Net'",
+    # checkpoints and weights
+    "ckpt_path=empty.ckpt": "empty.ckpt is empty",
+    "ckpt_path=half.ckpt": "half.ckpt is no checkpoint, or not a whole one",
+    "ckpt_path=foreign.ckpt": "foreign.ckpt is no checkpoint of train.py: it does not say model, datamodule,",
+    "ckpt_path=weights_only.ckpt": "does not say how far its training was: it has no loops, optimizer_states",
+    "model=resnet_cifar ckpt_path=run/checkpoints/last.ckpt": "the checkpoint's weights are not of the network",
+    "datamodule.num_classes=5 ckpt_path=run/checkpoints/last.ckpt": "fc3.weight is (10, 84), expected (5, 84)",
+    "model=resnet_cifar model.weights=other.pth": "weights=other.pth is of another network: its conv1.weight is",
+    "model=resnet_cifar model.weights=text.ckpt": "text.ckpt is no checkpoint, or not a whole one",
+}
+DATA = {
+    "empty": "empty has no class folders; expected empty/<class>/<image>",
+    "missing": "datamodule.data_dir=missing is not a folder",
+    "file": "datamodule.data_dir=file is not a folder",
+    "one": "num_classes=1; there is nothing to tell apart with fewer than 2",
+    "hole": "hole has no images of the class b",
+    "good datamodule.num_classes=5": "num_classes=5, but ImageFolder has 2 classes",
+    "good datamodule.test_fraction=0": "the fraction to split off is 0; expected a number between 0 and 1",
+    "texts": "jpg cannot be read as an image: cannot identify image file",
+    "halves": "jpg cannot be read as an image: Truncated File Read",
+    "zeros": "zeros has no images of the class a",
+}
+AFTER = {
+    "evaluate.py ckpt=half.ckpt": "half.ckpt is no checkpoint, or not a whole one",
+    "evaluate.py ckpt=other.pth": "other.pth holds bare weights and does not say of which network",
+    "evaluate.py ckpt=run trainer.devices=2": "an evaluation is one process, not 2; say trainer.devices=1",
+    "evaluate.py ckpt=run datamodule=image_folder datamodule.data_dir=good": "the data has 2 classes, the network 10",
+    "evaluate.py ckpt=run +datamodule.foo=1": "unexpected keyword argument 'foo'",
+    "evaluate.py ckpt=run trust=[os.system]": "only a class of models or datamodules can be trusted",
+    "predict.py ckpt=run images=texts/a": "none of the 12 files could be read; the first: texts/a/0.jpg",
+    "predict.py ckpt=run images=halves/a broken=fail": "halves/a/0.jpg cannot be read as an image",
+    "export.py format=torch_export ckpt=foreign.ckpt": "foreign.ckpt is no checkpoint of train.py",
+    "export.py format=torch_export ckpt=run images=texts/a": "texts/a/0.jpg cannot be read as an image",
+}
+
+
+if not torch.cuda.is_available():
+    PARTS["trainer.accelerator=gpu"] = "No supported gpu backend found!"
+
+
+@pytest.fixture(scope="module")
+def lean():
+    """Forks of a process that has not imported torch."""
+    forks = Forks()
+    yield forks
+    forks.close()
+
+
+@pytest.fixture(scope="module")
+def place(forks, tmp_path_factory):
+    """A folder with all that the rows name; none of them may change it."""
+    folder = tmp_path_factory.mktemp("inputs")
+    rng = np.random.default_rng(0)
+    counts = {"good": (12, 12), "one": (4,), "hole": (4, 0), "texts": (12, 12), "halves": (12, 12), "zeros": (12, 12)}
+    for name, classes in counts.items():
+        for label, count in zip("ab", classes, strict=False):
+            (folder / name / label).mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(0, 255, (20, 20, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / name / label / f"{number}.jpg")
+    for path in (folder / "texts" / "a").iterdir():
+        path.write_text("a text")
+    for path in (folder / "halves" / "a").iterdir():
+        path.write_bytes(path.read_bytes()[:200])
+    for path in (folder / "zeros" / "a").iterdir():
+        path.write_bytes(b"")
+    (folder / "empty").mkdir()
+    (folder / "folder.csv").mkdir()
+    (folder / "file").write_text("x")
+
+    done = forks("train.py", *SMALL, cwd=folder)
+    assert done.code == 0, done.err
+    (folder / "new").rename(folder / "run")
+    (folder / "runs").mkdir()
+    shutil.copytree(folder / "run", folder / "runs" / "mine")
+    shutil.copytree(folder / "run", folder / "sweep" / "seed-0")
+    for name, text in {"damaged": "a text", "halved": "seed: [1"}.items():
+        shutil.copytree(folder / "run", folder / name)
+        (folder / name / "result.json").unlink()
+        (folder / name / ".hydra" / "config.yaml").write_text(text)
+
+    (folder / "text.ckpt").write_text("a text")
+    (folder / "empty.ckpt").touch()
+    content = (folder / "run" / "checkpoints" / "last.ckpt").read_bytes()
+    (folder / "half.ckpt").write_bytes(content[: len(content) // 2])
+    torch.save({"state_dict": {}}, folder / "foreign.ckpt")
+    torch.save(torch.nn.Linear(2, 2).state_dict(), folder / "other.pth")
+    whole = torch.load(folder / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    for part in ("loops", "optimizer_states", "lr_schedulers"):
+        del whole[part]
+    torch.save(whole, folder / "weights_only.ckpt")
+    return folder
+
+
+def contents(folder):
+    """Every path below a folder, with its time of change."""
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def assert_one_line(done, message):
+    assert done.code == 2, (done.code, done.out, done.err)
+    assert done.err.startswith("error: ") and done.err.count("\n") == 1, done.err
+    assert message in done.err, done.err
+    assert "Traceback" not in done.out
+
+
+@pytest.mark.parametrize("row", [*CONFIG, *OTHERS])
+def test_a_mistake_in_the_config_is_said_without_torch_and_leaves_nothing(row, place, lean):
+    script, *args = row.split() if row in OTHERS else ["train.py", *row.split()]
+    before = contents(place)
+    done = lean(script, *args, cwd=place)
+    assert_one_line(done, (OTHERS | CONFIG)[row])
+    assert done.imported == []
+    assert contents(place) == before
+
+
+@pytest.fixture
+def untouched(place):
+    """The same folder; after the test nothing in it has changed but ``new`` and the scripts' own run folders."""
+    before = contents(place)
+    yield place
+    for name in [name for name in os.listdir(place / "runs") if name != "mine"]:
+        shutil.rmtree(place / "runs" / name)
+    shutil.rmtree(place / "new", ignore_errors=True)
+    assert contents(place) == before
+
+
+@pytest.mark.parametrize("row", [*PARTS, *(f"datamodule.data_dir={data}" for data in DATA)])
+def test_what_only_the_parts_know_is_one_line_and_stands_in_the_record(row, untouched, forks):
+    data = row.partition("datamodule.data_dir=")[2]
+    done = forks("train.py", *(PHOTOS if data else SMALL), *row.split(), cwd=untouched)
+    assert_one_line(done, DATA[data] if data else PARTS[row])
+    left = {path.name for path in (untouched / "new").iterdir() if "tfevents" not in path.name}
+    assert left - {"checkpoints"} == {".hydra", "result.json", "train.log"}
+    record = json.loads((untouched / "new" / "result.json").read_text())
+    assert record["status"] == "failed" and f"error: {record['error']}\n" == done.err
+    assert "Traceback" in (untouched / "new" / "train.log").read_text()
+
+
+@pytest.mark.parametrize("row", AFTER)
+def test_nor_do_the_other_scripts_leave_half_of_anything(row, untouched, forks):
+    script, *args = row.split()
+    done = forks(script, *args, *([] if "export" in script else ["trainer.accelerator=cpu"]), cwd=untouched)
+    assert_one_line(done, AFTER[row])
+    new = {path.name for path in (untouched / "runs").rglob("*") if "mine" not in path.parts and path.is_file()}
+    assert new <= {"config.yaml", "hydra.yaml", "overrides.yaml", f"{script[:-3]}.log"}
