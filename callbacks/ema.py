@@ -4,21 +4,22 @@ from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
+from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class EMA(WeightAveraging):
     """Validation, test and checkpoints see an exponential moving average of the weights and of batch norm's statistics.
 
-    The average begins with the weights after the first update; each update brings it nearer to the weights at hand by
-    ``1 - decay``. Training itself is not changed; ``last.ckpt`` holds both.
+    The average begins with the weights after the first update; update n brings it nearer to the weights at hand by
+    ``1 - decay``, at first by ``9 / (10 + n)``, so that it forgets how the network began, also in a short training.
+    Training itself is not changed; ``last.ckpt`` holds both.
 
     Lightning's own ``EMAWeightAveraging`` keeps the average on the CPU where a GPU trains, goes through the tensors one
     by one, and tests the weights as they are instead of their average.
 
     Args:
-        decay: from 0 to below 1. The average spans about ``update_every_n_steps / (1 - decay)`` steps, which should be
-            far fewer than the training has.
+        decay: from 0 to below 1. The average spans about ``update_every_n_steps / (1 - decay)`` steps, at first fewer.
         update_every_n_steps: optimizer steps between two updates.
     """
 
@@ -27,7 +28,12 @@ class EMA(WeightAveraging):
             raise ValueError(f"decay={decay}; expected from 0 to below 1, say 0.999")
         if update_every_n_steps < 1:
             raise ValueError(f"update_every_n_steps={update_every_n_steps}; expected at least 1")
-        super().__init__(use_buffers=True, multi_avg_fn=get_ema_multi_avg_fn(decay))
+
+        def average(averaged: list[Tensor], current: list[Tensor], updates: Tensor) -> None:
+            n = int(self._average_model.n_averaged)  # the same as ``updates``, which may be on a GPU
+            get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))(averaged, current, updates)
+
+        super().__init__(use_buffers=True, multi_avg_fn=average)
         self.update_every_n_steps = update_every_n_steps
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:

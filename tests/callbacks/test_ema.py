@@ -36,8 +36,9 @@ class Counter(LightningModule):
 
 def averages(values, decay):
     found = [values[0]]
-    for value in values[1:]:
-        found.append(decay * found[-1] + (1 - decay) * value)
+    for number, value in enumerate(values[1:], start=1):
+        kept = min(decay, (1 + number) / (10 + number))
+        found.append(kept * found[-1] + (1 - kept) * value)
     return found
 
 
@@ -46,12 +47,12 @@ def test_validation_checkpoint_and_test_see_the_average(every, tmp_path):
     loader = DataLoader(TensorDataset(torch.zeros(4)), batch_size=1)  # four steps an epoch
     one = DataLoader(TensorDataset(torch.zeros(1)))
     best = ModelCheckpoint(tmp_path, monitor="val/top1", mode="max")
-    ema = EMA(decay=0.75, update_every_n_steps=every)
+    ema = EMA(decay=0.3, update_every_n_steps=every)
     silent = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     trainer = Trainer(accelerator="cpu", max_epochs=3, callbacks=[ema, best], num_sanity_val_steps=0, **silent)
     counter = Counter()
     trainer.fit(counter, loader, one)
-    expected = averages([float(step) for step in range(1, 13) if step % every == 0], 0.75)
+    expected = averages([float(step) for step in range(1, 13) if step % every == 0], 0.3)
     assert counter.seen["val"] == pytest.approx([expected[4 // every * epoch - 1] for epoch in (1, 2, 3)])
     assert counter.weight.item() == pytest.approx(expected[-1])  # after training it is what the network has
     checkpoint = torch.load(best.best_model_path, weights_only=True)
