@@ -1,0 +1,112 @@
+"""TensorBoard in a headless Chromium, for tests of what is on its pages and for the docs' screenshots."""
+
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+# All words on a page, those behind shadow roots too.
+WORDS = """
+const found = [];
+const walk = node => {
+  if (node.nodeType === Node.TEXT_NODE) { if (node.textContent.trim()) found.push(node.textContent.trim()); }
+  else if (!['SCRIPT', 'STYLE', 'TEMPLATE'].includes(node.nodeName)) {
+    if (node.shadowRoot) node.shadowRoot.childNodes.forEach(walk);
+    if (node.nodeName === 'INPUT' && node.value) found.push(node.value);
+    node.childNodes.forEach(walk);
+  }
+};
+walk(document.body);
+return found.join('\\n');
+"""
+# How many pictures have been loaded.
+PICTURES = """
+let count = 0;
+const walk = node => {
+  if (node.nodeName === 'IMG' && node.complete && node.naturalWidth > 50) count += 1;
+  if (node.shadowRoot) node.shadowRoot.childNodes.forEach(walk);
+  node.childNodes.forEach(walk);
+};
+walk(document.body);
+return count;
+"""
+
+
+def missing() -> str | None:
+    """What is not installed of what this takes."""
+    if not (shutil.which("chromium") and shutil.which("chromedriver")):
+        return "Chromium and its driver are not installed (Debian: chromium, chromium-driver)"
+    try:
+        import selenium  # noqa: F401
+    except ImportError:
+        return "selenium is not installed"
+    return None
+
+
+@contextmanager
+def tensorboard(folder: Path) -> Iterator[str]:
+    """The address of a TensorBoard of a folder."""
+    options = ["--logdir", str(folder), "--port", "0", "--host", "127.0.0.1", "--load_fast", "false"]
+    command = [sys.executable, "-m", "tensorboard.main", *options]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        for line in process.stderr:
+            if address := re.search(r"http://127.0.0.1:\d+/", line):
+                yield address[0]
+                return
+        raise RuntimeError(f"TensorBoard ended with {process.wait()}")
+    finally:
+        process.kill()
+        process.wait()
+
+
+class Page:
+    """A tab of a headless Chromium.
+
+    Args:
+        width, height: of the window, in pixels.
+    """
+
+    def __init__(self, width: int = 1400, height: int = 1000):
+        from selenium import webdriver
+
+        options = webdriver.ChromeOptions()
+        options.binary_location = shutil.which("chromium")
+        for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+            options.add_argument(flag)
+        options.add_argument(f"--window-size={width},{height}")
+        service = webdriver.ChromeService(executable_path=shutil.which("chromedriver"))
+        self.driver = webdriver.Chrome(options, service)
+
+    def __enter__(self) -> "Page":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.driver.quit()
+
+    def open(self, address: str, tab: str, tags: str = "") -> None:
+        """Args: tab: the end of its address, say ``timeseries``; tags: a regular expression, for that tab's cards."""
+        self.driver.get("about:blank")  # else another tab would not load the page anew
+        filtered = f"tagFilter={quote(tags)}"  # the newest tab reads the query, the older ones the fragment
+        self.driver.get(f"{address}?{filtered}#{tab}&{filtered}")
+
+    def words(self) -> str:
+        return self.driver.execute_script(WORDS)
+
+    def wait_for(self, *words: str, pictures: int = 0, seconds: float = 40) -> str:
+        """The page's words, once all of these are among them and so many pictures are shown."""
+        deadline = time.monotonic() + seconds
+        while True:
+            found = self.words()
+            lacking = [word for word in words if word not in found]
+            shown = self.driver.execute_script(PICTURES) if pictures and not lacking else 0
+            if not lacking and shown >= pictures:
+                return found
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{lacking or f'{shown} pictures'} after {seconds} s; the page has:\n{found}")
+            time.sleep(0.2)
