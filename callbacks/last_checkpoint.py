@@ -6,6 +6,8 @@ import random
 import signal
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 log = logging.getLogger(__name__)
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+REQUEUE = signal.SIGUSR1  # what SLURM is asked to send before a job's time is over
 ASKED_EVERY = 20  # batches; of several processes
 
 
@@ -26,6 +29,8 @@ class LastCheckpoint(Checkpoint):
     Written before the first step, so that a folder without room is found out at once; after every whole epoch; within
     an epoch when so much time has passed or so many steps; when ``trainer.max_time`` is over; and when SIGINT or
     SIGTERM comes: after the batch at hand it is written and the run ends. A second signal ends the process at once.
+    Under SLURM, Lightning has SIGUSR1 put the job back into the queue; that too is done after the batch at hand, for in
+    the midst of a step the weights may be changed in part, and of several processes each would be somewhere else.
 
     Within an epoch it is not written where gradients are being accumulated, nor where a validation is next, of which a
     checkpoint knows too little: then the next batch must do, and a signal during a validation ends the run without it.
@@ -49,6 +54,8 @@ class LastCheckpoint(Checkpoint):
         self._generators: dict[str, Any] | None = None
         self._handlers: dict[int, Any] = {}
         self._received: int | None = None
+        self._requeue: Callable[[], None] | None = None  # Lightning's handler
+        self._requeue_asked = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._catch_signals(trainer)
@@ -66,11 +73,13 @@ class LastCheckpoint(Checkpoint):
         counted = trainer.should_stop or (every and trainer.global_step % every == 0)
         if _any(trainer, due, batch_idx + 1) or counted:
             self._save(trainer)
+        self._requeue_if_told(trainer, batch_idx + 1)
         self._end_if_told(trainer, batch_idx + 1)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.fit_loop.epoch_loop.batch_progress.current.completed >= trainer.num_training_batches:
             self._save(trainer)
+            self._requeue_if_told(trainer)
         self._end_if_told(trainer)
 
     def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx: int, dataloader_idx=0) -> None:
@@ -104,14 +113,32 @@ class LastCheckpoint(Checkpoint):
             if number == signal.SIGTERM and trainer.strategy.launcher is not None:
                 trainer.strategy.launcher.kill(number)  # the processes that this one has started
 
-        self._received = None
+        def later(number: int, frame: Any) -> None:
+            self._requeue_asked = True
+
+        self._received, self._requeue, self._requeue_asked = None, None, False
         if threading.current_thread() is threading.main_thread():
             self._handlers = {number: signal.signal(number, handler) for number in SIGNALS}
+            lightnings = signal.getsignal(REQUEUE)
+            if callable(lightnings):  # under SLURM only
+                self._requeue = partial(lightnings, REQUEUE, None)
+                self._handlers[REQUEUE] = signal.signal(REQUEUE, later)
 
     def _release_signals(self) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers = {}
+
+    def _requeue_if_told(self, trainer: Trainer, batches: int = 0) -> None:
+        """Back into the queue, once; the run goes on until SLURM ends it with SIGTERM."""
+        if self._requeue is None or not _any(trainer, self._requeue_asked, batches):
+            return
+        requeue, self._requeue = self._requeue, None
+        self._save(trainer)
+        requeue()
+        if trainer.is_global_zero:  # Lightning's own checkpoint holds no more, and a test would take it for the best
+            for file in Path(trainer.default_root_dir).glob("hpc_ckpt_*.ckpt"):
+                file.unlink()
 
     def _end_if_told(self, trainer: Trainer, batches: int = 0) -> None:
         if _any(trainer, self._received is not None, batches):

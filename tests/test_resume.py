@@ -302,3 +302,58 @@ def test_what_may_be_said_beside_it_is_taken(tmp_path):
     assert "datamodule.num_workers" in resume.ALLOWED
     assert in_process(script, tmp_path, ["resume=run", "datamodule.num_workers=1"]) == 0
     assert "num_workers=1" in (tmp_path / "out.txt").read_text()
+
+
+# By SLURM, which is played here: its variables, and a `scontrol` that puts a job back as the real one does.
+
+SLURM = {"NTASKS": 1, "NTASKS_PER_NODE": 1, "NNODES": 1, "PROCID": 0, "LOCALID": 0, "NODEID": 0, "JOB_ID": 4711}
+
+
+def slurm_job(folder, restarts, argv):
+    """``train.py`` as ``srun`` starts it, for the n-th time after the first."""
+    os.environ |= {f"SLURM_{name}": str(value) for name, value in SLURM.items()} | {"SLURM_JOB_NAME": "train"}
+    os.environ["PATH"] = f"{folder}/bin:{os.environ['PATH']}"
+    if restarts:
+        os.environ["SLURM_RESTART_COUNT"] = str(restarts)
+    script(folder, argv)
+
+
+@pytest.fixture
+def scontrol(tmp_path):
+    (tmp_path / "bin").mkdir()
+    file = tmp_path / "bin" / "scontrol"
+    file.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/scontrol.txt\nkill -TERM $PPID\n')
+    file.chmod(0o755)
+    return tmp_path / "scontrol.txt"
+
+
+def test_slurm_puts_a_job_back_and_it_goes_on_in_its_folder(scontrol, whole, tmp_path):
+    process = started(slurm_job, tmp_path, 0, LONG)
+    run = tmp_path / "run"
+    while not (run / "checkpoints" / "last.ckpt").exists() and process.is_alive():
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGUSR1)
+    process.join(60)
+    assert process.exitcode == 143, said(tmp_path)
+    assert scontrol.read_text() == "requeue 4711\n"
+    assert records.read(run)["status"] == "interrupted"
+    assert sorted(path.name for path in tmp_path.rglob("*.ckpt")) in (["last.ckpt"], ["best.ckpt", "last.ckpt"])
+    step = checkpoint(run)["global_step"]
+    assert 0 < step < 4 * 168  # 6,000 images, a tenth of them for validation: 168 batches of 32 an epoch
+
+    assert in_process(slurm_job, tmp_path, 1, [*LONG, "optimizer.lr=0.5"]) == 2
+    assert "run holds a job with nothing more, this one has optimizer.lr=0.5" in said(tmp_path).splitlines()[-1]
+    assert in_process(slurm_job, tmp_path, 1, LONG) == 0, said(tmp_path)
+    assert f"going on     from step {step} of last.ckpt" in (tmp_path / "out.txt").read_text()
+    assert_same_run(run, whole("datamodule.num_images=6000", "trainer.max_epochs=4"))
+
+    before = (run / "result.json").read_bytes()
+    assert in_process(slurm_job, tmp_path, 2, LONG) == 0
+    assert (tmp_path / "out.txt").read_text().endswith("run is completed; there is nothing to go on with\n")
+    assert (run / "result.json").read_bytes() == before
+
+
+def test_a_job_that_slurm_starts_again_needs_its_folder(scontrol, tmp_path):
+    assert in_process(slurm_job, tmp_path, 1, SMALL) == 2
+    assert "is a new folder with nothing to go on with; give the job one of its own" in said(tmp_path).splitlines()[-1]
+    assert list(tmp_path.rglob("last.ckpt")) == list(tmp_path.rglob("result.json")) == []
