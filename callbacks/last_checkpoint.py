@@ -6,6 +6,7 @@ import random
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 log = logging.getLogger(__name__)
@@ -26,6 +28,8 @@ class LastCheckpoint(Checkpoint):
     Written before the first step, so that a folder without room is found out at once; after every whole epoch; within
     an epoch when so much time has passed or so many steps; when ``trainer.max_time`` is over; and when SIGINT or
     SIGTERM comes: after the batch at hand it is written and the run ends. A second signal ends the process at once.
+    SLURM's signal before a job's end is likewise left until after the batch: Lightning's own handler would write its
+    ``hpc_ckpt_1.ckpt``, from which the requeued job goes on, in the middle of one.
 
     Within an epoch it is not written where gradients are being accumulated, nor where a validation is next, of which a
     checkpoint knows too little: then the next batch must do, and a signal during a validation ends the run without it.
@@ -49,6 +53,7 @@ class LastCheckpoint(Checkpoint):
         self._generators: dict[str, Any] | None = None
         self._handlers: dict[int, Any] = {}
         self._received: int | None = None
+        self._requeue: Callable[[], None] | None = None  # Lightning's handler, once SLURM's signal is there
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._catch_signals(trainer)
@@ -61,6 +66,9 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs, batch, batch_idx: int) -> None:
         if not _may_go_on_from_here(trainer, batch_idx + 1):
             return
+        if self._requeue is not None:
+            requeue, self._requeue = self._requeue, None
+            requeue()
         every = self.every_n_train_steps
         due = time.monotonic() - self._written > self.seconds or self._received is not None
         counted = trainer.should_stop or (every and trainer.global_step % every == 0)
@@ -93,6 +101,9 @@ class LastCheckpoint(Checkpoint):
             logger.save()
         trainer.save_checkpoint(self.path)
         self._written = time.monotonic()
+        if trainer.is_global_zero:  # what was written for a requeued job is older now, and Lightning would prefer it
+            for path in Path(trainer.default_root_dir).glob("hpc_ckpt_*.ckpt"):
+                path.unlink()
 
     def _catch_signals(self, trainer: Trainer) -> None:
         def handler(number: int, frame: Any) -> None:
@@ -107,6 +118,19 @@ class LastCheckpoint(Checkpoint):
         self._received = None
         if threading.current_thread() is threading.main_thread():
             self._handlers = {number: signal.signal(number, handler) for number in SIGNALS}
+            self._catch_requeue(trainer)
+
+    def _catch_requeue(self, trainer: Trainer) -> None:
+        environment = trainer._accelerator_connector.cluster_environment
+        if not (isinstance(environment, SLURMEnvironment) and environment.auto_requeue):
+            return
+        number = environment.requeue_signal
+        lightnings = signal.getsignal(number)
+
+        def handler(*_: Any) -> None:
+            self._requeue = lambda: lightnings(number, None)
+
+        self._handlers[number] = signal.signal(number, handler)
 
     def _release_signals(self) -> None:
         for number, handler in self._handlers.items():

@@ -4,6 +4,7 @@ import os
 import random
 import runpy
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -302,3 +303,35 @@ def test_what_may_be_said_beside_it_is_taken(tmp_path):
     assert "datamodule.num_workers" in resume.ALLOWED
     assert in_process(script, tmp_path, ["resume=run", "datamodule.num_workers=1"]) == 0
     assert "num_workers=1" in (tmp_path / "out.txt").read_text()
+
+
+def test_slurm_requeues_a_run_which_goes_on_in_its_own_folder(tmp_path):
+    """By Lightning's own plugin, against a stand-in for scontrol: SIGUSR1, then the same command once more."""
+    (tmp_path / "bin").mkdir()
+    stand_in = tmp_path / "bin" / "scontrol"
+    stand_in.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/requeued\n')
+    stand_in.chmod(0o755)
+    slurm = {"JOB_ID": "17", "NTASKS": "1", "NTASKS_PER_NODE": "1", "JOB_NAME": "train", "JOB_NODELIST": "localhost"}
+    slurm |= {"PROCID": "0", "LOCALID": "0", "NODEID": "0"}
+    env = {f"SLURM_{key}": value for key, value in slurm.items()}
+    env |= {"PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    options = "datamodule=synthetic datamodule.num_images=1000 datamodule.batch_size=8 optimizer.lr=0.005 trainer=cpu "
+    typed = [sys.executable, str(ROOT / "train.py"), *options.split(), "trainer.max_epochs=6"]
+
+    def start(name):
+        command = [*typed, f"hydra.run.dir={name}"]
+        return subprocess.Popen(command, cwd=tmp_path, env=os.environ | env, stdout=subprocess.DEVNULL)
+
+    assert start("whole").wait(120) == 0
+    process = start("run")
+    while not (tmp_path / "run" / "checkpoints" / "best.ckpt").exists():  # after the first epoch
+        time.sleep(0.02)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGUSR1)
+    while not (tmp_path / "requeued").exists():
+        time.sleep(0.02)
+    process.kill()  # as SLURM does
+    process.wait()
+    assert (tmp_path / "requeued").read_text() == "requeue 17\n"
+    assert start("run").wait(120) == 0
+    assert differences(checkpoint(tmp_path / "run"), checkpoint(tmp_path / "whole")) == []
