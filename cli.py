@@ -58,6 +58,9 @@ def run(task: Callable, config_name: str, early: Callable[[DictConfig], None] | 
         if folder and resume.is_completed(folder):
             print(f"{folder} is completed; there is nothing to go on with")
         elif folder:
+            sys.argv[0] = os.path.abspath(sys.argv[0])  # further processes of DDP begin where the run did
+            at = next(n for n, argument in enumerate(sys.argv) if argument.startswith("resume="))
+            sys.argv[at] = f"resume='{folder}'"
             _job(task)(resume.config(folder, args.overrides))
         elif sweep is None:
             main()

@@ -42,6 +42,8 @@ def asked(args: Namespace) -> Path | None:
     if args.multirun:
         raise Mistake("resume= goes on with one run; a sweep goes on by its own command with hydra.sweep.dir=…")
     for override in typed:
+        if override.is_hydra_override() and "LOCAL_RANK" in os.environ:
+            continue  # Lightning adds some for the further processes of DDP
         if override.key_or_group not in ALLOWED | {"resume"}:
             raise Mistake(
                 f"{override.input_line} would change the run; beside resume= there may be "
@@ -86,7 +88,7 @@ def config(folder: Path, overrides: Sequence[str]) -> DictConfig:
         os.chdir(hydra.hydra.runtime.cwd)
     cfg.run_dir, cfg.ckpt_path = str(folder), str(folder / FOLDER / LAST)
     for override in map(_parsed, overrides):
-        if override.key_or_group != "resume":
+        if override.key_or_group != "resume" and not override.is_hydra_override():
             OmegaConf.update(cfg, override.key_or_group, override.value())
     return cfg
 

@@ -1,6 +1,8 @@
 """Fashion-MNIST (Xiao et al. 2017): 60,000 training and 10,000 test images of 28×28, grey, ten classes."""
 
 import gzip
+import struct
+import zlib
 from functools import lru_cache
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torchvision import datasets
+from torchvision.datasets.utils import check_integrity
 
 from datamodules.base import ImageDataModule, TensorImages
 
@@ -30,16 +33,36 @@ class FashionMNIST(ImageDataModule):
         if split == "val":
             return None
         if self._downloaded():
+            check_files(self._folder(), "train" if split == "train" else "t10k")
             data = datasets.FashionMNIST(self.data_dir, train=split == "train")
             images, labels = data.data, data.targets
         else:
             images, labels = read_files(DEBIAN_DIR, "train" if split == "train" else "t10k")
         return TensorImages(self.resize(images.unsqueeze(1)), labels.long())
 
+    def _folder(self) -> Path:
+        return Path(self.data_dir) / "FashionMNIST" / "raw"
+
     def _downloaded(self) -> bool:
-        folder = Path(self.data_dir) / "FashionMNIST" / "raw"
         kinds = ("images-idx3", "labels-idx1")
-        return all((folder / f"{name}-{kind}-ubyte").is_file() for name in ("train", "t10k") for kind in kinds)
+        return all((self._folder() / f"{name}-{kind}-ubyte").is_file() for name in ("train", "t10k") for kind in kinds)
+
+
+def check_files(folder: Path, name: str) -> None:
+    """Raise a ValueError if what was downloaded is no longer what was published.
+
+    The archives, where they are still there, are compared with torchvision's MD5 sums, and the files with the archives
+    by gzip's own checksum and size.
+    """
+    for resource, md5 in datasets.FashionMNIST.resources:
+        archive = folder / resource
+        if not resource.startswith(name) or not archive.exists():
+            continue
+        if not check_integrity(str(archive), md5):
+            raise ValueError(f"{archive} is not what was published (its MD5 sum is another); delete {folder}")
+        content = archive.with_suffix("").read_bytes()
+        if archive.read_bytes()[-8:] != struct.pack("<II", zlib.crc32(content), len(content)):
+            raise ValueError(f"{archive.with_suffix('')} is not what {archive.name} holds; delete {folder}")
 
 
 @lru_cache(maxsize=2)  # the jobs of a sweep share them

@@ -238,12 +238,21 @@ class Classifier(LightningModule):
         if self.losses.left_out:
             checkpoint["steps_left_out"] = self.losses.left_out
         if self._within_an_epoch():
-            checkpoint["epoch_so_far"] = {name: metric.so_far() for name, metric in self._train_metrics().items()}
+            checkpoint["epoch_so_far"] = {name: self._of_all(metric) for name, metric in self._train_metrics().items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.losses.left_out = checkpoint.get("steps_left_out", 0)
         for name, state in checkpoint.get("epoch_so_far", {}).items():
-            self._train_metrics()[name].go_on(*state)
+            total, images, updates = state
+            if not self.trainer.is_global_zero:  # the first process goes on with what all had
+                total, images = torch.zeros_like(total), torch.zeros_like(images)
+            self._train_metrics()[name].go_on(total, images, updates)
+
+    def _of_all(self, metric: Mean) -> tuple[Tensor, Tensor, int]:
+        """What a metric has so far, in all processes."""
+        total, images, updates = metric.so_far()
+        total, images = (self.trainer.strategy.reduce(part.clone(), reduce_op="sum") for part in (total, images))
+        return total, images, updates
 
     def _train_metrics(self) -> dict[str, Mean]:
         return {"loss": self.train_loss, "top1": self.train_top1}

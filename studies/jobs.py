@@ -26,7 +26,7 @@ def earlier(run_dir: str | Path, overrides: Sequence[str]) -> dict[str, Any] | N
     record = sound(folder)
     if record is None:
         return None
-    before, now = (_essential(typed) for typed in (record.get("overrides") or (), overrides))
+    before, now = (_essential(typed) for typed in (record.get("overrides") or (), records.hidden(overrides)))
     if before != now:
         had, has = (" ".join(sorted(part)) or "nothing more" for part in (before - now, now - before))
         raise ValueError(f"{folder} holds a job with {had}, this one has {has}; take another hydra.sweep.dir")

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,9 @@ PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core")
 FILE = "result.json"
 # Overrides that change no result: two runs that differ in them alone are the same.
 HARMLESS = {"data_dir", "datamodule.num_workers", "impossible", "name", "trainer.max_time"}
+# password=…, {api_key: …}; https://user:password@host
+SECRET = re.compile(r"((?:token|passw(?:or)?d|secret|api_?key|credential)s?[\"']?\s*[=:]\s*)[^\s,}\]]+", re.IGNORECASE)
+ACCOUNT = re.compile(r"(\w://)[^/\s@]+@")
 STOPPED = {130: "stopped by SIGINT", 143: "stopped by SIGTERM"}
 
 
@@ -39,7 +43,7 @@ def recording(run_dir: str | Path, **facts: Any) -> Iterator[dict[str, Any]]:
     killed leaves it at ``running``.
     """
     record = dict.fromkeys(KEYS) | {"status": "running", "metrics": {}}
-    record |= {"versions": versions(), "git_commit": git_commit()} | facts
+    record |= {"versions": versions(), "git_commit": git_commit()} | hidden(facts)
     if is_main_process():
         write(run_dir, record)
     try:
@@ -48,7 +52,7 @@ def recording(run_dir: str | Path, **facts: Any) -> Iterator[dict[str, Any]]:
     except BaseException as error:
         stopped = signal_code(error) or isinstance(error, OutOfTime)
         said = STOPPED.get(signal_code(error)) or one_line(error)
-        record |= {"status": "interrupted" if stopped else "failed", "error": said}
+        record |= {"status": "interrupted" if stopped else "failed", "error": hidden(said)}
         raise
     finally:
         if is_main_process():
@@ -57,6 +61,24 @@ def recording(run_dir: str | Path, **facts: Any) -> Iterator[dict[str, Any]]:
             except OSError:
                 if record["status"] == "completed":  # else there is an error already, which says more
                     raise
+
+
+def hidden(value: Any) -> Any:
+    """The same without what is nobody's business: ``~`` for the home folder, ``***`` for a secret's value.
+
+    Args:
+        value: a text, or lists and dicts of texts.
+    """
+    if isinstance(value, dict):
+        return {key: hidden(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [hidden(entry) for entry in value]
+    if not isinstance(value, str):
+        return value
+    for pattern, instead in ((SECRET, r"\1***"), (ACCOUNT, r"\1***@")):
+        value = pattern.sub(instead, value)
+    home = re.escape(os.path.expanduser("~").rstrip("/"))
+    return re.sub(rf"(?<![\w./-]){home}(?![\w.-])", "~", value) if home else value
 
 
 def signal_code(error: BaseException) -> int | None:

@@ -69,6 +69,31 @@ def test_fashion_mnist_reads_debians_files(tmp_path, monkeypatch):
     assert (len(data.sets["train"]), len(data.sets["val"]), len(data.sets["test"])) == (90, 10, 20)
 
 
+def test_a_downloaded_file_that_was_changed_is_refused(tmp_path, monkeypatch):
+    raw = tmp_path / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    known = []
+    for name in ("train", "t10k"):
+        for kind, values in (("images-idx3", np.zeros((20, 28, 28), np.uint8)), ("labels-idx1", np.arange(20) % 10)):
+            archive = raw / f"{name}-{kind}-ubyte.gz"
+            write_idx(archive, values.astype(np.uint8))
+            archive.with_suffix("").write_bytes(gzip.decompress(archive.read_bytes()))
+            known.append((archive.name, hashlib.md5(archive.read_bytes()).hexdigest()))
+    monkeypatch.setattr(datasets.FashionMNIST, "resources", known)
+    assert len(FashionMNIST(10, 1, 28, data_dir=str(tmp_path)).load("train")) == 20
+    file, archive = raw / "train-images-idx3-ubyte", raw / "t10k-labels-idx1-ubyte.gz"
+    content = bytearray(file.read_bytes())
+    content[500] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(
+        ValueError, match="train-images-idx3-ubyte is not what train-images-idx3-ubyte.gz holds; delete"
+    ):
+        FashionMNIST(10, 1, 28, data_dir=str(tmp_path)).load("train")
+    archive.write_bytes(archive.read_bytes() + b"\0")
+    with pytest.raises(ValueError, match="t10k-labels-idx1-ubyte.gz is not what was published"):
+        FashionMNIST(10, 1, 28, data_dir=str(tmp_path)).load("test")
+
+
 def test_the_data_folder_comes_before_debians(tmp_path, monkeypatch):
     raw = tmp_path / "FashionMNIST" / "raw"
     raw.mkdir(parents=True)

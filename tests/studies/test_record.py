@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from studies import jobs
 from studies import record as records
 
 
@@ -80,3 +81,17 @@ def test_a_failed_write_leaves_the_earlier_record(tmp_path):
 def test_records_need_no_torch():
     code = "import sys, studies.record; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_secrets_and_the_home_folder_stay_out(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ann")
+    typed = ["data_dir=/home/ann/data", "+a.api_key=abc", "+l={token: xyz, n: 1}", "u=https://ann:pw@host/x", "seed=1"]
+    shown = ["data_dir=~/data", "+a.api_key=***", "+l={token: ***, n: 1}", "u=https://***@host/x", "seed=1"]
+    with pytest.raises(OSError, match="/home/ann"), records.recording(tmp_path, overrides=typed) as record:
+        assert record["overrides"] == shown
+        raise OSError("/home/ann/x: password=hunter2 is wrong, /home/anna and /mnt/home/ann are not mine")
+    found = records.read(tmp_path)
+    assert found["overrides"] == shown
+    assert found["error"] == "~/x: password=*** is wrong, /home/anna and /mnt/home/ann are not mine"
+    assert records.hidden({"n": 3, "at": ["/home/ann"]}) == {"n": 3, "at": ["~"]}
+    assert jobs.earlier(tmp_path, typed)["status"] == "failed"  # the same job, for a sweep that goes on

@@ -1,0 +1,50 @@
+"""The tables of the docs are those that the records make."""
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from studies import record as records
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+SPEC = importlib.util.spec_from_file_location("docs_make", ROOT / "docs" / "make.py")
+make = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(make)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_tables_are_made_from_the_records(page):
+    text = page.read_text(encoding="utf-8")
+    assert make.filled(text) == text
+
+
+def test_a_changed_number_is_seen():
+    text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    changed, count = re.subn(r"\d\d\.\d\d ±", "99.99 ±", text)
+    assert count and make.filled(changed) == text
+
+
+def test_the_mean_of_an_experiment_by_another_route():
+    found = [json.loads(path.read_text()) for path in (make.RECORDS / "fashion_mnist_lenet").rglob("result.json")]
+    scores = [100 * record["metrics"]["test/top1"] for record in found]
+    assert len({record["seed"] for record in found}) == len(found) >= 3
+    (line,) = [line for line in make.results() if "experiment=fashion_mnist_lenet" in line]
+    assert f"| {sum(scores) / len(scores):.2f} ± " in line
+
+
+def test_every_link_and_picture_is_there():
+    for page in [*PAGES, ROOT / "README.md"]:
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+            assert "://" in target or target.endswith("report.csv") or (page.parent / target).exists(), (page, target)
+
+
+def test_kept_records_are_whole_and_hold_no_home():
+    paths = sorted(make.RECORDS.rglob("result.json"))
+    assert paths
+    for path in paths:
+        assert records.read(path.parent)["status"] == "completed", path
+        assert not re.search(r"/(home|root|Users)/", path.read_text(encoding="utf-8")), path
