@@ -24,8 +24,12 @@ PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core")
 FILE = "result.json"
 # Overrides that change no result: two runs that differ in them alone are the same.
 HARMLESS = {"data_dir", "datamodule.num_workers", "impossible", "name", "trainer.max_time"}
-# password=…, {api_key: …}; https://user:password@host
-SECRET = re.compile(r"((?:token|passw(?:or)?d|secret|api_?key|credential)s?[\"']?\s*[=:]\s*)[^\s,}\]]+", re.IGNORECASE)
+# password=…, aws_secret_access_key='…', {api-key: …}; https://user:password@host
+SECRET = re.compile(
+    r"""((?:token|passw(?:or)?d|api[_-]?key|credential|secret(?:_\w*)?)s?["']?\s*[=:]\s*)"""
+    r"""("[^"]*"|'[^']*'|\[[^\]]*\]|[^\s,}\]]+)""",
+    re.IGNORECASE,
+)
 ACCOUNT = re.compile(r"(\w://)[^/\s@]+@")
 STOPPED = {130: "stopped by SIGINT", 143: "stopped by SIGTERM"}
 
@@ -78,7 +82,7 @@ def hidden(value: Any) -> Any:
     for pattern, instead in ((SECRET, r"\1***"), (ACCOUNT, r"\1***@")):
         value = pattern.sub(instead, value)
     home = re.escape(os.path.expanduser("~").rstrip("/"))
-    return re.sub(rf"(?<![\w./-]){home}(?![\w.-])", "~", value) if home else value
+    return re.sub(rf"(?:(?<![\w./-])|(?<=://)){home}(?![\w.-])", "~", value) if home else value
 
 
 def signal_code(error: BaseException) -> int | None:

@@ -95,3 +95,21 @@ def test_secrets_and_the_home_folder_stay_out(tmp_path, monkeypatch):
     assert found["error"] == "~/x: password=*** is wrong, /home/anna and /mnt/home/ann are not mine"
     assert records.hidden({"n": 3, "at": ["/home/ann"]}) == {"n": 3, "at": ["~"]}
     assert jobs.earlier(tmp_path, typed)["status"] == "failed"  # the same job, for a sweep that goes on
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a.password='two words'", "a.password=***"),
+        ("a={password: 'x, y', n: 1}", "a={password: ***, n: 1}"),
+        ("tokens=[a,b]", "tokens=***"),
+        ("+db.aws_secret_access_key=abc", "+db.aws_secret_access_key=***"),
+        ("a.api-key=x", "a.api-key=***"),
+        ("uri=file:///home/ann/mlruns", "uri=file://~/mlruns"),
+        ("tokenizer=bpe keywords=x", "tokenizer=bpe keywords=x"),
+        ("model.depth=18", "model.depth=18"),
+    ],
+)
+def test_what_is_hidden(text, shown, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ann")
+    assert records.hidden(text) == shown
