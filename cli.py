@@ -34,6 +34,7 @@ from mistakes import CONF, Mistake, check
 from plan import Sweep, plan
 from studies import jobs, side_by_side
 from studies.record import is_main_process, one_line, signal_code
+from studies.runs import FOLDER, LAST
 
 log = logging.getLogger(__name__)
 
@@ -144,6 +145,8 @@ def _job(task: Callable) -> Callable:
             return _job_of_sweep(task, cfg)
         try:
             with jobs.alone(cfg.run_dir, wait=False):
+                if "monitor" in cfg and jobs.is_requeued() and _go_on(cfg):
+                    return None
                 return task(cfg)
         except Exception as error:
             _log_to_file(error)
@@ -152,6 +155,27 @@ def _job(task: Callable) -> Callable:
             sys.exit(signal_code(end) or getattr(end, "code", 1))
 
     return job
+
+
+def _go_on(cfg: DictConfig) -> bool:
+    """Let a job that SLURM has started again go on in its folder. Returns whether it had been completed.
+
+    Raises: ValueError, OSError: the folder is another one, or holds another run.
+    """
+    earlier = jobs.earlier(cfg.run_dir, overrides())
+    placed = any(override.startswith("hydra.run.dir=") for override in HydraConfig.get().overrides.hydra)
+    if earlier is None and not placed:
+        raise FileNotFoundError(
+            f"SLURM has started this job again, and {cfg.run_dir} is a new folder with nothing to go on with; "
+            "give the job one of its own, say hydra.run.dir=runs/$SLURM_JOB_ID"
+        )
+    if earlier and earlier["status"] == "completed":
+        log.info(f"{cfg.run_dir} is completed; there is nothing to go on with")
+        return True
+    last = Path(cfg.run_dir, FOLDER, LAST)
+    if last.is_file():
+        cfg.ckpt_path = str(last)
+    return False
 
 
 def _job_of_sweep(task: Callable, cfg: DictConfig) -> float | None:

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,11 @@ import numpy as np
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 log = logging.getLogger(__name__)
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+REQUEUE = signal.SIGUSR1  # what SLURM is asked to send before a job's time is over
 ASKED_EVERY = 20  # batches; of several processes
 
 
@@ -28,8 +29,8 @@ class LastCheckpoint(Checkpoint):
     Written before the first step, so that a folder without room is found out at once; after every whole epoch; within
     an epoch when so much time has passed or so many steps; when ``trainer.max_time`` is over; and when SIGINT or
     SIGTERM comes: after the batch at hand it is written and the run ends. A second signal ends the process at once.
-    SLURM's signal before a job's end is likewise left until after the batch: Lightning's own handler would write its
-    ``hpc_ckpt_1.ckpt``, from which the requeued job goes on, in the middle of one.
+    Under SLURM, Lightning has SIGUSR1 put the job back into the queue; that too is done after the batch at hand, for in
+    the midst of a step the weights may be changed in part, and of several processes each would be somewhere else.
 
     Within an epoch it is not written where gradients are being accumulated, nor where a validation is next, of which a
     checkpoint knows too little: then the next batch must do, and a signal during a validation ends the run without it.
@@ -53,7 +54,8 @@ class LastCheckpoint(Checkpoint):
         self._generators: dict[str, Any] | None = None
         self._handlers: dict[int, Any] = {}
         self._received: int | None = None
-        self._requeue: Callable[[], None] | None = None  # Lightning's handler, once SLURM's signal is there
+        self._requeue: Callable[[], None] | None = None  # Lightning's handler
+        self._requeue_asked = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._catch_signals(trainer)
@@ -66,19 +68,18 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs, batch, batch_idx: int) -> None:
         if not _may_go_on_from_here(trainer, batch_idx + 1):
             return
-        if self._requeue is not None:
-            requeue, self._requeue = self._requeue, None
-            requeue()
         every = self.every_n_train_steps
         due = time.monotonic() - self._written > self.seconds or self._received is not None
         counted = trainer.should_stop or (every and trainer.global_step % every == 0)
         if _any(trainer, due, batch_idx + 1) or counted:
             self._save(trainer)
+        self._requeue_if_told(trainer, batch_idx + 1)
         self._end_if_told(trainer, batch_idx + 1)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.fit_loop.epoch_loop.batch_progress.current.completed >= trainer.num_training_batches:
             self._save(trainer)
+            self._requeue_if_told(trainer)
         self._end_if_told(trainer)
 
     def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx: int, dataloader_idx=0) -> None:
@@ -101,9 +102,6 @@ class LastCheckpoint(Checkpoint):
             logger.save()
         trainer.save_checkpoint(self.path)
         self._written = time.monotonic()
-        if trainer.is_global_zero:  # what was written for a requeued job is older now, and Lightning would prefer it
-            for path in Path(trainer.default_root_dir).glob("hpc_ckpt_*.ckpt"):
-                path.unlink()
 
     def _catch_signals(self, trainer: Trainer) -> None:
         def handler(number: int, frame: Any) -> None:
@@ -115,27 +113,32 @@ class LastCheckpoint(Checkpoint):
             if number == signal.SIGTERM and trainer.strategy.launcher is not None:
                 trainer.strategy.launcher.kill(number)  # the processes that this one has started
 
-        self._received = None
+        def later(number: int, frame: Any) -> None:
+            self._requeue_asked = True
+
+        self._received, self._requeue, self._requeue_asked = None, None, False
         if threading.current_thread() is threading.main_thread():
             self._handlers = {number: signal.signal(number, handler) for number in SIGNALS}
-            self._catch_requeue(trainer)
-
-    def _catch_requeue(self, trainer: Trainer) -> None:
-        environment = trainer._accelerator_connector.cluster_environment
-        if not (isinstance(environment, SLURMEnvironment) and environment.auto_requeue):
-            return
-        number = environment.requeue_signal
-        lightnings = signal.getsignal(number)
-
-        def handler(*_: Any) -> None:
-            self._requeue = lambda: lightnings(number, None)
-
-        self._handlers[number] = signal.signal(number, handler)
+            lightnings = signal.getsignal(REQUEUE)
+            if callable(lightnings):  # under SLURM only
+                self._requeue = partial(lightnings, REQUEUE, None)
+                self._handlers[REQUEUE] = signal.signal(REQUEUE, later)
 
     def _release_signals(self) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers = {}
+
+    def _requeue_if_told(self, trainer: Trainer, batches: int = 0) -> None:
+        """Back into the queue, once; the run goes on until SLURM ends it with SIGTERM."""
+        if self._requeue is None or not _any(trainer, self._requeue_asked, batches):
+            return
+        requeue, self._requeue = self._requeue, None
+        self._save(trainer)
+        requeue()
+        if trainer.is_global_zero:  # Lightning's own checkpoint holds no more, and a test would take it for the best
+            for file in Path(trainer.default_root_dir).glob("hpc_ckpt_*.ckpt"):
+                file.unlink()
 
     def _end_if_told(self, trainer: Trainer, batches: int = 0) -> None:
         if _any(trainer, self._received is not None, batches):

@@ -127,6 +127,11 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def is_requeued() -> bool:
+    """Whether SLURM has started this job before, with the very same command."""
+    return int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
+
+
 class Reporter:
     """Renews a sweep's report after each job; the plots only so often that they take a twentieth of the time."""
 

@@ -4,7 +4,6 @@ import os
 import random
 import runpy
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -305,33 +304,56 @@ def test_what_may_be_said_beside_it_is_taken(tmp_path):
     assert "num_workers=1" in (tmp_path / "out.txt").read_text()
 
 
-def test_slurm_requeues_a_run_which_goes_on_in_its_own_folder(tmp_path):
-    """By Lightning's own plugin, against a stand-in for scontrol: SIGUSR1, then the same command once more."""
+# By SLURM, which is played here: its variables, and a `scontrol` that puts a job back as the real one does.
+
+SLURM = {"NTASKS": 1, "NTASKS_PER_NODE": 1, "NNODES": 1, "PROCID": 0, "LOCALID": 0, "NODEID": 0, "JOB_ID": 4711}
+
+
+def slurm_job(folder, restarts, argv):
+    """``train.py`` as ``srun`` starts it, for the n-th time after the first."""
+    os.environ |= {f"SLURM_{name}": str(value) for name, value in SLURM.items()} | {"SLURM_JOB_NAME": "train"}
+    os.environ["PATH"] = f"{folder}/bin:{os.environ['PATH']}"
+    if restarts:
+        os.environ["SLURM_RESTART_COUNT"] = str(restarts)
+    script(folder, argv)
+
+
+@pytest.fixture
+def scontrol(tmp_path):
     (tmp_path / "bin").mkdir()
-    stand_in = tmp_path / "bin" / "scontrol"
-    stand_in.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/requeued\n')
-    stand_in.chmod(0o755)
-    slurm = {"JOB_ID": "17", "NTASKS": "1", "NTASKS_PER_NODE": "1", "JOB_NAME": "train", "JOB_NODELIST": "localhost"}
-    slurm |= {"PROCID": "0", "LOCALID": "0", "NODEID": "0"}
-    env = {f"SLURM_{key}": value for key, value in slurm.items()}
-    env |= {"PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
-    options = "datamodule=synthetic datamodule.num_images=1000 datamodule.batch_size=8 optimizer.lr=0.005 trainer=cpu "
-    typed = [sys.executable, str(ROOT / "train.py"), *options.split(), "trainer.max_epochs=6"]
+    file = tmp_path / "bin" / "scontrol"
+    file.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/scontrol.txt\nkill -TERM $PPID\n')
+    file.chmod(0o755)
+    return tmp_path / "scontrol.txt"
 
-    def start(name):
-        command = [*typed, f"hydra.run.dir={name}"]
-        return subprocess.Popen(command, cwd=tmp_path, env=os.environ | env, stdout=subprocess.DEVNULL)
 
-    assert start("whole").wait(120) == 0
-    process = start("run")
-    while not (tmp_path / "run" / "checkpoints" / "best.ckpt").exists():  # after the first epoch
+def test_slurm_puts_a_job_back_and_it_goes_on_in_its_folder(scontrol, whole, tmp_path):
+    process = started(slurm_job, tmp_path, 0, LONG)
+    run = tmp_path / "run"
+    while not (run / "checkpoints" / "last.ckpt").exists() and process.is_alive():
         time.sleep(0.02)
-    time.sleep(0.2)
-    process.send_signal(signal.SIGUSR1)
-    while not (tmp_path / "requeued").exists():
-        time.sleep(0.02)
-    process.kill()  # as SLURM does
-    process.wait()
-    assert (tmp_path / "requeued").read_text() == "requeue 17\n"
-    assert start("run").wait(120) == 0
-    assert differences(checkpoint(tmp_path / "run"), checkpoint(tmp_path / "whole")) == []
+    os.kill(process.pid, signal.SIGUSR1)
+    process.join(60)
+    assert process.exitcode == 143, said(tmp_path)
+    assert scontrol.read_text() == "requeue 4711\n"
+    assert records.read(run)["status"] == "interrupted"
+    assert sorted(path.name for path in tmp_path.rglob("*.ckpt")) in (["last.ckpt"], ["best.ckpt", "last.ckpt"])
+    step = checkpoint(run)["global_step"]
+    assert 0 < step < 4 * 168  # 6,000 images, a tenth of them for validation: 168 batches of 32 an epoch
+
+    assert in_process(slurm_job, tmp_path, 1, [*LONG, "optimizer.lr=0.5"]) == 2
+    assert "run holds a job with nothing more, this one has optimizer.lr=0.5" in said(tmp_path).splitlines()[-1]
+    assert in_process(slurm_job, tmp_path, 1, LONG) == 0, said(tmp_path)
+    assert f"going on     from step {step} of last.ckpt" in (tmp_path / "out.txt").read_text()
+    assert_same_run(run, whole("datamodule.num_images=6000", "trainer.max_epochs=4"))
+
+    before = (run / "result.json").read_bytes()
+    assert in_process(slurm_job, tmp_path, 2, LONG) == 0
+    assert (tmp_path / "out.txt").read_text().endswith("run is completed; there is nothing to go on with\n")
+    assert (run / "result.json").read_bytes() == before
+
+
+def test_a_job_that_slurm_starts_again_needs_its_folder(scontrol, tmp_path):
+    assert in_process(slurm_job, tmp_path, 1, SMALL) == 2
+    assert "is a new folder with nothing to go on with; give the job one of its own" in said(tmp_path).splitlines()[-1]
+    assert list(tmp_path.rglob("last.ckpt")) == list(tmp_path.rglob("result.json")) == []
