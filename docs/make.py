@@ -106,7 +106,8 @@ def results() -> Iterator[str]:
             cells = [f"`{command(row.jobs)}`", f"{page.with_spread(row, 'test/top1')} (n = {row.completed})"]
             cells += [PUBLISHED.get(folder.name, ""), human(row.mean("params")), human(row.mean("flops_per_image"))]
             rows.append([*cells, f"{seconds / 60:.1f} min a seed", device])
-    yield from page.grid(head, rows, left=1)
+    for line in page.grid(head, rows, left=1):
+        yield re.sub(r"(`.*`)", lambda code: code[1].replace("\\", ""), line.replace("\\`", "`"))
     yield ""
     yield f"Mean ± sample standard deviation over the n seeds; {'; '.join(sorted(versions))}."
 
