@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
+from tarfile import TarError
 from typing import Any
 
 import torch
@@ -278,7 +279,7 @@ class ImageDataModule(LightningDataModule):
         utils.tqdm = bar  # torchvision's own would draw in a log file too
         try:
             source(self.data_dir, download=True)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, TarError) as error:
             raise OSError(
                 f"{source.__name__} is not in datamodule.data_dir={self.data_dir}, and the download failed: {error}"
             ) from error
