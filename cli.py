@@ -31,7 +31,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import resume
 from mistakes import CONF, Mistake, check
-from plan import Sweep, plan
+from plan import Sweep, plan, quoted
 from studies import jobs, side_by_side
 from studies.record import is_main_process, one_line, signal_code
 from studies.runs import FOLDER, LAST
@@ -60,7 +60,7 @@ def run(task: Callable, config_name: str, early: Callable[[DictConfig], None] | 
         elif folder:
             sys.argv[0] = os.path.abspath(sys.argv[0])  # further processes of DDP begin where the run did
             at = next(n for n, argument in enumerate(sys.argv) if argument.startswith("resume="))
-            sys.argv[at] = f"resume='{folder}'"
+            sys.argv[at] = f"resume={quoted(str(folder))}"
             _job(task)(resume.config(folder, args.overrides))
         elif sweep is None:
             main()

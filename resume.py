@@ -82,13 +82,17 @@ def config(folder: Path, overrides: Sequence[str]) -> DictConfig:
         if missing := [key for key in keys if key not in part]:
             raise ValueError(f"{folder}/.hydra is damaged: {name}.yaml has no {', '.join(missing)}")
     hydra.hydra.mode, hydra.hydra.runtime.output_dir = RunMode.RUN, str(folder)
+    typed = list(map(_parsed, overrides))
+    for override in typed:
+        if override.key_or_group == "hydra.job.name":  # that of a further process: it has a log of its own
+            hydra.hydra.job.name = override.value()
     HydraConfig.instance().cfg = hydra  # as Hydra does where a run begins
     configure_log(hydra.hydra.job_logging, hydra.hydra.verbose)
     if os.path.isdir(hydra.hydra.runtime.cwd):  # where its relative paths begin
         os.chdir(hydra.hydra.runtime.cwd)
     cfg.run_dir, cfg.ckpt_path = str(folder), str(folder / FOLDER / LAST)
-    for override in map(_parsed, overrides):
-        if override.key_or_group != "resume" and not override.is_hydra_override():
+    for override in typed:
+        if override.key_or_group in ALLOWED:
             OmegaConf.update(cfg, override.key_or_group, override.value())
     return cfg
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import checkpoints
 import cli
 import console
-from studies.record import OutOfTime, recording
+from studies.record import OutOfTime, hidden, recording
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -71,7 +71,7 @@ def train(cfg: "DictConfig") -> float | None:
             scheduler=instantiate(cfg.scheduler) or None,
             class_names=datamodule.class_names,
         )
-        config = OmegaConf.to_container(cfg, resolve=True)
+        config = hidden(OmegaConf.to_container(cfg, resolve=True))  # for checkpoints and loggers
         classifier.description = {
             "model": config["model"],
             "datamodule": config["datamodule"],

@@ -1,6 +1,7 @@
 """Checkpoints that are whole or not there."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     Lightning's own stages through the system's temporary folder: where that is another file system, a kill or a full
     disk leaves half a file in the place of the good one.
+
+    The paths by which callbacks know their other checkpoints begin with ``~`` in the file, if they are below it.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
@@ -20,6 +23,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if "://" in str(path):  # not a file of this machine: Lightning knows how
             super().save_checkpoint(checkpoint, path, storage_options)
             return
+        if "callbacks" in checkpoint:
+            checkpoint = checkpoint | {"callbacks": _with_paths(checkpoint["callbacks"], _shortened)}
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.writing")
@@ -38,3 +43,23 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise OSError(f"{path} could not be written: {reason.strerror or reason}") from reason
         finally:
             temporary.unlink(missing_ok=True)
+
+    def load_checkpoint(self, *args: Any, **options: Any) -> dict[str, Any]:
+        checkpoint = super().load_checkpoint(*args, **options)
+        if "callbacks" in checkpoint:
+            checkpoint["callbacks"] = _with_paths(checkpoint["callbacks"], os.path.expanduser)
+        return checkpoint
+
+
+def _with_paths(state: Any, change: Callable[[str], str]) -> Any:
+    """States of callbacks after ``change`` of each text in them, also where it is a key."""
+    if isinstance(state, str):
+        return change(state)
+    if type(state) is dict:
+        return {_with_paths(key, change): _with_paths(value, change) for key, value in state.items()}
+    return state
+
+
+def _shortened(path: str) -> str:
+    home = os.path.join(os.path.expanduser("~"), "")
+    return f"~/{path.removeprefix(home)}" if path.startswith(home) and len(home) > 1 else path

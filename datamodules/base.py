@@ -5,8 +5,10 @@ Augmentation and normalisation happen on the device, in ``on_after_batch_transfe
 """
 
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
+from tarfile import TarError
 from typing import Any
 
 import torch
@@ -128,7 +130,7 @@ class ImageDataModule(LightningDataModule):
         if min(mixup, cutmix) < 0:
             raise ValueError(f"mixup={mixup}, cutmix={cutmix}; expected alpha of a Beta distribution, or 0")
         self.mixers = [mixer(alpha=alpha, num_classes=num_classes) for mixer, alpha in mixers.items() if alpha]
-        self.shuffle, self.num_workers, self.data_dir = shuffle, num_workers, data_dir
+        self.shuffle, self.num_workers, self.data_dir = shuffle, num_workers, os.path.expanduser(data_dir)
         self.sets: dict[str, Dataset] = {}
         self._train_sampler: BatchSampler | None = None
         self._next = {"epoch": 0, "batch": 0}  # of the training
@@ -277,7 +279,7 @@ class ImageDataModule(LightningDataModule):
         utils.tqdm = bar  # torchvision's own would draw in a log file too
         try:
             source(self.data_dir, download=True)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, TarError) as error:
             raise OSError(
                 f"{source.__name__} is not in datamodule.data_dir={self.data_dir}, and the download failed: {error}"
             ) from error

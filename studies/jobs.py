@@ -26,7 +26,7 @@ def earlier(run_dir: str | Path, overrides: Sequence[str]) -> dict[str, Any] | N
     record = sound(folder)
     if record is None:
         return None
-    before, now = (_essential(typed) for typed in (record.get("overrides") or (), records.hidden(overrides)))
+    before, now = (_essential(typed) for typed in (record.get("overrides") or (), overrides))
     if before != now:
         had, has = (" ".join(sorted(part)) or "nothing more" for part in (before - now, now - before))
         raise ValueError(f"{folder} holds a job with {had}, this one has {has}; take another hydra.sweep.dir")
@@ -50,7 +50,8 @@ def ended(run_dir: str | Path, record: dict[str, Any]) -> bool:
 
 
 def _essential(overrides: Sequence[str]) -> set[str]:
-    return {override for override in overrides if override.partition("=")[0].lstrip("+") not in records.HARMLESS}
+    essential = (typed for typed in overrides if typed.partition("=")[0].lstrip("+") not in records.HARMLESS)
+    return set(map(records.hidden_override, essential))  # as they stand in a record
 
 
 @contextmanager

@@ -25,11 +25,9 @@ FILE = "result.json"
 # Overrides that change no result: two runs that differ in them alone are the same.
 HARMLESS = {"data_dir", "datamodule.num_workers", "impossible", "name", "trainer.max_time"}
 # password=…, aws_secret_access_key='…', {api-key: …}; https://user:password@host
-SECRET = re.compile(
-    r"""((?:token|passw(?:or)?d|api[_-]?key|credential|secret(?:_\w*)?)s?["']?\s*[=:]\s*)"""
-    r"""("[^"]*"|'[^']*'|\[[^\]]*\]|[^\s,}\]]+)""",
-    re.IGNORECASE,
-)
+WORD = r"(?:token|passw(?:or)?d|secret|api[_-]?key|private_?key|credential)s?(?:_\w*)?(?![a-z])"
+NAME = re.compile(rf"[\w.]*{WORD}", re.IGNORECASE)
+SECRET = re.compile(rf"""({NAME.pattern}["']?\s*[=:]\s*)("[^"]*"|'[^']*'|\[[^\]]*\]|[^\s,}}\]]+)""", re.IGNORECASE)
 ACCOUNT = re.compile(r"(\w://)[^/\s@]+@")
 STOPPED = {130: "stopped by SIGINT", 143: "stopped by SIGTERM"}
 
@@ -47,7 +45,8 @@ def recording(run_dir: str | Path, **facts: Any) -> Iterator[dict[str, Any]]:
     killed leaves it at ``running``.
     """
     record = dict.fromkeys(KEYS) | {"status": "running", "metrics": {}}
-    record |= {"versions": versions(), "git_commit": git_commit()} | hidden(facts)
+    record |= {"versions": versions(), "git_commit": git_commit()} | facts
+    record["overrides"] = list(map(hidden_override, record["overrides"] or ()))
     if is_main_process():
         write(run_dir, record)
     try:
@@ -70,19 +69,28 @@ def recording(run_dir: str | Path, **facts: Any) -> Iterator[dict[str, Any]]:
 def hidden(value: Any) -> Any:
     """The same without what is nobody's business: ``~`` for the home folder, ``***`` for a secret's value.
 
+    A secret is known by its name, or by its place in an address.
+
     Args:
-        value: a text, or lists and dicts of texts.
+        value: a text, or plain dicts and lists with texts.
     """
     if isinstance(value, dict):
-        return {key: hidden(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [hidden(entry) for entry in value]
+        secrets = {key for key, part in value.items() if NAME.search(str(key)) and type(part) in (str, int, float)}
+        return {key: "***" if key in secrets else hidden(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return list(map(hidden, value))
     if not isinstance(value, str):
         return value
     for pattern, instead in ((SECRET, r"\1***"), (ACCOUNT, r"\1***@")):
         value = pattern.sub(instead, value)
     home = re.escape(os.path.expanduser("~").rstrip("/"))
     return re.sub(rf"(?:(?<![\w./-])|(?<=://)){home}(?![\w.-])", "~", value) if home else value
+
+
+def hidden_override(typed: str) -> str:
+    """An override without them: of a secret, all that comes after the equals sign."""
+    key, equals, _ = typed.partition("=")
+    return f"{key}=***" if equals and NAME.search(key) else hidden(typed)
 
 
 def signal_code(error: BaseException) -> int | None:
@@ -95,8 +103,10 @@ def signal_code(error: BaseException) -> int | None:
 
 def is_main_process() -> bool:
     """Whether this is the first of the processes that a launcher (Lightning, torchrun, SLURM) started."""
-    ranks = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
-    return next((rank == "0" for rank in ranks if rank is not None), True)
+    if "RANK" in os.environ:
+        return os.environ["RANK"] == "0"
+    # In an interactive job of SLURM's, whose number is 0, Lightning starts further processes itself.
+    return all(os.environ.get(name, "0") == "0" for name in ("SLURM_PROCID", "LOCAL_RANK"))
 
 
 def write(run_dir: str | Path, record: dict[str, Any]) -> None:

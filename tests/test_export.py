@@ -236,7 +236,7 @@ def test_weights_that_one_onnx_file_cannot_hold_are_refused(trained, exports, tm
         (["images=pets"], "images=pets: no such file or folder"),
         (["preprocessing=inside"], "preprocessing=inside: expected true or false, say false"),
         (["tolerance=-1"], "tolerance=-1: expected 0 or more"),
-        (["tolerance=null"], "tolerance=None: expected 0 or more"),
+        (["tolerance=null"], "tolerance=null: expected number, say 0.0001"),
     ],
 )
 def test_a_mistake_is_found_before_anything_is_made(args, message, trained, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import io
 import pickle
 import struct
 import tarfile
@@ -16,9 +17,19 @@ from torchvision import datasets
 from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-import datamodules.fashion_mnist
-from datamodules import CIFAR10, CIFAR100, Digits, FashionMNIST, ImageFolder, ImageNet, Synthetic, image_folder
-from datamodules.fashion_mnist import DEBIAN_DIR, read_idx
+import cli
+from datamodules import (
+    CIFAR10,
+    CIFAR100,
+    Digits,
+    FashionMNIST,
+    ImageFolder,
+    ImageNet,
+    Synthetic,
+    fashion_mnist,
+    image_folder,
+)
+from datamodules.fashion_mnist import DEBIAN_DIR
 from datamodules.image_folder import read_image
 from datamodules.sampling import Draw
 from studies.record import one_line
@@ -46,65 +57,76 @@ def test_mean_and_deviation_are_those_of_the_training_images(module):
     assert pixels.std().item() == pytest.approx(module.std[0], abs=0.005)
 
 
-def write_idx(path, values):
-    header = b"\0\0\x08" + bytes([values.ndim]) + struct.pack(f">{values.ndim}i", *values.shape)
-    path.write_bytes(gzip.compress(header + values.tobytes()))
+@pytest.fixture
+def published(monkeypatch):
+    """A function that writes small files in place of Fashion-MNIST's, whose sums it makes the expected ones."""
+
+    def write(folder, ending, train=100, test=20):
+        rng, made = np.random.default_rng(0), {}
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, count in (("train", train), ("t10k", test)):
+            images = rng.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+            for kind, values in (("images-idx3", images), ("labels-idx1", (np.arange(count) % 10).astype(np.uint8))):
+                content = b"\0\0\x08" + bytes([values.ndim]) + struct.pack(f">{values.ndim}i", *values.shape)
+                content += values.tobytes()
+                file = f"{name}-{kind}-ubyte"
+                (folder / (file + ending)).write_bytes(gzip.compress(content) if ending else content)
+                monkeypatch.setitem(fashion_mnist.PUBLISHED, file, hashlib.sha256(content).hexdigest())
+                made[f"{name}-{kind[:6]}"] = values
+        return made
+
+    return write
 
 
-def test_fashion_mnist_reads_debians_files(tmp_path, monkeypatch):
-    rng = np.random.default_rng(0)
-    pixels, labels = {}, {}
-    for name, count in (("train", 100), ("t10k", 20)):
-        pixels[name] = rng.integers(0, 256, (count, 28, 28), dtype=np.uint8)
-        labels[name] = (np.arange(count) % 10).astype(np.uint8)
-        write_idx(tmp_path / f"{name}-images-idx3-ubyte.gz", pixels[name])
-        write_idx(tmp_path / f"{name}-labels-idx1-ubyte.gz", labels[name])
-    monkeypatch.setattr(datamodules.fashion_mnist, "DEBIAN_DIR", tmp_path)
+def test_fashion_mnist_reads_debians_files(published, tmp_path, monkeypatch):
+    made = published(tmp_path, ".gz")
+    monkeypatch.setattr(fashion_mnist, "DEBIAN_DIR", tmp_path)
     data = FashionMNIST(10, 1, 28, data_dir=str(tmp_path / "none"))
     data.prepare_data()
     data.setup("fit")
     data.setup("test")
-    assert np.array_equal(data.sets["train"].images[:, 0].numpy(), pixels["train"])
-    assert np.array_equal(data.sets["test"].labels.numpy(), labels["t10k"])
+    assert np.array_equal(data.sets["train"].images[:, 0].numpy(), made["train-images"])
+    assert np.array_equal(data.sets["test"].labels.numpy(), made["t10k-labels"])
     assert (len(data.sets["train"]), len(data.sets["val"]), len(data.sets["test"])) == (90, 10, 20)
 
 
-def test_a_downloaded_file_that_was_changed_is_refused(tmp_path, monkeypatch):
-    raw = tmp_path / "FashionMNIST" / "raw"
-    raw.mkdir(parents=True)
-    known = []
-    for name in ("train", "t10k"):
-        for kind, values in (("images-idx3", np.zeros((20, 28, 28), np.uint8)), ("labels-idx1", np.arange(20) % 10)):
-            archive = raw / f"{name}-{kind}-ubyte.gz"
-            write_idx(archive, values.astype(np.uint8))
-            archive.with_suffix("").write_bytes(gzip.decompress(archive.read_bytes()))
-            known.append((archive.name, hashlib.md5(archive.read_bytes()).hexdigest()))
-    monkeypatch.setattr(datasets.FashionMNIST, "resources", known)
-    assert len(FashionMNIST(10, 1, 28, data_dir=str(tmp_path)).load("train")) == 20
-    file, archive = raw / "train-images-idx3-ubyte", raw / "t10k-labels-idx1-ubyte.gz"
-    content = bytearray(file.read_bytes())
-    content[500] ^= 1
-    file.write_bytes(content)
-    with pytest.raises(
-        ValueError, match="train-images-idx3-ubyte is not what train-images-idx3-ubyte.gz holds; delete"
-    ):
-        FashionMNIST(10, 1, 28, data_dir=str(tmp_path)).load("train")
-    archive.write_bytes(archive.read_bytes() + b"\0")
-    with pytest.raises(ValueError, match="t10k-labels-idx1-ubyte.gz is not what was published"):
-        FashionMNIST(10, 1, 28, data_dir=str(tmp_path)).load("test")
-
-
-def test_the_data_folder_comes_before_debians(tmp_path, monkeypatch):
-    raw = tmp_path / "FashionMNIST" / "raw"
-    raw.mkdir(parents=True)
-    for name, count in (("train", 30), ("t10k", 10)):
-        for kind, values in (("images-idx3", np.zeros((count, 28, 28), np.uint8)), ("labels-idx1", np.zeros(count))):
-            write_idx(tmp_path / "file.gz", values.astype(np.uint8))
-            (raw / f"{name}-{kind}-ubyte").write_bytes(gzip.decompress((tmp_path / "file.gz").read_bytes()))
-    monkeypatch.setattr(datamodules.fashion_mnist, "DEBIAN_DIR", tmp_path / "none")
+def test_the_data_folder_comes_before_debians(published, tmp_path, monkeypatch):
+    made = published(tmp_path / "FashionMNIST" / "raw", "", train=30)
+    monkeypatch.setattr(fashion_mnist, "DEBIAN_DIR", tmp_path / "none")
     data = FashionMNIST(10, 1, 28, data_dir=str(tmp_path))
     data.prepare_data()
-    assert len(data.load("train")) == 30
+    assert np.array_equal(data.load("train").images[:, 0].numpy(), made["train-images"])
+
+
+@pytest.mark.parametrize("ending", ["", ".gz"])
+@pytest.mark.parametrize("change", ["a bit", "cut short", "empty", "appended"])
+def test_a_file_that_is_not_what_was_published_is_named(ending, change, published, tmp_path, monkeypatch):
+    folder = tmp_path if ending else tmp_path / "FashionMNIST" / "raw"
+    published(folder, ending)
+    monkeypatch.setattr(fashion_mnist, "DEBIAN_DIR", tmp_path)
+    path = folder / f"train-labels-idx1-ubyte{ending}"
+    content = bytearray(gzip.decompress(path.read_bytes()) if ending else path.read_bytes())
+    if change == "a bit":
+        content[50] ^= 1  # packed anew, so that gzip's own checksum is right
+    content = gzip.compress(content) if ending else bytes(content)
+    content = {"cut short": content[:-20], "empty": b"", "appended": content + b"x"}.get(change, content)
+    path.write_bytes(content)
+    data = FashionMNIST(10, 1, 28, data_dir=str(tmp_path))
+    assert len(data.load("test")) == 20
+    with pytest.raises(ValueError, match=rf"train-labels-idx1-ubyte{ending} is not what was published"):
+        data.load("train")
+
+
+def test_torchvisions_archives_hold_what_is_published(tmp_path, monkeypatch):
+    """Debian packed the files anew; with the file's name and date in the header, its archives are torchvision's."""
+    if not DEBIAN_DIR.is_dir():
+        pytest.skip("Debian's package dataset-fashion-mnist is not installed")
+    for name, md5 in datasets.FashionMNIST.resources:
+        packed = (DEBIAN_DIR / name).read_bytes()
+        date = struct.pack("<I", 1504176627 - 21 * name.startswith("train"))  # 31 August 2017
+        original = b"\x1f\x8b\x08\x08" + date + b"\0\x03" + name.removesuffix(".gz").encode() + b"\0" + packed[10:]
+        assert hashlib.md5(original).hexdigest() == md5
+        assert hashlib.sha256(gzip.decompress(original)).hexdigest() == fashion_mnist.PUBLISHED[name[:-3]]
 
 
 @pytest.mark.skipif(not DEBIAN_DIR.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed")
@@ -116,14 +138,6 @@ def test_fashion_mnist_is_whole_and_its_mean_and_deviation_are_right():
     pixels = train.images.float() / 255
     assert pixels.mean().item() == pytest.approx(data.mean[0], abs=5e-5)
     assert pixels.std().item() == pytest.approx(data.std[0], abs=5e-5)
-
-
-@pytest.mark.parametrize("content", [b"", b"nonsense", b"\0\0\x08\x01\0\0\0\x05abc"])
-def test_a_damaged_idx_file_is_named(tmp_path, content):
-    path = tmp_path / "file.gz"
-    path.write_bytes(gzip.compress(content))
-    with pytest.raises(ValueError, match=r"file\.gz"):
-        read_idx(path)
 
 
 def cifar_archive(folder, module, monkeypatch):
@@ -170,6 +184,50 @@ def test_cifar_is_unpacked_and_read(module, tmp_path, monkeypatch):
     assert images.shape == (50, 3, 32, 32)
     assert np.array_equal(images.numpy().reshape(50, -1), pixels)
     assert data.sets["test"].labels.tolist() == list(range(10))
+
+
+@pytest.mark.parametrize("module", [CIFAR10, CIFAR100])
+def test_a_changed_file_of_cifars_is_not_opened(module, tmp_path, monkeypatch):
+    """They are pickles, which can run code: torchvision compares their sums at each load."""
+    cifar_archive(tmp_path, module, monkeypatch)
+    data = module(len(module.class_names), 3, 32, data_dir=str(tmp_path))
+    data.prepare_data()
+    file = tmp_path / module.source.base_folder / module.source.test_list[0][0]
+
+    class Bad:
+        def __reduce__(self):
+            return (Path(tmp_path / "ran").touch, ())
+
+    file.write_bytes(pickle.dumps({"data": Bad(), "labels": []}))
+    with pytest.raises(RuntimeError, match="corrupted"):
+        data.load("test")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("kind", ["..", "absolute", "link"])
+def test_a_hostile_archive_writes_nothing_outside_its_folder(kind, known, tmp_path, monkeypatch):
+    """Its sum is compared before it is unpacked; were it the expected one, its paths could not leave the folder."""
+    folder, outside = tmp_path / "data", tmp_path / "outside"
+    folder.mkdir()
+    archive = folder / CIFAR10.source.filename
+    with tarfile.open(archive, "w:gz") as tar:
+        member = tarfile.TarInfo({"..": "../outside", "absolute": str(outside), "link": "link"}[kind])
+        if kind == "link":
+            member.type, member.linkname = tarfile.SYMTYPE, str(tmp_path)
+            tar.addfile(member)
+            member = tarfile.TarInfo("link/outside")
+        member.size = 3
+        tar.addfile(member, io.BytesIO(b"bad"))
+    if known:
+        monkeypatch.setattr(CIFAR10.source, "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
+    else:
+        monkeypatch.setattr(CIFAR10.source, "url", (tmp_path / "nowhere").as_uri())  # it would be downloaded again
+    with pytest.raises(Exception) as caught:
+        CIFAR10(10, 3, 32, data_dir=str(folder)).prepare_data()
+    assert cli.is_mistake(caught.value) and "CIFAR10 is not in datamodule.data_dir" in one_line(caught.value)
+    assert list(tmp_path.iterdir()) == [folder]
+    assert known or list(folder.iterdir()) == [archive]
 
 
 def test_cifar_class_names_are_torchvisions_order():
@@ -371,7 +429,7 @@ def test_a_download_that_fails_names_the_data_and_the_folder(module, tmp_path, m
     def fail(*args, **options):
         raise OSError("no network")
 
-    monkeypatch.setattr(datamodules.fashion_mnist, "DEBIAN_DIR", tmp_path / "none")
+    monkeypatch.setattr(fashion_mnist, "DEBIAN_DIR", tmp_path / "none")
     monkeypatch.setattr("torchvision.datasets.utils._urlretrieve", fail)
     classes = len(module.class_names)
     with pytest.raises(OSError, match=f"{module.__name__} is not in datamodule.data_dir={tmp_path}, and the download"):
