@@ -90,7 +90,8 @@ def result(record: Mapping[str, Any], monitor: str, best_epoch: int | None, run_
     ]
     folder = run_dir.removeprefix(os.getcwd() + os.sep)
     lines.append(f"run          {folder}")
-    lines.append(f"look at it   tensorboard --logdir {'runs' if folder.startswith('runs' + os.sep) else folder}")
+    if any(Path(run_dir).glob("events.out.tfevents.*")):
+        lines.append(f"look at it   tensorboard --logdir {'runs' if folder.startswith('runs' + os.sep) else folder}")
     return "\n".join(lines)
 
 
