@@ -22,6 +22,7 @@ NOISE = (
     r".*treespec",
     r".*your dataloader is not resumable",  # the data module is
     r".*in eval mode at the start of training",  # what callbacks=finetune has frozen
+    r"Detected call of `lr_scheduler.step\(\)` before",  # the first step was left out: not finite
 )
 # Settings that no run changes.
 UNSAID = ("default_root_dir", "enable_model_summary", "plugins", "use_distributed_sampler")

@@ -86,8 +86,9 @@ def test_clipping_in_mixed_precision_needs_an_optimizer_that_is_not_fused(compos
 
 def test_so_does_what_auto_makes_mixed(composed, monkeypatch):
     monkeypatch.setattr(speed, "cpu_has_bfloat16", lambda: True)
+    cfg = composed("trainer=fast", "trainer.accelerator=cpu", "trainer.gradient_clip_val=1.0")
     with pytest.raises(ValueError, match="with precision bf16-mixed needs optimizer.fused=false"):
-        speed.settle(composed("trainer=fast", "trainer.accelerator=cpu", "trainer.gradient_clip_val=1"), resnet("batch"))
+        speed.settle(cfg, resnet("batch"))
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="no glibc")
