@@ -22,6 +22,7 @@ NOISE = (
     r".*treespec",
     r".*your dataloader is not resumable",  # the data module is
     r".*in eval mode at the start of training",  # what callbacks=finetune has frozen
+    r"Detected call of `lr_scheduler.step\(\)` before",  # the first step was left out: not finite
 )
 # Settings that no run changes.
 UNSAID = ("default_root_dir", "enable_model_summary", "plugins", "use_distributed_sampler")
@@ -90,7 +91,8 @@ def result(record: Mapping[str, Any], monitor: str, best_epoch: int | None, run_
     ]
     folder = run_dir.removeprefix(os.getcwd() + os.sep)
     lines.append(f"run          {folder}")
-    lines.append(f"look at it   tensorboard --logdir {'runs' if folder.startswith('runs' + os.sep) else folder}")
+    if any(Path(run_dir).glob("events.out.tfevents.*")):
+        lines.append(f"look at it   tensorboard --logdir {'runs' if folder.startswith('runs' + os.sep) else folder}")
     return "\n".join(lines)
 
 

@@ -32,10 +32,10 @@ def settle(cfg: DictConfig, backbone: nn.Module) -> None:
         places[name][name] = value
     if chosen:
         log.info(f"{'chosen':<12} {' '.join(f'{name}={value}' for name, value in chosen.items())}, for {device}")
-    clipping = cfg.trainer.get("gradient_clip_val")
-    float16 = device != "cpu" and str(cfg.trainer.precision) in ("16", "16-mixed")
-    if float16 and clipping and cfg.optimizer.get("fused"):
-        raise ValueError(f"trainer.gradient_clip_val={clipping} with precision 16-mixed needs optimizer.fused=false")
+    clipping, precision = cfg.trainer.get("gradient_clip_val"), str(cfg.trainer.precision)
+    mixed = precision in ("bf16", "bf16-mixed") or device != "cpu" and precision in ("16", "16-mixed")
+    if mixed and clipping and cfg.get("optimizer", {}).get("fused"):  # Lightning would refuse in the first step
+        raise ValueError(f"trainer.gradient_clip_val={clipping} with precision {precision} needs optimizer.fused=false")
 
 
 def check_precision(precision: str | int, device: str) -> None:

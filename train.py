@@ -84,7 +84,8 @@ def train(cfg: "DictConfig") -> float | None:
         }
         measure = Measure(cfg.monitor, cfg.mode)
         findings = Findings()
-        callbacks = [measure, findings, *filter(None, instantiate(cfg.callbacks).values())]
+        # Findings last: at the end it asks the network that was validated, which EMA has put in place by then.
+        callbacks = [measure, *filter(None, instantiate(cfg.callbacks).values()), findings]
         loggers = list(instantiate(cfg.logger).values())
         if going_on:
             go_on_at(loggers, going_on["global_step"])

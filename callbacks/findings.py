@@ -1,11 +1,11 @@
 """What is wrong with a training that ran through: found at its end, with the likely cause."""
 
-import math
 from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
+from torch.distributions import Binomial
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -13,6 +13,7 @@ from callbacks.probe import batch, logits, some, untouched
 
 IMAGES = 128  # looked at, at most, where something is suspicious; never more at once than a batch, which fits
 FEW = 100  # steps
+ROUNDING = 1e-6  # of a score, which is float32
 GAP = 0.2  # in accuracy, between training and evaluation mode; of 128 images noise makes 0.06
 
 
@@ -52,11 +53,14 @@ class Findings(Callback):
         sets, size = trainer.datamodule.sets, trainer.datamodule.batch_size * trainer.world_size
         labels = sets["val"].labels[: int(sum(trainer.num_val_batches)) * size]  # limit_val_batches takes the first
         chance, limit, commonest = at_chance(labels, self.validations)
+        limit_of_one = at_chance(labels, 1)[1]
         train_labels = sets["train"].labels
         seen = min(len(train_labels), trainer.num_training_batches * size)
         learnt = self.train["top1"] > at_chance(train_labels, 1, seen)[1]
-        now, lost = self.val["top1"], self.best <= limit
-        fell = not lost and now <= limit and self.best - now > GAP
+        now = self.val["top1"]
+        at_chance_now = now - limit_of_one < ROUNDING
+        lost = at_chance_now and self.best - limit < ROUNDING
+        fell = at_chance_now and not lost and self.best - now > GAP
         apart = self.train["top1"] - now > GAP or not self.val["loss"] <= 2 * self.train["loss"] + 0.5  # or NaN
         reason = None
         if learnt and (lost or apart):
@@ -67,7 +71,8 @@ class Findings(Callback):
             name = pl_module.class_names[commonest]
             self.found.append(
                 f"val/top1 {self.best:.4f} is no better than chance: always saying {name} is right for {chance:.4f} of "
-                f"these {len(labels)} images, and up to {limit:.4f} could be luck"
+                f"these {len(labels)} images"
+                + (f", and up to {limit:.4f} could be luck" if limit > chance else "")
                 + ("" if reason else f"; {self._cause(trainer, learnt)}")
             )
         elif fell:
@@ -115,14 +120,17 @@ def _scores(trainer: Trainer, kind: str) -> dict[str, float]:
 def at_chance(labels: Tensor, tries: int, seen: int | None = None) -> tuple[float, float, int]:
     """The accuracy of always saying the commonest class; what luck might make of it; that class.
 
-    Luck: what guessing exceeds in less than one of a hundred trainings, where the best of so many ``tries`` counts.
-    Of N images an accuracy p has the deviation sqrt(p (1 - p) / N); z of them are exceeded with a probability of at
-    most exp(-z² / 2). ``seen``: N, where not all of them are scored.
+    Luck: what guessing exceeds in less than one of a hundred trainings, where the best of so many ``tries`` counts; of
+    so few images that it could make all of them right, nothing more than the first. ``seen``: how many images are
+    scored, where it is not all of them.
     """
-    counts = labels.bincount()
+    counts, images = labels.bincount(), seen or len(labels)
     share = counts.max().item() / len(labels)
-    luck = math.sqrt(2 * math.log(100 * max(1, tries)) * share * (1 - share) / (seen or len(labels)))
-    return share, share + luck, int(counts.argmax())
+    hits = torch.arange(images + 1, dtype=torch.float64)
+    exactly = Binomial(images, torch.tensor(share, dtype=torch.float64), validate_args=False).log_prob(hits).exp()
+    at_least = exactly.flip(0).cumsum(0).flip(0)  # (images + 1,), the probability of so many hits or more
+    rare = hits[at_least * max(1, tries) < 0.01]  # NaN, of one class, is not
+    return share, (rare[0].item() - 1) / images if len(rare) else share, int(counts.argmax())
 
 
 def statistics_gap(trainer: Trainer, pl_module: LightningModule) -> str | None:
@@ -132,7 +140,7 @@ def statistics_gap(trainer: Trainer, pl_module: LightningModule) -> str | None:
     if not norms or size < 2:
         return None
     right = {True: 0, False: 0}
-    parts = [part for part in some(trainer, "train", max(IMAGES, size)).split(size) if len(part) == size]
+    parts = [part for part in some(trainer, "train", IMAGES).split(size) if len(part) == size]
     with torch.no_grad():
         for part in parts:
             images, labels = batch(trainer, "train", part)

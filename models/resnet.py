@@ -127,7 +127,8 @@ class ResNet(nn.Module):
         residual: False leaves out all shortcuts: He's plain network.
         zero_init_residual: start the last gain of each block at 0, so that the block starts as the identity.
         drop_path: the probability with which the last block is left out of a training image (stochastic depth,
-            Huang et al. 2016); earlier blocks' rises to it in equal steps. What is left in is scaled up by as much.
+            Huang et al. 2016); from the first block on, the others' rise to it in equal steps. A branch that stays is
+            scaled up by as much.
         include_top: False leaves out pooling and classifier; the output is then the last feature map.
         in_channels: channels of the images.
         num_classes: length of the output.

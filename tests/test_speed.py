@@ -73,16 +73,22 @@ def test_without_auto_nothing_changes_or_is_said(composed, caplog):
     assert not caplog.messages
 
 
-@pytest.mark.parametrize("precision", ["16", "16-mixed"])
-def test_clipping_in_float16_needs_an_optimizer_that_is_not_fused(composed, monkeypatch, precision):
+@pytest.mark.parametrize("precision", ["16", "16-mixed", "bf16-mixed"])
+def test_clipping_in_mixed_precision_needs_an_optimizer_that_is_not_fused(composed, monkeypatch, precision):
     options = [f"trainer.precision={precision}", "trainer.gradient_clip_val=1.0"]
-    speed.settle(composed(*options, "trainer.accelerator=cpu"), resnet("batch"))  # there it becomes bfloat16
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
     monkeypatch.setattr(speed, "has_triton", lambda: True)  # it asks the driver
     with pytest.raises(ValueError, match="optimizer.fused=false"):
         speed.settle(composed(*options), resnet("batch"))
     speed.settle(composed(*options, "optimizer.fused=false"), resnet("batch"))
+
+
+def test_so_does_what_auto_makes_mixed(composed, monkeypatch):
+    monkeypatch.setattr(speed, "cpu_has_bfloat16", lambda: True)
+    cfg = composed("trainer=fast", "trainer.accelerator=cpu", "trainer.gradient_clip_val=1.0")
+    with pytest.raises(ValueError, match="with precision bf16-mixed needs optimizer.fused=false"):
+        speed.settle(cfg, resnet("batch"))
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="no glibc")

@@ -271,6 +271,15 @@ def test_the_hparams_tab_has_the_main_settings_and_the_best_scores(composed, tmp
     assert "hp_metric" not in events.Tags()["scalars"]
 
 
+def test_findings_ask_the_averaged_network(composed, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("callbacks.Findings._look", lambda *args: asked.append(args[2].backbone.fc3.weight.clone()))
+    train(composed(*TINY, "callbacks=ema"))
+    last = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    averaged, current = (last[part]["backbone.fc3.weight"] for part in ("state_dict", "current_model_state"))
+    assert torch.equal(asked[0], averaged) and not torch.equal(averaged, current)
+
+
 def test_swept_keys_are_hyperparameters():
     from callbacks.tensorboard import hyperparameters
 

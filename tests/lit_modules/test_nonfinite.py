@@ -1,8 +1,10 @@
 """Losses that are infinite or no number: where the run ends, what is left, and what is as if they had never been."""
 
+import warnings
+
 import pytest
 import torch
-from lightning import Trainer
+from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
@@ -10,8 +12,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 import cli
-from callbacks import LastCheckpoint
-from lit_modules import Classifier
+import console
+from callbacks import EMA, LastCheckpoint
+from lit_modules import Classifier, cosine
 from lit_modules.nonfinite import Losses
 from mistakes import Mistake
 
@@ -44,7 +47,8 @@ def sgd(groups):
 
 
 def fit(backbone, batches=5, nonfinite="stop", callbacks=(), **options):
-    classifier = Classifier(backbone, CLASSES, options.pop("optimizer", sgd), nonfinite=nonfinite)
+    optimizer, scheduler = options.pop("optimizer", sgd), options.pop("scheduler", None)
+    classifier = Classifier(backbone, CLASSES, optimizer, scheduler, nonfinite=nonfinite)
     saving = any(isinstance(callback, ModelCheckpoint | LastCheckpoint) for callback in callbacks)
     options = {"max_epochs": 2, "logger": False, "enable_checkpointing": saving} | options
     quiet = {"enable_progress_bar": False, "enable_model_summary": False}
@@ -161,6 +165,33 @@ def test_the_scale_of_float16_is_untouched_by_a_step_left_out():
     assert classifier.losses.left_out == 1
     assert scaler.get_scale() == 64.0 * 4
     assert all(p.isfinite().all() for p in classifier.backbone.parameters())
+
+
+def test_averaged_weights_know_nothing_of_a_step_left_out(tmp_path):
+    class Weights(Callback):
+        def __init__(self):
+            self.seen = []
+
+        def on_train_batch_end(self, trainer, pl_module, *args):
+            self.seen.append({k: v.clone() for k, v in pl_module.backbone.state_dict().items()})
+
+    weights = Weights()
+    fit(Bursting(3), nonfinite="skip", callbacks=[weights, EMA(0.1), LastCheckpoint(tmp_path)], max_epochs=1)
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
+    for name in ("norm.running_mean", "norm.running_var", "linear.weight"):
+        expected = weights.seen[0][name]
+        for number, value in enumerate((seen[name] for seen in weights.seen[1:]), 1):
+            assert torch.equal(value, weights.seen[1][name]) or number != 2  # the third step was left out
+            decay = min(0.1, (1 + number) / (10 + number))
+            expected = decay * expected + (1 - decay) * value
+        torch.testing.assert_close(saved[f"backbone.{name}"], expected)
+
+
+def test_a_first_step_left_out_is_no_mistake_of_the_schedule():
+    with warnings.catch_warnings(record=True) as said:
+        console.quiet_lightning()
+        fit(Bursting(1), nonfinite="skip", scheduler=cosine)
+    assert not [warning for warning in said if "lr_scheduler" in str(warning.message)]
 
 
 def test_the_count_goes_on_with_the_run(tmp_path):
