@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--sweep", type=Path, metavar="FOLDER")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        sweep = given.sweep or Path(scratch) / "sweep"
+        sweep = given.sweep or Path(scratch) / "runs" / "lenet"
         if not given.sweep:
             subprocess.run(
                 [sys.executable, ROOT / "train.py", *SWEEP, f"hydra.sweep.dir={sweep}"], cwd=ROOT, check=True
