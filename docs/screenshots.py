@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
@@ -23,13 +24,39 @@ SWEEP = (
     "-m datamodule=fashion_mnist model=lenet datamodule.batch_size=64,256 optimizer.lr=0.01,0.03,0.1 trainer=fast "
     "trainer.max_epochs=4 +trainer.limit_train_batches=0.3 trainer.log_every_n_steps=10"
 ).split()
-# Name of the picture: tab, regular expression for its tags, words and pictures to wait for.
-TABS = {
-    "scalars": ("timeseries", "^(train|val)/(loss|top1)|^lr$", ("train", "/loss", "val"), 0),
-    "charts": ("custom_scalars", "", ("curves", "Matches"), 0),
-    "images": ("images", "train/batch|test/mistakes|test/confusion", ("test/mistakes",), 4),
-    "hparams": ("hparams", "", ("Number of matching", "best/top1"), 0),
-    "precision_recall": ("pr_curves", "test/precision_recall/(Shirt|Bag)", ("Shirt",), 0),
+ONE = "batch_size-64_optimizer.lr-0.03"
+# What the table of hyperparameters need not show: the rest of what TensorBoard ticks at first.
+UNTICK = ("datamodule", "model", "optimizer", "best/f1_macro", "best/loss", "best/top5", "test/f1_macro")
+
+# Of the TIME SERIES tab: without the settings' pane and the tables under the charts, and every point as it is.
+SETTINGS = {
+    "timeSeriesSettingsPaneOpened": False,
+    "stepSelectorEnabled": False,
+    "ignoreOutliers": False,
+    "scalarSmoothing": 0,
+}
+
+
+@dataclass
+class Shot:
+    """Args: tags, runs: regular expressions; words, pictures: to wait for; click: on what, then; height: in pixels."""
+
+    tab: str
+    height: int
+    words: tuple[str, ...]
+    pictures: int = 0
+    tags: str = ""
+    runs: str = ""
+    click: tuple[str, ...] = ()
+
+
+SHOTS = {
+    "scalars": Shot("timeseries", 840, ("val/top1",), 0, "^(train|val)/(loss|top1)|^(lr|grad_norm)$", "batch_size-64"),
+    "charts": Shot("custom_scalars&_smoothingWeight=0", 480, ("curves", "Matches"), runs="batch_size-64"),
+    "images": Shot("images", 1080, ("train/batch",), 4, "train/batch|filters|test/(mistakes|confusion)", ONE),
+    "precision_recall": Shot("pr_curves", 700, ("Shirt",), tags="test/precision_recall/Shirt"),
+    "hparams": Shot("hparams", 420, ("0.030000",), click=(*UNTICK, "test/top1")),
+    "parallel": Shot("hparams", 1000, ("0.030000",), click=(*UNTICK, "test/top1", "PARALLEL COORDINATES VIEW")),
 }
 
 
@@ -38,16 +65,20 @@ def main() -> None:
     parser.add_argument("--sweep", type=Path, metavar="FOLDER")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        sweep = given.sweep or Path(scratch) / "sweep"
+        sweep = given.sweep or Path(scratch) / "runs" / "lenet"
         if not given.sweep:
             subprocess.run(
                 [sys.executable, ROOT / "train.py", *SWEEP, f"hydra.sweep.dir={sweep}"], cwd=ROOT, check=True
             )
-        with tensorboard(sweep) as address, Page(1280, 860) as page:
-            for name, (tab, tags, words, pictures) in TABS.items():
-                page.open(address, tab, tags)
-                page.wait_for(*words, pictures=pictures)
-                time.sleep(2)  # charts are drawn with an animation
+        with tensorboard(sweep) as address, Page(1400) as page:
+            page.settle(address, **SETTINGS)
+            for name, shot in SHOTS.items():
+                page.resize(1400, shot.height)
+                page.open(address, shot.tab, shot.tags, shot.runs)
+                page.wait_for(*shot.words, pictures=shot.pictures)
+                for text in shot.click:
+                    page.click(text)
+                time.sleep(3)  # charts are drawn with an animation
                 keep(page.driver.get_screenshot_as_png(), ROOT / "docs" / "images" / f"tensorboard_{name}.png")
 
 

@@ -1,5 +1,6 @@
 """TensorBoard in a headless Chromium, for tests of what is on its pages and for the docs' screenshots."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-# All words on a page, those behind shadow roots too.
+# All words on a page, those behind shadow roots too. (A tag's group and its name are two elements.)
 WORDS = """
 const found = [];
 const walk = node => {
@@ -22,7 +23,21 @@ const walk = node => {
   }
 };
 walk(document.body);
-return found.join('\\n');
+return found.join('\\n').replaceAll('\\n/', '/');
+"""
+# Clicks on the first element that has just this text, the innermost one.
+CLICK = """
+const wanted = arguments[0];
+let target = null;
+const walk = node => {
+  const first = !target || target.contains(node);
+  if (first && node instanceof HTMLElement && node.textContent.trim() === wanted) target = node;
+  if (node.shadowRoot) node.shadowRoot.childNodes.forEach(walk);
+  node.childNodes.forEach(walk);
+};
+walk(document.body);
+if (target) target.click();
+return Boolean(target);
 """
 # How many pictures have been loaded.
 PICTURES = """
@@ -69,7 +84,7 @@ class Page:
     """A tab of a headless Chromium.
 
     Args:
-        width, height: of the window, in pixels.
+        width, height: of the page, in pixels.
     """
 
     def __init__(self, width: int = 1400, height: int = 1000):
@@ -82,6 +97,7 @@ class Page:
         options.add_argument(f"--window-size={width},{height}")
         service = webdriver.ChromeService(executable_path=shutil.which("chromedriver"))
         self.driver = webdriver.Chrome(options, service)
+        self.resize(width, height)
 
     def __enter__(self) -> "Page":
         return self
@@ -89,11 +105,26 @@ class Page:
     def __exit__(self, *_) -> None:
         self.driver.quit()
 
-    def open(self, address: str, tab: str, tags: str = "") -> None:
-        """Args: tab: the end of its address, say ``timeseries``; tags: a regular expression, for that tab's cards."""
+    def resize(self, width: int, height: int) -> None:
+        """The page, without the window's frame."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+    def open(self, address: str, tab: str, tags: str = "", runs: str = "") -> None:
+        """Args: tab: the end of its address, say ``timeseries``; tags, runs: regular expressions of what to show."""
         self.driver.get("about:blank")  # else another tab would not load the page anew
-        filtered = f"tagFilter={quote(tags)}"  # the newest tab reads the query, the older ones the fragment
-        self.driver.get(f"{address}?{filtered}#{tab}&{filtered}")
+        tags, runs = quote(tags), quote(runs)  # the newest tab reads the query, the older ones the fragment
+        self.driver.get(f"{address}?tagFilter={tags}&runFilter={runs}#{tab}&tagFilter={tags}&regexInput={runs}")
+
+    def settle(self, address: str, **settings: bool | float) -> None:
+        """TensorBoard's settings, as the browser remembers them, say ``scalarSmoothing=0``; for pages opened later."""
+        self.driver.get(address)
+        for key in ("_tb_global_settings", "_tb_global_settings.timeseries"):
+            self.driver.execute_script("localStorage.setItem(arguments[0], arguments[1])", key, json.dumps(settings))
+
+    def click(self, text: str) -> None:
+        if not self.driver.execute_script(CLICK, text):
+            raise ValueError(f"nothing to click on says {text}; the page has:\n{self.words()}")
 
     def words(self) -> str:
         return self.driver.execute_script(WORDS)
