@@ -219,7 +219,7 @@ def test_a_signal_stops_the_whole_sweep_and_it_goes_on(tmp_path):
         (["trainer=ddp"], "trainer.devices=2: a job of several processes cannot be part of a sweep"),
         (["model=resnet", "model.depth=18,34", "model.groups=32"], "groups=32 needs bottleneck blocks"),
         (["model=resnet", "model.depth=18,50", "model.groups=32", "impossible=refuse"], "1 of 2 jobs cannot be"),
-        (["seed=0,1", "impossible=maybe"], "impossible=maybe is neither skip nor refuse"),
+        (["seed=0,1", "impossible=maybe"], "impossible=maybe: expected one of skip, refuse"),
     ],
 )
 def test_what_cannot_be_run_is_refused_before_torch_is_imported(args, message, tmp_path):
