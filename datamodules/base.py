@@ -6,9 +6,9 @@ Augmentation and normalisation happen on the device, in ``on_after_batch_transfe
 
 import logging
 import os
+import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
-from tarfile import TarError
 from typing import Any
 
 import torch
@@ -269,7 +269,7 @@ class ImageDataModule(LightningDataModule):
         return self.prepare.unnormalize(images)
 
     def download(self, source: type[Dataset]) -> None:
-        """Have a data set of torchvision's put its files into ``data_dir``."""
+        """Have a data set of torchvision's put its files, and none elsewhere, into ``data_dir``."""
 
         def bar(*args, total: int | None = None, **options) -> Any:
             size = f"{total / 1e6:.1f} MB" if total else "a file"
@@ -277,9 +277,11 @@ class ImageDataModule(LightningDataModule):
             return tqdm(*args, total=total, disable=None, **options)  # None: only on a terminal
 
         utils.tqdm = bar  # torchvision's own would draw in a log file too
+        # Not every torchvision asks for the filter, and Python has it by default from 3.14 on.
+        tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
         try:
             source(self.data_dir, download=True)
-        except (OSError, RuntimeError, TarError) as error:
+        except (OSError, RuntimeError, tarfile.TarError) as error:
             raise OSError(
                 f"{source.__name__} is not in datamodule.data_dir={self.data_dir}, and the download failed: {error}"
             ) from error

@@ -310,9 +310,9 @@ def test_the_grid_shows_the_first_images_that_could_be_read(judge, told, tmp_pat
         grey(number + 3).save(folder / f"{number}.png")
     (folder / "1.png").write_bytes(b"broken")
 
-    def draw(images, titles, path):
+    def draw(images, titles):
         drawn.append((images.amax((1, 2, 3)).tolist(), titles))
-        original(images, titles, path)
+        return original(images, titles)
 
     import callbacks.drawing
 

@@ -100,6 +100,10 @@ def assert_same_run(folder, expected, lossy=False):
 
 
 def go_on(folder, *way):
+    # TensorBoard reads event files by name: the second, then the process as text. A start takes longer than that.
+    names = [file.name for file in folder.rglob("events.out.tfevents.*")]
+    while names and int(time.time()) <= max(int(name.split(".")[3]) for name in names):
+        time.sleep(0.05)
     return in_process(training, folder, [*SMALL, *way, f"ckpt_path='{folder}/checkpoints/last.ckpt'"])
 
 
