@@ -2,8 +2,8 @@
 
 Both sides train the same network through the same Trainer, from the same seed, on the same batches, and write the same
 checkpoints. The one has the default logger and callbacks; the other no logger, and no callbacks but those that write
-checkpoints. They take turns, a short run each, of which the first epoch is not counted. What is drawn once a run,
-before its first step and after its end, is a table of its own.
+checkpoints. They take turns, each first in every other one; the first epoch of each run is not counted. What is drawn
+once a run, before its first step and after its end, is a table of its own.
 
 python -m benchmarks.monitoring                     LeNet and ResNet-18 on Fashion-MNIST
 python -m benchmarks.monitoring --config datamodule=synthetic --config model=resnet_cifar --runs 5
@@ -17,6 +17,7 @@ import hydra
 import torch
 from hydra.utils import instantiate
 from lightning import Callback, seed_everything
+from omegaconf import OmegaConf
 
 import callbacks
 import console
@@ -71,7 +72,7 @@ def run(overrides: list[str], epochs: int, watched: bool) -> tuple[float, float,
             for name in DRAWING.get(type(callback), ()):
                 setattr(callback, name, timed(getattr(callback, name), drawing))
         loggers = list(instantiate(cfg.logger).values())
-        timed(log_start, drawing)(loggers, {"model": dict(cfg.model)}, overrides)
+        timed(log_start, drawing)(loggers, {"model": OmegaConf.to_container(cfg.model)}, overrides)
         first = [clock, callbacks.Measure(cfg.monitor, cfg.mode)]
         quiet = {} if watched else {"enable_progress_bar": False}
         trainer = instantiate(cfg.trainer, callbacks=[*first, *found], logger=loggers, **quiet)
@@ -98,8 +99,8 @@ def measure(overrides: list[str], epochs: int, runs: int) -> dict[str, list]:
     """Seconds of each run of both sides, seconds of drawing, and whether both learnt the same; one turn is warm-up."""
     found: dict[str, list] = {"watched": [], "bare": [], "drawing": [], "same": []}
     for turn in range(runs + 1):
-        watched, drawing, ours = run(overrides, epochs, watched=True)
-        bare, _, theirs = run(overrides, epochs, watched=False)
+        sides = {watched: run(overrides, epochs, watched) for watched in ((True, False), (False, True))[turn % 2]}
+        (watched, drawing, ours), (bare, _, theirs) = sides[True], sides[False]
         if turn > 0:
             same = all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
             for name, value in (("watched", watched), ("bare", bare), ("drawing", drawing), ("same", same)):
@@ -111,7 +112,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", action="append", help="an override for train.py; several make one config")
     parser.add_argument("--epochs", type=int, default=2, help="counted epochs of a run")
-    parser.add_argument("--runs", type=int, default=15, help="counted runs of each side")
+    parser.add_argument("--runs", type=int, default=7, help="counted runs of each side")
     common.add_output(parser)
     args = parser.parse_args()
     if args.config:
