@@ -119,7 +119,8 @@ def measure(overrides: list[str], epochs: int) -> dict:
         trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=list(instantiate(cfg.logger).values()))
         trainer.fit(classifier, datamodule=data, weights_only=True)
         same = all(
-            torch.equal(a, b) for a, b in zip(classifier.backbone.parameters(), bare.net.parameters(), strict=True)
+            torch.equal(a.cpu(), b.cpu())  # Lightning has put its own back on the CPU
+            for a, b in zip(classifier.backbone.parameters(), bare.net.parameters(), strict=True)
         )
     return {name: seconds[1:] for name, seconds in bare.seconds.items()} | {"same weights": same}
 

@@ -2,10 +2,9 @@
 
 from typing import Any
 
+import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
-from torch import Tensor
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class EMA(WeightAveraging):
@@ -29,15 +28,30 @@ class EMA(WeightAveraging):
         if update_every_n_steps < 1:
             raise ValueError(f"update_every_n_steps={update_every_n_steps}; expected at least 1")
 
-        def average(averaged: list[Tensor], current: list[Tensor], updates: Tensor) -> None:
-            n = int(self._average_model.n_averaged)  # the same as ``updates``, which may be on a GPU
-            get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))(averaged, current, updates)
-
-        super().__init__(use_buffers=True, multi_avg_fn=average)
-        self.update_every_n_steps = update_every_n_steps
+        super().__init__(use_buffers=True)
+        self.decay, self.update_every_n_steps = decay, update_every_n_steps
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
         return step_idx is not None and (step_idx + 1) % self.update_every_n_steps == 0
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        if trainer.global_step > self._latest_update_step and self.should_update(trainer.global_step - 1):
+            self._update(pl_module)
+            self._latest_update_step = trainer.global_step
+
+    @torch.no_grad()
+    def _update(self, pl_module: LightningModule) -> None:
+        """As ``AveragedModel.update_parameters``, which in each step has a GPU wait for the number of updates."""
+        n = int(self._average_model.n_averaged)  # on the CPU
+        decay = min(self.decay, (1 + n) / (10 + n)) if n else 0.0
+        averaged, current = ([*m.parameters(), *m.buffers()] for m in (self._average_model.module, pl_module))
+        pairs = list(zip(averaged, current, strict=True))
+        floats = [(a, c) for a, c in pairs if a.is_floating_point()]
+        counters = [(a, c) for a, c in pairs if not a.is_floating_point()]  # batch norm's, of batches
+        torch._foreach_lerp_(*map(list, zip(*floats, strict=True)), 1 - decay)
+        if counters:
+            torch._foreach_copy_(*map(list, zip(*counters, strict=True)))
+        self._average_model.n_averaged += 1
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._device = trainer.strategy.root_device
