@@ -8,7 +8,7 @@ accuracy  Fashion-MNIST through train.py: test top-1 and seconds of training (ba
 
 python -m benchmarks.accelerator --json found.json        everything, about nine minutes
 python -m benchmarks.accelerator --only data trainer peers
-python -m benchmarks.accelerator --only accuracy --seeds 5 --recipe trainer.max_epochs=8
+python -m benchmarks.accelerator --only accuracy --seeds 3 --compile false --recipe trainer.max_epochs=20
 python -m benchmarks.accelerator --quick                  tiny sizes, on a CPU too: does it run?
 """
 
@@ -60,11 +60,11 @@ QUICK = {"ResNet-8": (lambda: ResNet(depth=8, widths=(4, 8, 16), stem="cifar", n
 RUNGS = ("fp32", "TF32", "bf16", "+ channels_last", "+ cudnn.benchmark", "+ compile", "+ CUDA graphs")
 EAGER, COMPILED = RUNGS[:5], RUNGS[:6]
 
-# Wide and shallow, a third of ResNet-18's arithmetic, since the seconds allow only a dozen epochs.
+# Wide and shallow, a third of ResNet-18's arithmetic, since the seconds allow only so many epochs.
 RECIPE = (
     "datamodule=fashion_mnist datamodule.batch_size=512 datamodule.val_fraction=0.05 "
     "model=resnet_cifar model.depth=8 model.widths=[64,128,256] lit_module.label_smoothing=0.1 "
-    "trainer=fast trainer.max_epochs=12 scheduler=one_cycle optimizer.lr=0.4"
+    "datamodule.augmentation.crop.padding=1 trainer=fast trainer.max_epochs=18 scheduler=one_cycle optimizer.lr=0.8"
 ).split()
 RECIPE_QUICK = (
     "datamodule.batch_size=32 model.widths=[4,8,16] trainer.max_epochs=2 "
@@ -234,7 +234,10 @@ def data(args: argparse.Namespace) -> Iterator[Table]:
 
 
 def trainer(args: argparse.Namespace) -> Iterator[Table]:
-    """See benchmarks.trainer_overhead. Without checkpoints too: to write them may take as long as an epoch."""
+    """See benchmarks.trainer_overhead. Without checkpoints too: to write them may take as long as an epoch.
+
+    And with CUDA graphs, which leave the processor time for the Trainer.
+    """
     augmentation = "{crop:{_target_:datamodules.RandomCrop,padding:4},flip:{_target_:datamodules.RandomHorizontalFlip}}"
     config = ["trainer=fast", "datamodule=synthetic", f"datamodule.augmentation={augmentation}"]
     if args.quick:
@@ -244,7 +247,11 @@ def trainer(args: argparse.Namespace) -> Iterator[Table]:
     config += part_of_an_epoch(11 if args.quick else 87)  # full batches only: another size would be compiled anew
     without = ["callbacks.checkpoint=null", "callbacks.last=null", "+trainer.enable_checkpointing=false"]
     rows = []
-    for name, more in {"as in train.py": [], "without checkpoints": without}.items():
+    graphs = [*without, "lit_module.compile=reduce-overhead"]
+    kinds = {"as in train.py": [], "without checkpoints": without, "without checkpoints, CUDA graphs": graphs}
+    for name, more in kinds.items():
+        if more == graphs and not CUDA:
+            continue
         clean_slate()  # else the second pair of networks would meet dynamo's limit of compilations
         found = measure([*config, *more], 2 if args.quick else 6)
         rows.append(common.ratio(name, "trainer", found["trainer"], "bare", found["bare"]))
@@ -284,7 +291,7 @@ def accuracy(args: argparse.Namespace) -> Iterator[Table]:
     Of the compiled runs the first seed compiles everything, the others find its kernels on disk.
     """
     recipe = RECIPE + (RECIPE_QUICK if args.quick else []) + [f"data_dir={args.data_dir}"] + (args.recipe or [])
-    for switch in ("false", "auto"):
+    for switch in args.compile:
         overrides = [*recipe, f"lit_module.compile={switch}"]
         rows = [{"seed": str(seed)} | run([*overrides, f"seed={seed}"]) for seed in range(args.seeds)]
         rows.append({"seed": "mean"} | {key: statistics.mean(r[key] for r in rows) for key in list(rows[0])[1:]})
@@ -320,6 +327,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=2.0, help="to measure each rung of steps")
     parser.add_argument("--workers", type=int, default=min(16, os.cpu_count() or 1), help="of the usual DataLoader")
     parser.add_argument("--seeds", type=int, default=2, help="runs for accuracy, each of eager and compiled")
+    parser.add_argument("--compile", nargs="+", default=["false", "true"], help="lit_module.compile in accuracy")
     parser.add_argument("--recipe", action="append", help="a further override for train.py in accuracy")
     parser.add_argument("--data-dir", default="data", help="train.py's data_dir in accuracy")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, on a CPU too; the figures mean nothing")
@@ -333,10 +341,11 @@ def main() -> int:
     console.quiet_lightning()
     facts = {"device": common.device(), "versions": record.versions(), "git_commit": record.git_commit()}
     found = {name: {"tables": [], "error": "not begun"} for name in args.only}
+    command = " ".join(["python -m benchmarks.accelerator", *sys.argv[1:]])
 
     def save() -> None:  # after every table, so that a run cut short leaves what it had
         if args.json:
-            args.json.write_text(json.dumps({"command": sys.argv[1:], "sections": found} | facts, indent=2) + "\n")
+            args.json.write_text(json.dumps({"command": command, "sections": found} | facts, indent=2) + "\n")
 
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as cache:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache  # nothing compiled earlier makes compiling look quick

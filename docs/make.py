@@ -8,6 +8,7 @@ A page says where a table belongs by two comments:
 <!-- table norm train/loss -->  the configurations of the records called norm, as in a sweep's report, and more metrics
 <!-- results -->                 a line for each experiment, of the records that are named like one
 <!-- chance -->                  the cases of docs/chance.py
+<!-- benchmark monitoring -->    what benchmarks/monitoring.py wrote by --json docs/records/benchmarks/monitoring.json
 <!-- end -->
 """
 
@@ -27,7 +28,7 @@ from studies.record import FILE, write_json  # noqa: E402
 from studies.table import Job, Table, human, tabulate  # noqa: E402
 
 RECORDS, IMAGES = ROOT / "docs" / "records", ROOT / "docs" / "images"
-BLOCK = re.compile(r"(<!-- (table|results|chance)((?: [\w/=.]+)*) -->\n).*?(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- (table|results|chance|benchmark)((?: [\w/=.]+)*) -->\n).*?(<!-- end -->)", re.DOTALL)
 UNSHOWN = ("train s", "images/s")  # the machine had other work
 # Top-1 of the test set that others report, in percent, and where from.
 PUBLISHED = {
@@ -70,7 +71,9 @@ def filled(text: str) -> str:
 
     def block(match: re.Match) -> str:
         opening, kind, options, end = match.groups()
-        lines = {"table": configurations, "results": results, "chance": chance}[kind](*options.split())
+        lines = {"table": configurations, "results": results, "chance": chance, "benchmark": benchmark}[kind](
+            *options.split()
+        )
         return "\n".join([opening.rstrip("\n"), "", *lines, "", end])
 
     return BLOCK.sub(block, text)
@@ -129,6 +132,18 @@ def chance() -> Iterator[str]:
     first = next(iter(found.values()))[0]
     versions = ", ".join(f"{package} {version}" for package, version in first["versions"].items())
     yield f"`python docs/chance.py`; {first['device']}; {versions}."
+
+
+def benchmark(name: str) -> Iterator[str]:
+    """The tables of a script in benchmarks/, as it prints them."""
+    found = json.loads((RECORDS / "benchmarks" / f"{name}.json").read_text(encoding="utf-8"))
+    tables = found.get("tables") or [table for part in found["sections"].values() for table in part["tables"]]
+    for made in tables:
+        rows = [[f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()] for row in made["rows"]]
+        yield from [made["title"] + ":", "", *page.grid(list(made["rows"][0]), rows, left=1), ""]
+    run = re.sub(r" --json \S+", "", found["command"])
+    versions = ", ".join(f"{package} {version}" for package, version in found["versions"].items())
+    yield f"`{run}` on {found['device']}; {versions}."
 
 
 def command(jobs: Sequence[Job]) -> str:
