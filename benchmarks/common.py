@@ -25,10 +25,10 @@ def composed(*overrides: str) -> DictConfig:
     return hydra.compose("train", list(overrides))
 
 
-def train(*overrides: str) -> subprocess.CompletedProcess:
+def train(*overrides: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess:
     """``python train.py`` with overrides, in a process of its own."""
     command = [sys.executable, str(CONF.parent / "train.py"), *overrides]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     if done.returncode != 0:
         raise RuntimeError(f"train.py {' '.join(overrides)} ended with {done.returncode}: {done.stderr or done.stdout}")
     return done

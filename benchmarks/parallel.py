@@ -1,40 +1,45 @@
 """Jobs one after another ÷ side by side: a whole sweep with Hydra's basic launcher and with hydra/launcher=parallel.
 
-One after another each job has all cores; side by side each has its share. Start-up is included on both sides.
+Side by side each job has its share of the cores. One after another it has all of them, or as many as side by side.
+Start-up is included everywhere.
 
-python -m benchmarks.parallel                     LeNets on the digits and on Fashion-MNIST, two at a time
+python -m benchmarks.parallel                     six LeNets on Fashion-MNIST, two at a time
+python -m benchmarks.parallel --config seed=range(12)                   on the digits, where start-up is most of it
 """
 
 import argparse
+import os
 import tempfile
 from functools import partial
 
 from benchmarks import common
 
-CONFIGS = {
-    "12 LeNets, digits": ["seed=range(12)"],
-    "8 LeNets, Fashion-MNIST": ["datamodule=fashion_mnist", "seed=range(8)", "trainer.max_epochs=3"],
-}
 
-
-def sweep(*overrides: str) -> None:
+def sweep(*overrides: str, threads: int | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        common.train("-m", *overrides, f"hydra.sweep.dir={folder}")
+        env = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
+        common.train("-m", *overrides, f"hydra.sweep.dir={folder}", env=os.environ | env)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=3, help="pairs of sweeps")
+    parser.add_argument("--runs", type=int, default=3, help="sweeps of each side")
     parser.add_argument("--jobs", type=int, default=2, help="at a time")
+    parser.add_argument("--config", action="append", help="an override for train.py; several make one sweep")
     common.add_output(parser)
     args = parser.parse_args()
-    launcher = ["hydra/launcher=parallel", f"hydra.launcher.n_jobs={args.jobs}"]
-    rows = []
-    for name, overrides in CONFIGS.items():
-        sides = {"one after another": partial(sweep, *overrides), "side by side": partial(sweep, *launcher, *overrides)}
-        seconds = common.take_turns(sides, args.runs, warmup=0)
-        rows.append(common.ratio(name, *(part for side in seconds.items() for part in side)))
-    common.table(f"Seconds a sweep, {args.jobs} jobs at a time", rows, args)
+    config = args.config or ["datamodule=fashion_mnist", "seed=range(6)", "trainer.max_epochs=2"]
+    share = max(1, len(os.sched_getaffinity(0)) // args.jobs)
+    parallel = ["hydra/launcher=parallel", f"hydra.launcher.n_jobs={args.jobs}"]
+    sides = {
+        "all cores": partial(sweep, *config),
+        f"threads: {share}": partial(sweep, *config, threads=share),
+        "side by side": partial(sweep, *config, *parallel),
+    }
+    seconds = common.take_turns(sides, args.runs, warmup=0)
+    together = seconds.pop("side by side")
+    rows = [common.ratio(name, "one after another", alone, "side by side", together) for name, alone in seconds.items()]
+    common.table(f"Seconds a sweep, {args.jobs} jobs at a time: {' '.join(config)}", rows, args)
 
 
 if __name__ == "__main__":
