@@ -23,7 +23,7 @@ from torch.nn import functional as F
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # it is a script in a folder of its own
 
-from datamodules import FashionMNIST  # noqa: E402
+from datamodules import FashionMNIST, RandomCrop, RandomHorizontalFlip  # noqa: E402
 from models import LeNet, ResNet  # noqa: E402
 from studies.record import write_json  # noqa: E402
 
@@ -43,13 +43,14 @@ class Case:
     lr: float = 0.02
     epochs: int = 10
     normalised: bool = True
-    flips: bool = False
+    augmented: bool = False  # flips, and shifts by up to a fourteenth
     order: str = "shuffled"  # sorted: all of one class, then all of the other
     labels: str = "theirs"  # shuffled: of other images
     mode: str = "eval"  # of the test: train, or lost: running statistics as in a new network
     rows: str = "theirs"  # of the test: sorted by class, or answers in the order of the files' names
 
 
+RIGHT = ", flips and shifts, 20 epochs"
 RESNET = Case("ResNet-34 with its ImageNet stem, on 28 × 28 pixels")
 CASES = {
     "resnet34": RESNET,
@@ -65,8 +66,10 @@ CASES = {
     "rows": replace(RESNET, what="answers in the order 0, 1, 10, 100, … of the files' names", rows="names"),
     "raw": replace(RESNET, what="pixels from 0 to 255, not normalised", normalised=False),
     "lenet": Case("LeNet", network="lenet"),
-    "right": replace(RESNET, what="ResNet-34, 64 × 64 pixels, flips, 20 epochs", image_size=64, flips=True, epochs=20),
-    "lenet_right": Case("LeNet, 28 × 28 pixels, flips, 20 epochs", network="lenet", flips=True, epochs=20),
+    "right": replace(
+        RESNET, what="ResNet-34, 64 × 64 pixels, flips, shifts, 20 epochs", image_size=64, augmented=True, epochs=20
+    ),
+    "lenet_right": Case("LeNet, 28 × 28 pixels, flips, shifts, 20 epochs", network="lenet", augmented=True, epochs=20),
 }
 
 
@@ -122,7 +125,7 @@ def trained(case: Case, seed: int) -> tuple[nn.Module, dict]:
         order = labels.argsort(stable=True)
         images, labels = images[order], labels[order]
     taught = labels[torch.randperm(len(labels))] if case.labels == "shuffled" else labels
-    pixels = shown(case, data, images)
+    augmentation = [RandomHorizontalFlip(), RandomCrop(case.image_size // 14)] if case.augmented else []
     per_epoch = len(labels) // BATCH
     optimizer = torch.optim.SGD(network.parameters(), lr=case.lr, momentum=0.9, weight_decay=5e-4)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, case.epochs * per_epoch)
@@ -131,9 +134,10 @@ def trained(case: Case, seed: int) -> tuple[nn.Module, dict]:
         network.train()
         order = torch.randperm(len(labels)) if case.order == "shuffled" else torch.arange(len(labels))
         for part in order.split(BATCH)[:per_epoch]:
-            batch = pixels[part]
-            if case.flips:
-                batch = torch.where(torch.rand(len(part), 1, 1, 1) < 0.5, batch.flip(3), batch)
+            batch = images[part]
+            for transform in augmentation:
+                batch = transform(batch, torch.default_generator)
+            batch = shown(case, data, batch)
             with torch.autocast("cpu", torch.bfloat16):
                 loss = F.cross_entropy(network(batch.contiguous(memory_format=torch.channels_last)), taught[part])
             optimizer.zero_grad()
@@ -142,7 +146,8 @@ def trained(case: Case, seed: int) -> tuple[nn.Module, dict]:
             schedule.step()
     seconds = time.perf_counter() - started
     params = sum(p.numel() for p in network.parameters())
-    return network, {"train": right(answers(network.eval(), pixels), labels), "params": params, "seconds": seconds}
+    said = answers(network.eval(), shown(case, data, images))
+    return network, {"train": right(said, labels), "params": params, "seconds": seconds}
 
 
 def shown(case: Case, data: FashionMNIST, images: Tensor) -> Tensor:
