@@ -5,7 +5,8 @@ python docs/make.py --keep runs/NAME/DATE lenet         first keep a run's or a 
 
 A page says where a table belongs by two comments:
 
-<!-- table norm train/loss -->  the configurations of the records called norm, as in a sweep's report, and more metrics
+<!-- table norm train/loss -->  the configurations of the records called norm, as in a sweep's report, and more metrics;
+                                the seconds of training only if images/s is among these
 <!-- results -->                 a line for each experiment, of the records that are named like one
 <!-- chance -->                  the cases of docs/chance.py
 <!-- benchmark monitoring -->    what benchmarks/monitoring.py wrote by --json docs/records/benchmarks/monitoring.json
@@ -29,7 +30,7 @@ from studies.table import Job, Table, human, tabulate  # noqa: E402
 
 RECORDS, IMAGES = ROOT / "docs" / "records", ROOT / "docs" / "images"
 BLOCK = re.compile(r"(<!-- (table|results|chance|benchmark)((?: [\w/=.]+)*) -->\n).*?(<!-- end -->)", re.DOTALL)
-UNSHOWN = ("train s", "images/s")  # the machine had other work
+SECONDS = ("train s", "images/s")  # shown only where asked for: elsewhere the machine had other work
 # Top-1 of the test set that others report, in percent, and where from.
 PUBLISHED = {
     "fashion_mnist_lenet": "87.6 to 91.6 (two convolutions; the data's own list of results)",
@@ -86,9 +87,10 @@ def table(name: str) -> Table:
 def configurations(name: str, *more: str) -> Iterator[str]:
     """The table of a sweep with more metrics, and what its jobs share."""
     made = table(name)
-    rows = [[*page.cells(made, row)[:-1], *(page.with_spread(row, metric) for metric in more)] for row in made.rows]
-    head = [*page.headings(made)[:-1], *more]
-    kept = [number for number, heading in enumerate(head) if heading not in UNSHOWN]
+    metrics = [name for name in more if name not in SECONDS]
+    rows = [[*page.cells(made, row)[:-1], *(page.with_spread(row, metric) for metric in metrics)] for row in made.rows]
+    head = [*page.headings(made)[:-1], *metrics]
+    kept = [number for number, heading in enumerate(head) if heading not in SECONDS or heading in more]
     head, *rows = ([line[number] for number in kept] for line in (head, *rows))
     yield from page.grid(head, rows, left=len(made.keys))
     yield ""
