@@ -52,6 +52,9 @@ def run(task: Callable, config_name: str, early: Callable[[DictConfig], None] | 
     main = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(_job(task))
     code, sweep = 0, None
     try:
+        for flag in {"-m", "--multirun"} & set(sys.argv[2:]):  # argparse wants it before all overrides, or after
+            sys.argv.remove(flag)
+            sys.argv.insert(1, flag)
         args = parse(sys.argv[1:])
         folder = resume.asked(args) if config_name == "train" else None
         sweep = None if folder else examine(args, config_name, early)

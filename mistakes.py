@@ -1,6 +1,7 @@
 """Mistakes in what was typed, found by comparing it with ``conf/`` before anything is imported or run."""
 
 import os
+import re
 from argparse import Namespace
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
@@ -36,9 +37,27 @@ LEAST = {
     "trainer.log_every_n_steps": 0,
     "trainer.accumulate_grad_batches": 1,
     "trainer.gradient_clip_val": 0,
+    "lit_module.label_smoothing": 0,
+    "callbacks.ema.decay": 0,
+    "scheduler.warmup": 0,
 }
-ABOVE_ZERO = ("callbacks.last.minutes", "callbacks.last.every_n_train_steps", "trainer.val_check_interval")
-CHOICES = {"mode": ("max", "min"), "impossible": ("skip", "refuse"), "lit_module.nonfinite": ("stop", "skip")}
+ABOVE_ZERO = (
+    "callbacks.last.minutes",
+    "callbacks.last.every_n_train_steps",
+    "trainer.val_check_interval",
+    "lit_module.backbone_lr_ratio",
+    "datamodule.val_fraction",
+)
+BELOW_ONE = ("lit_module.label_smoothing", "callbacks.ema.decay", "scheduler.warmup", "datamodule.val_fraction")
+CHOICES = {
+    "mode": ("max", "min"),
+    "impossible": ("skip", "refuse"),
+    "lit_module.nonfinite": ("stop", "skip"),
+    "lit_module.memory_format": ("contiguous_format", "channels_last", "auto"),
+    "lit_module.compile": (False, True, "reduce-overhead", "max-autotune", "auto"),
+    "trainer.precision": ("32-true", "bf16-mixed", "16-mixed", "auto", "32", "bf16", "16", 32, 16),
+}
+DURATION = re.compile(r"\d+(:\d+){3}")  # of trainer.max_time
 # The plugins behind hydra/launcher=… and hydra/sweeper=…, Hydra's names and ours, as extras of this project.
 PLUGINS = {
     "hydra/launcher": {
@@ -84,12 +103,12 @@ def check(args: Namespace, config_name: str) -> None:
     groups = [o for o in typed if (CONF / o.key_or_group).is_dir()]
     choices = []
     for override in groups:
-        options = sorted(path.stem for path in (CONF / override.key_or_group).glob("*.yaml"))
+        group = override.key_or_group
+        options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
         picked = values_of(override)
-        for value in picked:
-            if value not in options and not isinstance(value, list):
-                said = f"{override.key_or_group}={_say(value)}"
-                raise Mistake(f"{said}: no such option{_nearest(value, options)}")
+        for value in (one for several in picked for one in (several if isinstance(several, list) else [several])):
+            if value not in options:
+                raise Mistake(f"{group}={_say(value)}: no such option{_nearest(value, options)}")
         if picked:
             choices.append(f"{override.input_line.partition('=')[0]}={picked[0]}")
     base = hydra.compose(config_name, choices)
@@ -138,6 +157,10 @@ def _check_range(override: Override) -> None:
                 raise Mistake(f"{key}={value}: expected at least {LEAST[key]}")
             if key in ABOVE_ZERO and not value > 0:
                 raise Mistake(f"{key}={value}: expected above 0")
+            if key in BELOW_ONE and not value < 1:
+                raise Mistake(f"{key}={value}: expected below 1, say 0.1")
+        if key == "trainer.max_time" and _kind(value) in ("number", "text") and not DURATION.fullmatch(str(value)):
+            raise Mistake(f"{key}={value}: expected days:hours:minutes:seconds, say 00:01:00:00 for an hour")
 
 
 def _check_value(override: Override, tree: dict) -> None:
@@ -146,6 +169,11 @@ def _check_value(override: Override, tree: dict) -> None:
         if not isinstance(node, dict):
             return  # an index into a list, or a value that only Hydra can resolve
         if part not in node:
+            option = CONF / Path(*path) / f"{part}.yaml"
+            if path and option.exists():
+                raise Mistake(f"{key}: no such key; it comes with {'.'.join(path)}={part}")
+            if key.startswith("trainer.limit_"):  # Lightning's own
+                raise Mistake(f"{key}: no such key; +{key}=… adds it")
             names = [name for name in node if not name.startswith("_")]
             raise Mistake(f"{key}: no such key{_nearest(part, names, path)} (+{key}=… would add it)")
         node = node[part]
@@ -200,11 +228,11 @@ def _nearest(word: Any, options: list[str], path: Iterable[str] = ()) -> str:
     return f"; did you mean {' or '.join(shown)}?" if near else said
 
 
-def check_choices(config: Mapping[str, Any], choices: Mapping[str, Sequence[str | None]]) -> None:
+def check_choices(config: Mapping[str, Any], choices: Mapping[str, Sequence[Any]]) -> None:
     """Raise a Mistake if a key's value is none of those it may have; None is written null."""
     for key, values in choices.items():
         if key in config and config[key] not in values:
-            options = ["null" if value is None else value for value in values]
+            options = list(dict.fromkeys(map(_say, values)))
             near = get_close_matches(str(config[key]), options, n=1, cutoff=0.55)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise Mistake(f"{key}={_say(config[key])}: expected one of {', '.join(options)}{hint}")
@@ -213,6 +241,8 @@ def check_choices(config: Mapping[str, Any], choices: Mapping[str, Sequence[str 
 def check_least(config: DictConfig, least: Mapping[str, int]) -> None:
     """Raise a Mistake if a key's value, unless it is None, is below what it must be at least."""
     for key, value in least.items():
+        if config[key] is not None and not isinstance(config[key], int):
+            raise Mistake(f"{key}={config[key]}: expected a whole number, at least {value}")
         if config[key] is not None and config[key] < value:
             raise Mistake(f"{key}={config[key]}: expected at least {value}")
 

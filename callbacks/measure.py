@@ -7,6 +7,7 @@ import resource
 import sys
 import time
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -78,6 +79,7 @@ class Measure(Callback):
         self.history: dict[str, list[list[float]]] = {}
         self._before = (0, 0.0)  # images and seconds when this epoch began, or was gone on with
         self._since: float | None = None
+        self._began = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
@@ -90,7 +92,19 @@ class Measure(Callback):
             log.info(f"{'size':<12} {name}: {self.params:,} parameters, {self.flops_per_image:,} FLOPs an image")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._began = True
         self._begin_epoch()  # a run may go on within an epoch
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Raises: ValueError: nothing was trained, and that is not because this run's training had ended before."""
+        ckpt_path = trainer.ckpt_path and Path(trainer.ckpt_path).absolute()
+        if self._began or ckpt_path and ckpt_path.is_relative_to(Path(trainer.default_root_dir).absolute()):
+            return
+        before = f", of which {ckpt_path.name} has had {trainer.current_epoch}" if ckpt_path else ""
+        raise ValueError(
+            f"nothing to train: trainer.max_epochs={trainer.max_epochs}{before}, "
+            f"trainer.limit_train_batches={trainer.limit_train_batches}"
+        )
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._begin_epoch()

@@ -28,7 +28,7 @@ from models import LeNet, ResNet  # noqa: E402
 from studies.record import write_json  # noqa: E402
 
 CLASSES = ("T-shirt/top", "Shirt")
-IMAGES = 1000  # of each class, for training; the test set has as many
+IMAGES = 1000  # of each class, for training where a case does not say; the test set has as many
 BATCH = 64
 
 
@@ -38,6 +38,7 @@ class Case:
 
     what: str
     network: str = "resnet34"
+    images: int = IMAGES
     image_size: int = 28
     outputs: int = 2
     lr: float = 0.02
@@ -50,7 +51,7 @@ class Case:
     rows: str = "theirs"  # of the test: sorted by class, or answers in the order of the files' names
 
 
-RIGHT = ", flips and shifts, 20 epochs"
+ALL = ", flips and shifts, all 12,000 images, 8 epochs"
 RESNET = Case("ResNet-34 with its ImageNet stem, on 28 × 28 pixels")
 CASES = {
     "resnet34": RESNET,
@@ -70,6 +71,10 @@ CASES = {
         RESNET, what="ResNet-34, 64 × 64 pixels, flips, shifts, 20 epochs", image_size=64, augmented=True, epochs=20
     ),
     "lenet_right": Case("LeNet, 28 × 28 pixels, flips, shifts, 20 epochs", network="lenet", augmented=True, epochs=20),
+    "right_all": replace(
+        RESNET, what="ResNet-34 on 64 × 64 pixels" + ALL, images=6000, image_size=64, augmented=True, epochs=8
+    ),
+    "lenet_right_all": Case("LeNet" + ALL, network="lenet", images=6000, augmented=True, epochs=8),
 }
 
 
@@ -117,7 +122,7 @@ def run(case: Case, seed: int) -> dict:
 def trained(case: Case, seed: int) -> tuple[nn.Module, dict]:
     torch.manual_seed(seed)
     data = FashionMNIST(10, 1, case.image_size)
-    images, labels = two_classes(data, "train", seed)
+    images, labels = two_classes(data, "train", seed, case.images)
     form = {"in_channels": 1, "num_classes": case.outputs, "image_size": case.image_size}
     network = LeNet(**form) if case.network == "lenet" else ResNet(34, **form)
     network = network.to(memory_format=torch.channels_last)
@@ -155,15 +160,15 @@ def shown(case: Case, data: FashionMNIST, images: Tensor) -> Tensor:
     return data.normalize(images) if case.normalised else images.float()
 
 
-def two_classes(data: FashionMNIST, split: str, seed: int) -> tuple[Tensor, Tensor]:
-    """``IMAGES`` of each class, mixed: ``(N, 1, h, w)`` uint8 and labels 0 and 1. Of the test set always the same."""
+def two_classes(data: FashionMNIST, split: str, seed: int, count: int = IMAGES) -> tuple[Tensor, Tensor]:
+    """So many of each class, mixed: ``(N, 1, h, w)`` uint8 and labels 0 and 1. Of the test set always the same."""
     found = data.load(split)
     generator = torch.Generator().manual_seed(seed if split == "train" else 0)
     numbers = [data.class_names.index(name) for name in CLASSES]
     parts = [(found.all_labels == number).nonzero()[:, 0] for number in numbers]
-    parts = [part[torch.randperm(len(part), generator=generator)[:IMAGES]] for part in parts]
-    labels = torch.arange(2).repeat_interleave(IMAGES)
-    mixed = torch.randperm(2 * IMAGES, generator=generator)
+    parts = [part[torch.randperm(len(part), generator=generator)[:count]] for part in parts]
+    labels = torch.arange(2).repeat_interleave(count)
+    mixed = torch.randperm(2 * count, generator=generator)
     return found.images[torch.cat(parts)[mixed]], labels[mixed]
 
 

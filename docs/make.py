@@ -33,9 +33,9 @@ BLOCK = re.compile(r"(<!-- (table|results|chance|benchmark)((?: [\w/=.]+)*) -->\
 SECONDS = ("train s", "images/s")  # shown only where asked for: elsewhere the machine had other work
 # Top-1 of the test set that others report, in percent, and where from.
 PUBLISHED = {
-    "fashion_mnist_lenet": "87.6 to 93.2 for two convolutions, 92.5 below 100 k parameters (the data's own list of results)",
-    "fashion_mnist_resnet20": "95.18, with random erasing 95.55 (Zhong et al. 2017); 95.61, 95.98 in its authors' repository",
-    "fashion_mnist_resnet18": "94.9 (the data's own list of results)",
+    "fashion_mnist_lenet": "87.6 to 93.2, 92.5 below 100 k parameters (two convolutions; the data's own list)",
+    "fashion_mnist_resnet20": "95.18, with erasing 95.55 (Zhong et al. 2017); 95.61, 95.98 (its authors' code)",
+    "fashion_mnist_resnet18": "94.9 (the data's own list)",
 }
 
 
