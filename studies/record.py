@@ -145,6 +145,8 @@ def one_line(error: BaseException) -> str:
     """What an error says, on one line; its cause's words where it only wraps one."""
     if error.__cause__ is not None and type(error).__name__ == "InstantiationException":
         return one_line(error.__cause__)
+    if isinstance(error, FileExistsError | NotADirectoryError) and error.filename:
+        return f"{error.filename} is a file, or below one; expected a folder"
     text = str(error)
     if not text.strip() and error.__cause__ is not None:
         return one_line(error.__cause__)

@@ -119,6 +119,7 @@ CONFIG = {
     "-m seed=0,1 hydra/launcher=paralel": "hydra/launcher=paralel: no such option; did you mean parallel?",
     "-m seed=0,1 optimizer.lr=0.3 hydra.sweep.dir=sweep": "sweep/seed-0 holds a job with callbacks",
     # the command line itself
+    "hydra.run.dir=file": "file is a file, or below one; expected a folder",
     "--foo": "unrecognized arguments: --foo; --help shows what there is",
     "--cfg foo": "argument --cfg/-c: invalid choice: 'foo'",
     "--config-name foo": "Cannot find primary config 'foo'",
