@@ -128,7 +128,7 @@ def test_a_folder_that_cannot_be_written_to_is_one_line(forks, tmp_path):
     (tmp_path / "file").touch()
     with disk(tmp_path / "disk", 100) as folder:
         subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
-        for place, message in (("disk/run", "Read-only file system"), ("file/run", "is a file, or below one; expected a folder")):
+        for place, message in (("disk/run", "Read-only file system"), ("file/run", "expected a folder")):
             done = forks("train.py", *SMALL, f"hydra.run.dir={place}", cwd=tmp_path)
             assert done.code == 2 and message in done.err and done.err.count("\n") == 1, done.err
     assert forks("train.py", *SMALL, "hydra.run.dir=run", cwd=tmp_path).code == 0
