@@ -304,7 +304,7 @@ def test_a_training_is_built_from_its_own_config_only(content, canary, run, fork
     harm = {"_target_": "os.mkdir", "path": str(canary)}
     torch.save(content | {"model": harm, "datamodule": harm}, path)
     for key in ("ckpt_path", "model.weights"):
-        done = forks("train.py", *TINY, f"{key}={path}", cwd=run.parent)
+        done = forks("train.py", *TINY, "trainer.max_epochs=2", f"{key}={path}", cwd=run.parent)
         assert done.code == 0, done.err
     assert not canary.exists()
 
