@@ -3,7 +3,7 @@
 Side by side each job has its share of the cores. One after another it has all of them, or as many as side by side.
 Start-up is included everywhere.
 
-python -m benchmarks.parallel                     six LeNets on Fashion-MNIST, two at a time
+python -m benchmarks.parallel                     four LeNets on Fashion-MNIST, two at a time
 python -m benchmarks.parallel --config seed=range(12)                   on the digits, where start-up is most of it
 """
 
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--config", action="append", help="an override for train.py; several make one sweep")
     common.add_output(parser)
     args = parser.parse_args()
-    config = args.config or ["datamodule=fashion_mnist", "seed=range(6)", "trainer.max_epochs=2"]
+    config = args.config or ["datamodule=fashion_mnist", "seed=range(4)", "trainer.max_epochs=2"]
     share = max(1, len(os.sched_getaffinity(0)) // args.jobs)
     parallel = ["hydra/launcher=parallel", f"hydra.launcher.n_jobs={args.jobs}"]
     sides = {
