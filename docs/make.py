@@ -72,9 +72,8 @@ def filled(text: str) -> str:
 
     def block(match: re.Match) -> str:
         opening, kind, options, end = match.groups()
-        lines = {"table": configurations, "results": results, "chance": chance, "benchmark": benchmark}[kind](
-            *options.split()
-        )
+        makers = {"table": configurations, "results": results, "chance": chance, "benchmark": benchmark}
+        lines = makers[kind](*options.split())
         return "\n".join([opening.rstrip("\n"), "", *lines, "", end])
 
     return BLOCK.sub(block, text)

@@ -75,6 +75,7 @@ CONFIG = {
     "lit_module.label_smoothing=2": "lit_module.label_smoothing=2: expected below 1",
     "scheduler.warmup=5": "scheduler.warmup=5: expected below 1",
     "callbacks=ema callbacks.ema.decay=1": "callbacks.ema.decay=1: expected below 1",
+    "datamodule.val_fraction=1.5": "datamodule.val_fraction=1.5: expected below 1",
     "datamodule.val_fraction=0": "datamodule.val_fraction=0: expected above 0",
     "trainer.max_time=1h": "trainer.max_time=1h: expected days:hours:minutes:seconds",
     "trainer.precision=fp16": "trainer.precision=fp16: expected one of 32-true, bf16-mixed, 16-mixed",

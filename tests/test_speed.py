@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 import speed
+from lit_modules.classifier import COMPILE, check_numerics
+from mistakes import CHOICES
 from models import ResNet
 
 
@@ -99,3 +101,9 @@ def test_glibc_keeps_a_large_tensor_s_memory_for_the_next_one():
     for _ in range(5):
         torch.ones(2**22)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 5 * 2**24 / 4096 / 4
+
+
+def test_what_is_checked_before_torch_is_imported_is_what_the_classifier_takes():
+    assert set(CHOICES["lit_module.compile"]) == {*COMPILE, "auto"}
+    for memory_format in CHOICES["lit_module.memory_format"][:-1]:
+        check_numerics(memory_format, compile=False)
