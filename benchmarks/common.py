@@ -71,7 +71,7 @@ def take_turns(sides: dict[str, Callable[[], Any]], runs: int, warmup: int = 1) 
 def ratio(name: str, a: str, a_seconds: list[float], b: str, b_seconds: list[float]) -> dict[str, Any]:
     """Medians of A and B and of the ratios of neighbours in time, with the middle half of those ratios."""
     ratios = [x / y for x, y in zip(a_seconds, b_seconds, strict=True)]
-    low, median, high = statistics.quantiles(ratios, n=4, method="inclusive")
+    low, median, high = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else 3 * ratios
     return {
         "what": name,
         a: statistics.median(a_seconds),

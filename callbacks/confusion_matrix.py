@@ -2,16 +2,17 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import numpy as np
 from lightning import Callback
+from PIL import Image, ImageDraw
 from torch import Tensor
 
-from callbacks.drawing import encoded, new_figure, save, shortened
+from callbacks.drawing import encoded, letters, save, shortened, turned
 from callbacks.tensorboard import TensorBoard, show
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+BLUE, SKY = (8, 48, 107), (86, 180, 233)
+CELL, BAR, BAR_LENGTH, GAP = 48, 24, 400, 12  # pixels: a cell's side, a bar's height, that of 100 %, around it all
 
 
 class ConfusionMatrixPlot(Callback):
@@ -31,52 +32,65 @@ class ConfusionMatrixPlot(Callback):
         counts = pl_module.confusion.compute().cpu()  # in every process: it gathers
         if not trainer.is_global_zero or len(counts) > self.max_classes:
             return
-        names = [shortened(name) for name in pl_module.class_names]
-        side, left, below = (
-            max(2, 0.45 * len(counts)),
-            *(0.55 + 0.09 * max(map(len, names)) * share for share in (1, 0.72)),
-        )
-        width, height = left + side + 1.2, below + side + 0.2  # inches
-        figure = new_figure(width, height, layout=None)  # places that are known need not be found
-        axes = figure.add_axes((left / width, below / height, side / width, side / height))
-        shares = (counts / counts.sum(1, keepdim=True).clamp(min=1)).numpy()
-        picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        bar = figure.add_axes(((left + side + 0.2) / width, below / height, 0.15 / width, side / height))
-        figure.colorbar(picture, cax=bar, label="share of the true class")
-        ticks = range(len(counts))
-        axes.set_xticks(ticks, names, rotation=45, ha="right", rotation_mode="anchor", parse_math=False)
-        axes.set_yticks(ticks, names, parse_math=False)
-        axes.set(xlabel="predicted", ylabel="true")
-        for true in ticks:
-            for predicted in ticks:
-                if counts[true, predicted]:
-                    color = "white" if shares[true, predicted] > 0.5 else "black"
-                    number = int(counts[true, predicted])
-                    axes.text(predicted, true, number, ha="center", va="center", color=color)
-        png = save(figure, self.dirpath / "confusion_matrix.png")
+        png = save(confusion_matrix(counts, pl_module.class_names), self.dirpath / "confusion_matrix.png")
         show(trainer.loggers, "test/confusion_matrix", png, trainer.global_step)
         if any(isinstance(logger, TensorBoard) for logger in trainer.loggers):
-            figure = accuracy_bars(counts, pl_module.class_names)
-            show(trainer.loggers, "test/accuracy_per_class", encoded(figure), trainer.global_step)
+            bars = accuracy_bars(counts, pl_module.class_names)
+            show(trainer.loggers, "test/accuracy_per_class", encoded(bars), trainer.global_step)
 
 
-def accuracy_bars(counts: Tensor, class_names: Sequence[str]) -> "Figure":
-    """A bar a class with its accuracy, and the number of its images beside its name.
+def confusion_matrix(counts: Tensor, class_names: Sequence[str]) -> np.ndarray:
+    """Counts of images, a row a true class, the darker the larger their share of it: ``(H, W, 3)`` uint8.
 
     Args:
         counts: ``(true class, predicted class)``.
     """
-    images, count = counts.sum(1), len(counts)
+    names, font = [shortened(name) for name in class_names], letters(14)
+    slanted = [turned(name, 14, 45) for name in names]
+    left, side = GAP + 24 + round(max(map(font.getlength, names))) + 8, CELL * len(names)
+    under = max(name.height for name in slanted)
+    canvas = Image.new("RGB", (left + side + GAP, GAP + side + 6 + under + 24), "white")
+    draw = ImageDraw.Draw(canvas)
+    shares = (counts / counts.sum(1, keepdim=True).clamp(min=1)).numpy()
+    cells = Image.fromarray((255 + (np.array(BLUE) - 255.0) * shares[..., None]).astype(np.uint8))
+    canvas.paste(cells.resize((side, side), Image.Resampling.NEAREST), (left, GAP))
+    draw.rectangle((left - 1, GAP - 1, left + side, GAP + side), outline="gray")
+    for true, predicted in counts.nonzero().tolist():
+        place = left + CELL * (predicted + 0.5), GAP + CELL * (true + 0.5)
+        color = "white" if shares[true, predicted] > 0.4 else "black"
+        draw.text(place, str(int(counts[true, predicted])), color, letters(12), anchor="mm")
+    for number, (name, mask) in enumerate(zip(names, slanted, strict=True)):
+        middle = round(CELL * (number + 0.5))
+        draw.text((left - 8, GAP + middle), name, "black", font, anchor="rm")
+        canvas.paste("black", (left + middle + 6 - mask.width, GAP + side + 6), mask)
+    draw.text((left + side / 2, canvas.height - 6), "predicted", "black", font, anchor="ms")
+    mask = turned("true", 14, 90)
+    canvas.paste("black", (6, GAP + (side - mask.height) // 2), mask)
+    return np.asarray(canvas)
+
+
+def accuracy_bars(counts: Tensor, class_names: Sequence[str]) -> np.ndarray:
+    """A bar a class with its accuracy, and the number of its images beside its name: ``(H, W, 3)`` uint8.
+
+    Args:
+        counts: ``(true class, predicted class)``.
+    """
+    font, images = letters(14), counts.sum(1)
     accuracies = (counts.diag() / images.clamp(min=1)).tolist()
     names = [f"{shortened(name)} ({n})" for name, n in zip(class_names, images.tolist(), strict=True)]
-    width, height, left = 6.5, 0.8 + 0.3 * count, 0.2 + 0.09 * max(map(len, names))  # inches
-    figure = new_figure(width, height, layout=None)  # places that are known need not be found
-    axes = figure.add_axes((left / width, 0.6 / height, (width - left - 0.2) / width, 0.3 * count / height))
-    axes.barh(range(count), accuracies, color="#56B4E9")
-    for place, accuracy in enumerate(accuracies):
-        axes.text(0.02, place, f"{accuracy:.1%}", va="center", fontsize=8)
+    left, height = GAP + round(max(map(font.getlength, names))) + 8, BAR * len(names)
+    canvas = Image.new("RGB", (left + BAR_LENGTH + 2 * GAP, GAP + height + 28), "white")
+    draw = ImageDraw.Draw(canvas)
+    for number, (name, accuracy) in enumerate(zip(names, accuracies, strict=True)):
+        top = GAP + BAR * number
+        draw.text((left - 8, top + BAR / 2), name, "black", font, anchor="rm")
+        if accuracy > 0:
+            draw.rectangle((left, top + 2, left + BAR_LENGTH * accuracy, top + BAR - 3), SKY)
+        draw.text((left + 8, top + BAR / 2), f"{accuracy:.1%}", "black", font, anchor="lm")
+    draw.rectangle((left, GAP, left + BAR_LENGTH, GAP + height), outline="gray")
     mean = (counts.diag().sum() / images.sum().clamp(min=1)).item()
-    axes.axvline(mean, color="0.3", linestyle="--", linewidth=1)
-    axes.set_yticks(range(count), names, fontsize=9, parse_math=False)
-    axes.set(xlim=(0, 1), ylim=(count - 0.5, -0.5), xlabel=f"accuracy; of all images {mean:.1%}")
-    return figure
+    at = left + BAR_LENGTH * mean
+    draw.line((at, GAP, at, GAP + height), "black")
+    anchor = "ms" if left + 60 < at < left + BAR_LENGTH - 60 else "rs" if mean > 0.5 else "ls"
+    draw.text((at, canvas.height - 10), f"all images {mean:.1%}", "black", font, anchor=anchor)
+    return np.asarray(canvas)

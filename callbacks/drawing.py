@@ -3,6 +3,7 @@
 import io
 import os
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,22 @@ def save(picture: "Figure | np.ndarray", path: Path) -> bytes:
     return content
 
 
+@cache
+def letters(size: int) -> ImageFont.FreeTypeFont:
+    """Matplotlib's font, which has more than Latin letters, so many pixels high."""
+    from matplotlib import get_data_path
+
+    return ImageFont.truetype(os.path.join(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)
+
+
+def turned(text: str, size: int, degrees: float) -> Image.Image:
+    """Text as a mask to paste a colour through, turned counter-clockwise."""
+    left, top, right, bottom = letters(size).getbbox(text)
+    mask = Image.new("L", (int(right - left) + 1, int(bottom - top) + 1))
+    ImageDraw.Draw(mask).text((-left, -top), text, 255, letters(size))
+    return mask.rotate(degrees, Image.Resampling.BICUBIC, expand=True)
+
+
 def picture_grid(images: "Tensor", titles: Sequence[str], columns: int = 5) -> np.ndarray:
     """Images under titles of one or more lines: ``(H, W, 3)`` uint8. Matplotlib would take ten times as long.
 
@@ -51,9 +68,7 @@ def picture_grid(images: "Tensor", titles: Sequence[str], columns: int = 5) -> n
         images: ``(N, 1 or 3, h, w)`` uint8, N at least 1.
         columns: images in a row, at most.
     """
-    from matplotlib import get_data_path  # its font has more than Latin letters
-
-    font = ImageFont.truetype(os.path.join(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), 11)
+    font = letters(11)
     lines = 1 + max(title.count("\n") for title in titles)
     width, height = SIDE + GAP, SIDE + LINE * lines + GAP
     columns = min(columns, len(images))

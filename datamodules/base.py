@@ -244,6 +244,12 @@ class ImageDataModule(LightningDataModule):
         images = self.sets[split]
         return images[Draw(indices.to(getattr(images, "device", "cpu")))][:2]
 
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """As Lightning's, without its search for tensors, which takes longer than to move none."""
+        images, labels, draw = batch
+        images, labels, indices = (part.to(device, non_blocking=True) for part in (images, labels, draw.indices))
+        return images, labels, draw._replace(indices=indices)
+
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> tuple[Tensor, Tensor]:
         """On the device: ``(N, c, h, w)`` uint8 → ``(N, in_channels, image_size, image_size)`` float32."""
         images, labels, draw = batch

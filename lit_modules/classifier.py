@@ -165,8 +165,8 @@ class Classifier(LightningModule):
         if self.nonfinite == "skip":
             sound = self.losses.note(loss)
             total, hits, images = total.where(sound, 0), hits * sound, images * sound
-        self.train_loss.update(total, images)
-        self.train_top1.update(hits, images)
+        self.train_loss.add(total, images)
+        self.train_top1.add(hits, images)
         if self.nonfinite == "stop":
             self.losses.look_at(loss, self.train_loss.total, batch_idx)
         return loss

@@ -14,14 +14,20 @@ class Mean(Metric):
     full_state_update = False
 
     def __init__(self):
-        super().__init__()
+        super().__init__(compute_with_cache=False)  # which add would have to clear
         self.add_state("total", torch.zeros(()), "sum")
         self.add_state("images", torch.zeros((), dtype=torch.long), "sum")
 
     def update(self, total: Tensor, images: int | Tensor) -> None:
         """Args: total: the sum over a batch's images, a scalar; images: how many they are."""
-        self.total += total
-        self.images += images
+        self.add(total, images)
+        self._update_count -= 1  # torchmetrics counts as well
+
+    def add(self, total: Tensor, images: int | Tensor) -> None:
+        """As ``update``, and past all that torchmetrics does at each: in a small network's step that can be seen."""
+        self.total.add_(total)
+        self.images.add_(images)
+        self.__dict__["_update_count"] += 1
 
     def compute(self) -> Tensor:
         return self.total / self.images
