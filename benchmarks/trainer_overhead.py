@@ -12,7 +12,9 @@ import argparse
 import gc
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
+from multiprocessing import get_context
 
 import hydra
 import torch
@@ -131,6 +133,16 @@ def part_of_an_epoch(batches: int) -> list[str]:
     return [f"+trainer.limit_train_batches={batches}", f"+trainer.limit_val_batches={max(1, batches // 10)}"]
 
 
+def measure_alone(overrides: list[str], epochs: int) -> dict:
+    """In a process of its own: what another network has left of its memory makes either side slower by some percent."""
+    gc.freeze()  # as cli.importing does, lest the collector search torch's modules again and again
+    try:
+        with hydra.initialize_config_dir(str(common.CONF), version_base="1.3"):
+            return measure(overrides, epochs)
+    finally:
+        gc.unfreeze()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", action="append", help="an override for train.py; several make one config")
@@ -148,15 +160,14 @@ def main() -> None:
             "LeNet, batches of 128, trainer=fast": ([*lenet, "trainer=fast"], args.epochs),
             "ResNet-18, batches of 128": (resnet, few),
         }
-    gc.freeze()  # as cli.importing does, lest the collector search torch's modules again and again
     rows = []
     for name, (overrides, epochs) in configs.items():
-        found = measure(overrides, epochs)
+        with ProcessPoolExecutor(1, get_context("spawn")) as process:
+            found = process.submit(measure_alone, overrides, epochs).result()
         rows.append(common.ratio(name, "trainer", found["trainer"], "bare", found["bare"]))
         rows[-1]["same weights"] = found["same weights"]
     common.table("Seconds an epoch, with validation", rows, args)
 
 
 if __name__ == "__main__":
-    with hydra.initialize_config_dir(str(common.CONF), version_base="1.3"):
-        main()
+    main()
