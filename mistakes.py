@@ -72,6 +72,8 @@ PLUGINS = {
     },
     "hydra/sweeper": {"basic": None, "search": "optuna", "optuna": "optuna"},
 }
+# The groups that the other scripts leave to choice; the rest is the checkpoint's.
+AFTER_TRAINING = {"evaluate": ("datamodule", "trainer"), "predict": ("trainer",), "export": ()}
 # Packages of choices, each an extra of this project by the same name.
 PACKAGES = {"logger=wandb": "wandb", "logger=mlflow": "mlflow"}
 
@@ -104,6 +106,9 @@ def check(args: Namespace, config_name: str) -> None:
     choices = []
     for override in groups:
         group = override.key_or_group
+        if config_name in AFTER_TRAINING and not override.is_add() and group not in AFTER_TRAINING[config_name]:
+            known = _nearest(group, list(AFTER_TRAINING[config_name]))
+            raise Mistake(f"{override.input_line}: {config_name}.py has no choice of {group}{known}")
         options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
         picked = values_of(override)
         for value in (one for several in picked for one in (several if isinstance(several, list) else [several])):
@@ -159,6 +164,8 @@ def _check_range(override: Override) -> None:
                 raise Mistake(f"{key}={value}: expected above 0")
             if key in BELOW_ONE and not value < 1:
                 raise Mistake(f"{key}={value}: expected below 1, say 0.1")
+        if key == "optimizer.betas" and isinstance(value, list) and len(value) != 2:
+            raise Mistake(f"{key}={_say(value)}: expected two numbers, say [0.9,0.999]")
         if key == "trainer.max_time" and _kind(value) in ("number", "text") and not DURATION.fullmatch(str(value)):
             raise Mistake(f"{key}={value}: expected days:hours:minutes:seconds, say 00:01:00:00 for an hour")
 
@@ -186,6 +193,9 @@ def _check_value(override: Override, tree: dict) -> None:
             raise Mistake("seed=null: expected a whole number, so that the run can be repeated")
         if node == "???" and value in (None, ""):
             raise Mistake(f"{key}={_say(value)} is no value; give it one")
+        named = node == "???" and key == "datamodule.data_dir" and _kind(value) == "text"
+        if named and not Path(value).expanduser().is_dir():
+            raise Mistake(f"{key}={value} is not a folder")  # nor is it downloaded; else there would be a default
         if value is None and expected in ("number", "list") and not key.startswith("trainer.") and key != WORKERS:
             raise Mistake(f"{key}=null: expected {expected}, say {_say(node)}")
         found = _kind(value)
@@ -245,6 +255,15 @@ def check_least(config: DictConfig, least: Mapping[str, int]) -> None:
             raise Mistake(f"{key}={config[key]}: expected a whole number, at least {value}")
         if config[key] is not None and config[key] < value:
             raise Mistake(f"{key}={config[key]}: expected at least {value}")
+
+
+def check_monitor(monitor: str, mode: str) -> None:
+    """Raise a Mistake if no checkpoint could be chosen by this metric, or if the worst would be."""
+    if not monitor.startswith("val/"):
+        raise Mistake(f"monitor={monitor}; expected a metric of the validation, say val/top1 or val/loss")
+    wrong = "max" if monitor.endswith("loss") else "min" if monitor.endswith(("top1", "top5", "f1_macro")) else None
+    if mode not in ("min", "max") or mode == wrong:
+        raise Mistake(f"mode={mode} with monitor={monitor}; expected mode=min for a loss, mode=max for a score")
 
 
 def is_grid(config: DictConfig) -> bool:

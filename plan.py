@@ -24,7 +24,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from mistakes import CONF, Mistake, check_search, is_grid, refuse_several_processes
+from mistakes import CONF, Mistake, check_monitor, check_search, is_grid, refuse_several_processes
 from models.form import CHECKS
 from studies import jobs, report
 from studies.record import HARMLESS
@@ -74,6 +74,8 @@ def plan(args: Namespace, config_name: str) -> Sweep | None:
         given.append(f"hydra.searchpath=[{quoted(Path(args.config_dir).absolute().as_uri())}]")
     config = composer.compose_config(config_name, given, RunMode.MULTIRUN, with_log_configuration=False)
     typed = list(config.hydra.overrides.task)
+    if "monitor" in config:
+        check_monitor(str(config.monitor), str(config.mode))
     if not args.multirun and config.hydra.mode != RunMode.MULTIRUN:
         reason = None if args.config_dir else impossible(config_name, typed)
         if reason:

@@ -16,6 +16,8 @@ from lightning.fabric.utilities.throughput import measure_flops
 from lightning.pytorch.callbacks import Timer
 from torch import nn
 
+from mistakes import check_monitor
+
 log = logging.getLogger(__name__)
 
 
@@ -65,11 +67,7 @@ class Measure(Callback):
     """
 
     def __init__(self, monitor: str, mode: str):
-        wrong = "max" if monitor.endswith("loss") else "min" if monitor.endswith(("top1", "top5", "f1_macro")) else None
-        if mode not in ("min", "max") or mode == wrong:
-            raise ValueError(f"mode={mode} with monitor={monitor}; expected mode=min for a loss, mode=max for a score")
-        if not monitor.startswith("val/"):
-            raise ValueError(f"monitor={monitor}; expected a metric of the validation, say val/top1 or val/loss")
+        check_monitor(monitor, mode)
         self.monitor, self.mode = monitor, mode
         self.params = self.flops_per_image = None
         self.images, self.train_seconds = 0, 0.0

@@ -46,6 +46,12 @@ CONFIG = {
     "optimizer.betas=[0.9,0.99]": "optimizer.betas: no such key",
     "experiment=cats_vs_dogs_resnet34": "datamodule.data_dir has no value; give it one: datamodule.data_dir=…",
     "datamodule=image_folder": "datamodule.data_dir has no value; give it one",
+    "datamodule=image_folder datamodule.data_dir=missing": "datamodule.data_dir=missing is not a folder",
+    "datamodule=cats_vs_dogs datamodule.data_dir=file": "datamodule.data_dir=file is not a folder",
+    "monitor=train/top1": "monitor=train/top1; expected a metric of the validation",
+    "mode=min": "mode=min with monitor=val/top1; expected mode=min for a loss, mode=max for a score",
+    "-m seed=0,1 monitor=val/loss": "mode=max with monitor=val/loss",
+    "optimizer=adamw optimizer.betas=[0.9]": "optimizer.betas=[0.9]: expected two numbers, say [0.9,0.999]",
     # kinds
     "optimizer.lr=abc": "optimizer.lr=abc: expected number, say 0.05",
     "optimizer.lr=null": "optimizer.lr=null: expected number, say 0.05",
@@ -157,6 +163,8 @@ OTHERS = {
     "predict.py ckpt=run images=good/a broken=ignore": "broken=ignore: expected one of skip, fail",
     "export.py ckpt=run format=onx": "format=onx: expected one of onnx, torch_export; did you mean onnx?",
     "export.py ckpt=run format=torch_export output=o.onnx": "output=o.onnx: expected a name that ends in .pt2",
+    "evaluate.py ckpt=run model=resnet18": "model=resnet18: evaluate.py has no choice of model; there are: datamodule,",
+    "export.py ckpt=run trainer=fast": "trainer=fast: export.py has no choice of trainer",
     "export.py ckpt=run format=torch_export tolerance=-1": "tolerance=-1: expected 0 or more",
 }
 # Found once torch is there. What is left is the run's folder, with its record.
@@ -176,8 +184,6 @@ PARTS = {
     "datamodule.num_classes=1": "num_classes=1; there is nothing to tell apart with fewer than 2",
     "model.num_classes=5": "model.num_classes=5, but the data has num_classes=10",
     "monitor=val/foo": "monitor=val/foo: no such metric; there are: val/f1_macro, val/loss, val/top1, val/top5",
-    "monitor=train/top1": "monitor=train/top1; expected a metric of the validation",
-    "mode=min": "mode=min with monitor=val/top1",
     "callbacks=early_stopping callbacks.early_stopping.monitor=val/top2": "monitor=val/top2: no such metric",
     "scheduler=step scheduler.milestones=[2]": "milestones=[2] are not shares of the training",
     "+trainer.foo=1": "Trainer.__init__() got an unexpected keyword argument 'foo'",
@@ -195,8 +201,6 @@ PARTS = {
 }
 DATA = {
     "empty": "empty has no class folders; expected empty/<class>/<image>",
-    "missing": "datamodule.data_dir=missing is not a folder",
-    "file": "datamodule.data_dir=file is not a folder",
     "one": "num_classes=1; there is nothing to tell apart with fewer than 2",
     "hole": "hole has no images of the class b",
     "good datamodule.num_classes=5": "num_classes=5, but ImageFolder has 2 classes",

@@ -9,6 +9,7 @@ from hydra.utils import get_class, get_method, instantiate
 from omegaconf import OmegaConf
 
 import cli
+from mistakes import AFTER_TRAINING
 
 CONF = Path(__file__).parents[2] / "conf"
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra")
@@ -97,3 +98,10 @@ def test_facts_in_the_config_are_those_of_the_data(name, composed, tmp_path):
 def test_seed_zero_means_zero(composed):
     assert composed().seed == 0
     assert composed("seed=3").datamodule.seed == 3
+
+
+@pytest.mark.parametrize("script", AFTER_TRAINING)
+def test_a_script_knows_which_groups_it_leaves_to_choice(script):
+    entries = [entry for entry in OmegaConf.load(CONF / f"{script}.yaml").defaults if entry != "_self_"]
+    groups = [group for entry in entries for group in entry if not group.startswith("override ")]
+    assert tuple(groups) == AFTER_TRAINING[script]
