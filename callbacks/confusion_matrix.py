@@ -12,7 +12,7 @@ from callbacks.drawing import encoded, letters, save, shortened, turned
 from callbacks.tensorboard import TensorBoard, show
 
 BLUE, SKY = (8, 48, 107), (86, 180, 233)
-CELL, BAR, BAR_LENGTH, GAP = 48, 24, 400, 12  # pixels: a cell's side, a bar's height, that of 100 %, around it all
+CELL, BAR, BAR_LENGTH, MARGIN = 48, 24, 400, 12  # pixels: a cell's side, a bar's height, that of 100 %, around it all
 
 
 class ConfusionMatrixPlot(Callback):
@@ -47,25 +47,25 @@ def confusion_matrix(counts: Tensor, class_names: Sequence[str]) -> np.ndarray:
     """
     names, font = [shortened(name) for name in class_names], letters(14)
     slanted = [turned(name, 14, 45) for name in names]
-    left, side = GAP + 24 + round(max(map(font.getlength, names))) + 8, CELL * len(names)
+    left, side = MARGIN + 24 + round(max(map(font.getlength, names))) + 8, CELL * len(names)
     under = max(name.height for name in slanted)
-    canvas = Image.new("RGB", (left + side + GAP, GAP + side + 6 + under + 24), "white")
+    canvas = Image.new("RGB", (left + side + MARGIN, MARGIN + side + 6 + under + 24), "white")
     draw = ImageDraw.Draw(canvas)
     shares = (counts / counts.sum(1, keepdim=True).clamp(min=1)).numpy()
     cells = Image.fromarray((255 + (np.array(BLUE) - 255.0) * shares[..., None]).astype(np.uint8))
-    canvas.paste(cells.resize((side, side), Image.Resampling.NEAREST), (left, GAP))
-    draw.rectangle((left - 1, GAP - 1, left + side, GAP + side), outline="gray")
+    canvas.paste(cells.resize((side, side), Image.Resampling.NEAREST), (left, MARGIN))
+    draw.rectangle((left - 1, MARGIN - 1, left + side, MARGIN + side), outline="gray")
     for true, predicted in counts.nonzero().tolist():
-        place = left + CELL * (predicted + 0.5), GAP + CELL * (true + 0.5)
+        place = left + CELL * (predicted + 0.5), MARGIN + CELL * (true + 0.5)
         color = "white" if shares[true, predicted] > 0.4 else "black"
         draw.text(place, str(int(counts[true, predicted])), color, letters(12), anchor="mm")
     for number, (name, mask) in enumerate(zip(names, slanted, strict=True)):
         middle = round(CELL * (number + 0.5))
-        draw.text((left - 8, GAP + middle), name, "black", font, anchor="rm")
-        canvas.paste("black", (left + middle + 6 - mask.width, GAP + side + 6), mask)
+        draw.text((left - 8, MARGIN + middle), name, "black", font, anchor="rm")
+        canvas.paste("black", (left + middle + 6 - mask.width, MARGIN + side + 6), mask)
     draw.text((left + side / 2, canvas.height - 6), "predicted", "black", font, anchor="ms")
     mask = turned("true", 14, 90)
-    canvas.paste("black", (6, GAP + (side - mask.height) // 2), mask)
+    canvas.paste("black", (6, MARGIN + (side - mask.height) // 2), mask)
     return np.asarray(canvas)
 
 
@@ -78,19 +78,19 @@ def accuracy_bars(counts: Tensor, class_names: Sequence[str]) -> np.ndarray:
     font, images = letters(14), counts.sum(1)
     accuracies = (counts.diag() / images.clamp(min=1)).tolist()
     names = [f"{shortened(name)} ({n})" for name, n in zip(class_names, images.tolist(), strict=True)]
-    left, height = GAP + round(max(map(font.getlength, names))) + 8, BAR * len(names)
-    canvas = Image.new("RGB", (left + BAR_LENGTH + 2 * GAP, GAP + height + 28), "white")
+    left, height = MARGIN + round(max(map(font.getlength, names))) + 8, BAR * len(names)
+    canvas = Image.new("RGB", (left + BAR_LENGTH + 2 * MARGIN, MARGIN + height + 28), "white")
     draw = ImageDraw.Draw(canvas)
     for number, (name, accuracy) in enumerate(zip(names, accuracies, strict=True)):
-        top = GAP + BAR * number
+        top = MARGIN + BAR * number
         draw.text((left - 8, top + BAR / 2), name, "black", font, anchor="rm")
         if accuracy > 0:
             draw.rectangle((left, top + 2, left + BAR_LENGTH * accuracy, top + BAR - 3), SKY)
         draw.text((left + 8, top + BAR / 2), f"{accuracy:.1%}", "black", font, anchor="lm")
-    draw.rectangle((left, GAP, left + BAR_LENGTH, GAP + height), outline="gray")
+    draw.rectangle((left, MARGIN, left + BAR_LENGTH, MARGIN + height), outline="gray")
     mean = (counts.diag().sum() / images.sum().clamp(min=1)).item()
     at = left + BAR_LENGTH * mean
-    draw.line((at, GAP, at, GAP + height), "black")
+    draw.line((at, MARGIN, at, MARGIN + height), "black")
     anchor = "ms" if left + 60 < at < left + BAR_LENGTH - 60 else "rs" if mean > 0.5 else "ls"
     draw.text((at, canvas.height - 10), f"all images {mean:.1%}", "black", font, anchor=anchor)
     return np.asarray(canvas)

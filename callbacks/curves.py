@@ -40,5 +40,5 @@ class CurvesPlot(Callback):
             axes.set(xlabel="epoch", ylabel=name)
             axes.xaxis.get_major_locator().set_params(integer=True)
             axes.grid(alpha=0.3)
-        figure.axes[0].legend(fontsize=8)  # the colours are those of both
+            axes.legend(fontsize=8)
         save(figure, self.dirpath / "curves.png")

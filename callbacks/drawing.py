@@ -109,6 +109,6 @@ def filter_grid(weights: "Tensor", most: int = 64) -> np.ndarray:
 
 
 def shortened(name: str, length: int = 20) -> str:
-    """A name that fits above a picture; a file's name may hold bytes that are no text."""
-    name = name.encode(errors="replace").decode()
+    """A name that fits above a picture, on one line; a file's name may hold bytes that are no text."""
+    name = " ".join(name.encode(errors="replace").decode().split())
     return name if len(name) <= length else name[: length - 1] + "…"

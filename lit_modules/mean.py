@@ -20,13 +20,12 @@ class Mean(Metric):
 
     def update(self, total: Tensor, images: int | Tensor) -> None:
         """Args: total: the sum over a batch's images, a scalar; images: how many they are."""
-        self.add(total, images)
-        self._update_count -= 1  # torchmetrics counts as well
-
-    def add(self, total: Tensor, images: int | Tensor) -> None:
-        """As ``update``, and past all that torchmetrics does at each: in a small network's step that can be seen."""
         self.total.add_(total)
         self.images.add_(images)
+
+    def add(self, total: Tensor, images: int | Tensor) -> None:
+        """``update`` without torchmetrics' wrapper around it, which in a small network's step can be seen."""
+        Mean.update(self, total, images)
         self.__dict__["_update_count"] += 1
 
     def compute(self) -> Tensor:

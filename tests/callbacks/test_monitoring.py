@@ -17,8 +17,8 @@ from tensorboard.plugins.hparams import metadata
 import checkpoints
 import train as script
 from callbacks import MistakesPlot, NetworkPictures, OptimizationMonitor
-from callbacks.confusion_matrix import accuracy_bars
-from callbacks.drawing import GAP, LINE, SIDE, encoded, filter_grid
+from callbacks.confusion_matrix import BLUE, CELL, MARGIN, accuracy_bars, confusion_matrix
+from callbacks.drawing import GAP, LINE, SIDE, filter_grid
 from callbacks.optimization import gradient_norm
 from callbacks.pictures import title
 from datamodules import RandomHorizontalFlip, Synthetic
@@ -304,13 +304,23 @@ def test_the_gradient_of_a_scaled_loss_is_scaled_back():
     assert gradient_norm(scaled, optimizer).item() == pytest.approx(50**0.5 / 4)
 
 
-def test_pictures_have_room_for_two_classes_and_for_fifty_with_long_names():
-    for count in (2, 50):
-        names = [f"a class with a very long name, number {number} of $many" for number in range(count)]
-        counts = torch.eye(count, dtype=torch.long)
-        pixels = np.asarray(Image.open(io.BytesIO(encoded(accuracy_bars(counts, names)))))
-        assert (pixels[:, :3] == 255).all()  # nothing is cut off at the left
-        assert (pixels != 255).any()
+@pytest.mark.parametrize("drawn", [confusion_matrix, accuracy_bars])
+@pytest.mark.parametrize("count", [2, 50])
+def test_pictures_have_room_for_two_classes_and_for_fifty_with_long_names(drawn, count):
+    names = [f"a class with a\nvery long name, number {number} of $many" for number in range(count)]
+    pixels = drawn(torch.eye(count, dtype=torch.long), names)
+    for edge in (pixels[:, :3], pixels[:, -3:], pixels[:3], pixels[-3:]):
+        assert (edge == 255).all()  # nothing is cut off
+    assert (pixels != 255).any()
+
+
+def test_a_cell_is_as_dark_as_its_share_of_the_true_class():
+    counts = torch.tensor([[3, 1], [0, 0]])  # of the second class there is no image
+    picture = confusion_matrix(counts, ["a", "b"])
+    left = picture.shape[1] - MARGIN - 2 * CELL
+    corners = [[picture[MARGIN + CELL * true + 4, left + CELL * said + 4] for said in (0, 1)] for true in (0, 1)]
+    dark = 1 - (np.array(corners, dtype=float)[..., 0] - BLUE[0]) / (255 - BLUE[0])
+    assert dark == pytest.approx(np.array([[0.75, 0.25], [0, 0]]), abs=0.01)
 
 
 def test_a_grid_of_few_filters_has_no_empty_places():
