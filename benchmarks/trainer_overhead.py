@@ -134,7 +134,7 @@ def part_of_an_epoch(batches: int) -> list[str]:
 
 
 def measure_alone(overrides: list[str], epochs: int) -> dict:
-    """In a process of its own: what another network has left of its memory makes either side slower by some percent."""
+    """In a process of its own, with its memory as a run of train.py finds it."""
     gc.freeze()  # as cli.importing does, lest the collector search torch's modules again and again
     try:
         with hydra.initialize_config_dir(str(common.CONF), version_base="1.3"):
