@@ -99,6 +99,7 @@ def check(args: Namespace, config_name: str) -> None:
         package = PACKAGES.get(override.input_line)
         if package and not find_spec(package):
             raise Mistake(f"{override.input_line} needs {package}, not installed: pip install -e '.[{package}]'")
+    runs_here = not (args.cfg or args.info or any(o.key_or_group == "hydra/launcher" for o in typed))
     typed = [o for o in typed if not o.is_hydra_override() and not o.is_delete()]
     if not typed and config_name == "train":  # the one root that leaves nothing to the user
         return
@@ -123,6 +124,8 @@ def check(args: Namespace, config_name: str) -> None:
         _check_range(override)
         if not override.is_add() and not override.is_force_add():
             _check_value(override, tree)
+        if runs_here:
+            _check_folder(override, tree)
     given = {override.key_or_group for override in values}
     for key in _missing(tree):
         if key not in given:
@@ -193,9 +196,6 @@ def _check_value(override: Override, tree: dict) -> None:
             raise Mistake("seed=null: expected a whole number, so that the run can be repeated")
         if node == "???" and value in (None, ""):
             raise Mistake(f"{key}={_say(value)} is no value; give it one")
-        named = node == "???" and key == "datamodule.data_dir" and _kind(value) == "text"
-        if named and not Path(value).expanduser().is_dir():
-            raise Mistake(f"{key}={value} is not a folder")  # nor is it downloaded; else there would be a default
         if value is None and expected in ("number", "list") and not key.startswith("trainer.") and key != WORKERS:
             raise Mistake(f"{key}=null: expected {expected}, say {_say(node)}")
         found = _kind(value)
@@ -206,6 +206,14 @@ def _check_value(override: Override, tree: dict) -> None:
             continue
         if None not in (expected, found) and (expected != found or whole):
             raise Mistake(f"{key}={value}: expected {'whole number' if whole else expected}, say {_say(node)}")
+
+
+def _check_folder(override: Override, tree: dict) -> None:
+    """Raise a Mistake for a folder of images that is not there. What is downloaded has a default, and need not be."""
+    if override.key_or_group == "datamodule.data_dir" and tree.get("datamodule", {}).get("data_dir") == "???":
+        for value in values_of(override):
+            if _kind(value) == "text" and not Path(value).expanduser().is_dir():
+                raise Mistake(f"datamodule.data_dir={value} is not a folder")
 
 
 def values_of(override: Override) -> list[Any]:

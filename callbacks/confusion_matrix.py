@@ -57,7 +57,7 @@ def confusion_matrix(counts: Tensor, class_names: Sequence[str]) -> np.ndarray:
     draw.rectangle((left - 1, MARGIN - 1, left + side, MARGIN + side), outline="gray")
     for true, predicted in counts.nonzero().tolist():
         place = left + CELL * (predicted + 0.5), MARGIN + CELL * (true + 0.5)
-        color = "white" if shares[true, predicted] > 0.4 else "black"
+        color = "white" if shares[true, predicted] > 0.6 else "black"
         draw.text(place, str(int(counts[true, predicted])), color, letters(12), anchor="mm")
     for number, (name, mask) in enumerate(zip(names, slanted, strict=True)):
         middle = round(CELL * (number + 0.5))

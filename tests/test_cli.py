@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import cli
+import mistakes
 import plan
 
 ROOT = Path(__file__).parent.parent
@@ -27,6 +28,13 @@ MISTAKES = {
     ("ckpt_path=last",): "ckpt_path=last: no such file; expected a checkpoint to go on from",
     ("-m", "model=resnet", "model.dept=18,34"): "model.dept: no such key; did you mean model.depth?",
 }
+
+
+@pytest.mark.parametrize("args", [("--cfg", "job"), ("-m", "hydra/launcher=slurm", "seed=0,1")])
+def test_images_may_be_missing_where_nothing_runs(args, monkeypatch):
+    monkeypatch.setattr(mistakes, "find_spec", lambda name: True)  # slurm's plugin may not be installed
+    monkeypatch.setattr(cli, "plan", lambda args, config_name: None)
+    cli.examine(cli.parse([*args, "datamodule=image_folder", "datamodule.data_dir=nowhere"]), "train")
 
 
 @pytest.mark.parametrize("args", MISTAKES)
