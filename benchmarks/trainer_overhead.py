@@ -2,7 +2,8 @@
 
 Both train the same network, from the same seed, on the same batches in the same order, and both validate. The one
 side has Lightning's Trainer with its metrics, logging to TensorBoard, progress and checkpoints, as composed from
-conf/; the other has nothing but forward, backward, optimizer and schedule. They take turns, an epoch each.
+conf/; the other has nothing but forward, backward, optimizer and schedule. They take turns every 25 batches, so that
+a busy machine slows both alike.
 
 python -m benchmarks.trainer_overhead                     LeNet and ResNet-18 on Fashion-MNIST
 python -m benchmarks.trainer_overhead --config model=resnet_cifar --config trainer=fast
@@ -28,11 +29,15 @@ from benchmarks import common
 from callbacks import Measure
 
 
+TURN = 25  # batches
+
+
 class BareLoop(Callback):
-    """After each epoch of the Trainer, one of a bare loop with its own copy of everything; both timed."""
+    """Beside each epoch of the Trainer one of a bare loop with its own copy of everything, in turns; both timed."""
 
     def __init__(self, cfg):
         self.cfg, self.seconds = cfg, {"trainer": [], "bare": []}
+        self.epoch = None
 
     def on_fit_start(self, trainer, pl_module):
         seed_everything(self.cfg.seed, verbose=False)
@@ -55,29 +60,41 @@ class BareLoop(Callback):
         self.schedule = schedule(self.optimizer, total_steps=trainer.estimated_stepping_batches)
 
     def on_train_epoch_start(self, trainer, pl_module):
-        if trainer.current_epoch > 0:
-            self.take_turns(trainer)
-        self.began = time.perf_counter()
+        if self.epoch:
+            self.end_epoch(trainer)
+        self.train_loader.sampler.set_epoch(trainer.current_epoch)
+        self.epoch, self.began, self.bare_seconds = self.batches(trainer), time.perf_counter(), 0.0
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if (batch_idx + 1) % TURN == 0:
+            self.take_turn(trainer)
 
     def on_train_end(self, trainer, pl_module):
-        self.take_turns(trainer)
+        self.end_epoch(trainer)
 
-    def take_turns(self, trainer):
-        """Stop the Trainer's clock, which has run since the last turn, checkpoints included; run a bare epoch."""
+    def end_epoch(self, trainer):
+        """The Trainer's epoch has ended, checkpoints included; the bare one does with its validation."""
+        while self.take_turn(trainer):
+            pass
+        self.seconds["trainer"].append(time.perf_counter() - self.began - self.bare_seconds)
+        self.seconds["bare"].append(self.bare_seconds)
+
+    def take_turn(self, trainer) -> bool:
+        """So many batches of the bare loop; whether there are more."""
         common.synchronize()
-        self.seconds["trainer"].append(time.perf_counter() - self.began)
-        self.train_loader.sampler.set_epoch(len(self.seconds["bare"]))
         stage, began = trainer.state.stage, time.perf_counter()
-        self.epoch(trainer)
+        more = next(self.epoch, None) is not None
         common.synchronize()
-        self.seconds["bare"].append(time.perf_counter() - began)
+        self.bare_seconds += time.perf_counter() - began
         trainer.state.stage = stage
+        return more
 
-    def epoch(self, trainer):
+    def batches(self, trainer):
+        """An epoch; where it stops for the Trainer's turn, it yields."""
         device = next(self.net.parameters()).device
         trainer.training = True
         self.net.train()
-        for batch in islice(self.train_loader, trainer.num_training_batches):
+        for number, batch in enumerate(islice(self.train_loader, trainer.num_training_batches), 1):
             images, labels = self.batch(batch, device)
             with self.precision.forward_context():
                 loss = F.cross_entropy(self.net(images), labels)
@@ -85,6 +102,9 @@ class BareLoop(Callback):
             loss.backward()
             self.optimizer.step()
             self.schedule.step()
+            if number % TURN == 0:
+                yield number
+                trainer.training = True
         self.net.eval()
         trainer.validating = True
         correct = torch.zeros((), dtype=torch.long, device=device)

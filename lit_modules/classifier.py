@@ -1,6 +1,7 @@
 """Image classification: one label an image."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torchmetrics.classification import (
 
 from lit_modules.mean import Mean
 from lit_modules.nonfinite import Losses, check_nonfinite
+from lit_modules.training_scores import TrainingScores
 
 COMPILE = (False, True, "reduce-overhead", "max-autotune")
 
@@ -99,7 +101,7 @@ class Classifier(LightningModule):
         if num_classes > 5:
             scores["top5"] = accuracy(average="micro", top_k=5)
         scores["f1_macro"] = MulticlassF1Score(num_classes, average="macro", validate_args=False)
-        self.train_loss, self.train_top1 = Mean(), Mean()  # updated in every step, so they do as little as can be
+        self.train_scores = TrainingScores(only_finite=nonfinite == "skip")
         # No compute groups: they merge metrics that agree on the first batch, as top1 and top5 may.
         self.val_metrics = MetricCollection(scores, prefix="val/", compute_groups=False)
         self.test_metrics = self.val_metrics.clone(prefix="test/")
@@ -139,7 +141,8 @@ class Classifier(LightningModule):
     # The metrics are named to Lightning once an epoch, for it to compute and reset; each step only updates them.
     def on_train_epoch_start(self, batches: int = 0) -> None:
         self.losses.begin(batches)
-        self.log_dict({f"train/{name}": metric for name, metric in self._train_metrics().items()})
+        self.train_scores.begin(self.device)
+        self.log_dict({f"train/{name}": mean for name, mean in self.train_scores.named_children()})
 
     def on_train_start(self) -> None:
         if self._within_an_epoch():  # where a run goes on; this epoch's start was before
@@ -161,14 +164,8 @@ class Classifier(LightningModule):
         loss, logits, labels = self._step(batch, self.label_smoothing)
         if labels.ndim == 2:  # mixed
             labels = labels.argmax(1)
-        total, hits, images = loss.detach() * len(labels), (logits.argmax(1) == labels).sum(), len(labels)
-        if self.nonfinite == "skip":
-            sound = self.losses.note(loss)
-            total, hits, images = total.where(sound, 0), hits * sound, images * sound
-        self.train_loss.add(total, images)
-        self.train_top1.add(hits, images)
-        if self.nonfinite == "stop":
-            self.losses.look_at(loss, self.train_loss.total, batch_idx)
+        self.train_scores.add(loss, logits, labels)
+        self.losses.look_at(loss, batch_idx)
         return loss
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer, optimizer_closure=None) -> None:
@@ -238,24 +235,15 @@ class Classifier(LightningModule):
         if self.losses.left_out:
             checkpoint["steps_left_out"] = self.losses.left_out
         if self._within_an_epoch():
-            checkpoint["epoch_so_far"] = {name: self._of_all(metric) for name, metric in self._train_metrics().items()}
+            reduce = partial(self.trainer.strategy.reduce, reduce_op="sum")
+            scores = self.train_scores.so_far().items()
+            checkpoint["epoch_so_far"] = {name: tuple(reduce(part.clone()) for part in parts) for name, parts in scores}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.losses.left_out = checkpoint.get("steps_left_out", 0)
-        for name, state in checkpoint.get("epoch_so_far", {}).items():
-            total, images, updates = state
-            if not self.trainer.is_global_zero:  # the first process goes on with what all had
-                total, images = torch.zeros_like(total), torch.zeros_like(images)
-            self._train_metrics()[name].go_on(total, images, updates)
-
-    def _of_all(self, metric: Mean) -> tuple[Tensor, Tensor, int]:
-        """What a metric has so far, in all processes."""
-        total, images, updates = metric.so_far()
-        total, images = (self.trainer.strategy.reduce(part.clone(), reduce_op="sum") for part in (total, images))
-        return total, images, updates
-
-    def _train_metrics(self) -> dict[str, Mean]:
-        return {"loss": self.train_loss, "top1": self.train_top1}
+        so_far = checkpoint.get("epoch_so_far", {})
+        if so_far and self.trainer.is_global_zero:  # the first process goes on with what all had
+            self.train_scores.go_on(so_far)
 
 
 def _with_and_without_decay(parameters: list[nn.Parameter], name: str | None = None) -> list[dict[str, Any]]:

@@ -6,8 +6,9 @@ import torch
 from lightning import LightningModule
 from torch import Tensor
 
+from lit_modules.training_scores import AT_ONCE
+
 CHOICES = ("stop", "skip")
-EVERY = 50  # batches, where looking waits for the device
 
 
 def check_nonfinite(nonfinite: str) -> None:
@@ -20,8 +21,8 @@ class Losses:
     """Watches the training losses of a module.
 
     ``look_at`` raises in the step itself on a CPU, where reading a number is free. On a device, and with several
-    processes, it counts there how many batches went well, and reads the count every 50 batches; ``read`` does so at
-    once. Which batch was the first is known in both cases.
+    processes, the module's ``train_scores`` count there how many batches went well, and that is read every 50 batches;
+    ``read`` does so at once. Which batch was the first is known in both cases.
 
     ``step_is_sound`` has to know at once, so that with ``skip`` each step waits for the device.
 
@@ -32,7 +33,6 @@ class Losses:
     def __init__(self, module: LightningModule):
         self.module = module
         self.left_out = 0
-        self._sound: Tensor | None = None
         self._begin_batch = self._begin_step = 0
         self._kept: list[Tensor] = []
         self._window: Tensor | None = None
@@ -40,23 +40,25 @@ class Losses:
     def begin(self, batches: int) -> None:
         """Where an epoch begins, or a run goes on within one, after so many batches."""
         self._begin_batch, self._begin_step = batches, self.module.trainer.global_step
-        self._sound = torch.zeros((), dtype=torch.long, device=self.module.device)
 
-    def look_at(self, loss: Tensor, so_far: Tensor, batch_idx: int) -> None:
-        """Args: loss: of the batch; so_far: the sum of the epoch's, which stays what it is once it is not finite."""
-        if self._at_once():
+    def look_at(self, loss: Tensor, batch_idx: int) -> None:
+        """Args: loss: of the batch, which the module's ``train_scores`` have."""
+        if self.module.nonfinite == "skip":
+            sound = loss.detach().isfinite()
+            self._window = sound if self._window is None else self._window & sound
+        elif self._at_once():
             if not math.isfinite(loss.item()):
                 raise self.error(f"the loss is {loss.item()} in", batch_idx + 1)
-            return
-        self._sound += so_far.isfinite()
-        if (batch_idx + 1) % EVERY == 0:
+        elif (batch_idx + 1) % AT_ONCE == 0:
             self.read(batch_idx + 1)
 
     def read(self, batches: int) -> None:
         """Raise if one of an epoch's first so many batches had such a loss, in any process."""
-        if self._sound is None or self._at_once() or self.module.nonfinite == "skip":
+        scores = self.module.train_scores
+        if self.module.nonfinite == "skip" or self._at_once() or scores.sound is None:
             return
-        sound = self._begin_batch + int(self.module.trainer.strategy.reduce(self._sound.clone(), reduce_op="min"))
+        scores.count()
+        sound = self._begin_batch + int(self.module.trainer.strategy.reduce(scores.sound.clone(), reduce_op="min"))
         if sound < batches:
             raise self.error("the loss is not finite in", sound + 1)
 
@@ -73,12 +75,6 @@ class Losses:
         """Before an optimizer step's first batch: keep what the forward pass changes, batch norm's statistics."""
         if batch_idx % self.module.trainer.accumulate_grad_batches == 0:
             self._kept, self._window = [b.clone() for b in self.module.backbone.buffers()], None
-
-    def note(self, loss: Tensor) -> Tensor:
-        """Whether a loss is finite, on its device; noted for ``step_is_sound``."""
-        sound = loss.detach().isfinite()
-        self._window = sound if self._window is None else self._window & sound
-        return sound
 
     def step_is_sound(self) -> bool:
         """Whether all losses of this step were finite, in all processes; if not it is counted and undone."""
