@@ -28,7 +28,6 @@ import speed
 from benchmarks import common
 from callbacks import Measure
 
-
 TURN = 25  # batches
 
 
@@ -173,7 +172,7 @@ def main() -> None:
         configs = {" ".join(args.config): (args.config, args.epochs)}
     else:
         lenet = ["datamodule=fashion_mnist", "model=lenet"]
-        resnet, few = ["datamodule=fashion_mnist", "model=resnet18"], max(2, args.epochs // 5)  # each takes a minute
+        resnet, few = ["datamodule=fashion_mnist", "model=resnet18"], max(2, args.epochs // 4)  # each takes a minute
         configs = {
             "LeNet, batches of 128": (lenet, args.epochs),
             "LeNet, batches of 512": ([*lenet, "datamodule.batch_size=512"], args.epochs),

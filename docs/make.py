@@ -9,7 +9,8 @@ A page says where a table belongs by two comments:
                                 the seconds of training only if images/s is among these
 <!-- results -->                 a line for each experiment, of the records that are named like one
 <!-- chance -->                  the cases of docs/chance.py
-<!-- benchmark monitoring -->    what benchmarks/monitoring.py wrote by --json docs/records/benchmarks/monitoring.json
+<!-- benchmark monitoring -->    what a script in benchmarks/ wrote by --json docs/records/benchmarks/monitoring.json
+<!-- bars cpu -->                what these records say of the bars that were set, on a CPU or a GPU
 <!-- end -->
 """
 
@@ -29,13 +30,63 @@ from studies.record import FILE, write_json  # noqa: E402
 from studies.table import Job, Table, human, tabulate  # noqa: E402
 
 RECORDS, IMAGES = ROOT / "docs" / "records", ROOT / "docs" / "images"
-BLOCK = re.compile(r"(<!-- (table|results|chance|benchmark)((?: [\w/=.]+)*) -->\n).*?(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- (table|results|chance|benchmark|bars)((?: [\w/=.]+)*) -->\n).*?(<!-- end -->)", re.DOTALL)
 SECONDS = ("train s", "images/s")  # shown only where asked for: elsewhere the machine had other work
 # Top-1 of the test set that others report, in percent, and where from.
 PUBLISHED = {
     "fashion_mnist_lenet": "87.6 to 93.2, 92.5 below 100 k parameters (two convolutions; the data's own list)",
     "fashion_mnist_resnet20": "95.18, with erasing 95.55 (Zhong et al. 2017); 95.61, 95.98 (its authors' code)",
     "fashion_mnist_resnet18": "94.9 (the data's own list)",
+}
+# (what, bar, benchmark, how its rows begin, column)
+BARS = {
+    "cpu": [
+        (
+            "LeNet epoch through the Trainer ÷ bare loop",
+            "≤ 1.05",
+            "trainer_overhead",
+            "LeNet, batches of 128",
+            "trainer ÷ bare",
+        ),
+        ("the same, batches of 512", "≤ 1.05", "trainer_overhead", "LeNet, batches of 512", "trainer ÷ bare"),
+        ("ResNet-18 epoch ÷ bare loop", "≤ 1.02", "trainer_overhead", "ResNet-18", "trainer ÷ bare"),
+        ("our step ÷ torchvision's", "≤ 1.02", "torchvision", "", "ours ÷ torchvision"),
+        ("usual loading ÷ ours, an epoch of LeNet, bf16", "≥ 4", "data", "an epoch of LeNet, bf16", "usual ÷ ours"),
+        ("the same in fp32, where the network takes longer", "≥ 4", "data", "an epoch of LeNet, fp32", "usual ÷ ours"),
+        ("torchvision's `ImageFolder`, classic transforms ÷ ours", "≥ 1.3", "folder", "", "usual ÷ ours"),
+        (
+            "predict.py on small files ÷ decoding and a raw forward loop, LeNet",
+            "≤ 1.1",
+            "predict",
+            "LeNet",
+            "ours ÷ plain",
+        ),
+        ("default ÷ `trainer=fast`, LeNet", "≥ 1.7", "fast", "LeNet", "default ÷ fast"),
+        ("default ÷ `trainer=fast`, CIFAR ResNet-20", "≥ 1.7", "fast", "CIFAR ResNet-20", "default ÷ fast"),
+        ("default ÷ `trainer=fast`, ResNeXt-50 at 224 px", "≥ 1.7", "fast", "ResNeXt-50, 224", "default ÷ fast"),
+        ("the same at 32 px", "≥ 1.7", "fast", "ResNeXt-50, 32", "default ÷ fast"),
+        ("seconds that a job of a sweep adds to its training", "≤ 0.5", "sweep", "", "beyond it, s a job"),
+        ("MiB of a LeNet run beyond the libraries and the images", "≤ 300", "start_up", "beyond them", "MiB"),
+    ],
+    "gpu": [
+        (
+            "our loader, images on the device ÷ what a compiled ResNet-18 at 32 px consumes",
+            "≥ 20",
+            "accelerator",
+            "our loader",
+            "÷ network",
+        ),
+        ("torchvision's step of ResNet-50 at 224 px ÷ ours, eager", "≥ 1", "accelerator", "torchvision", "peer ÷ ours"),
+        ("timm's step of ResNet-50 at 224 px ÷ ours, eager", "≥ 1", "accelerator", "timm", "peer ÷ ours"),
+        (
+            "ResNet-18 epoch at 32 px, bf16, compiled ÷ bare loop",
+            "≤ 1.03",
+            "accelerator",
+            "as in train.py",
+            "trainer ÷ bare",
+        ),
+        ("the same without checkpoints", "≤ 1.03", "accelerator", "without checkpoints", "trainer ÷ bare"),
+    ],
 }
 
 
@@ -72,7 +123,7 @@ def filled(text: str) -> str:
 
     def block(match: re.Match) -> str:
         opening, kind, options, end = match.groups()
-        makers = {"table": configurations, "results": results, "chance": chance, "benchmark": benchmark}
+        makers = {"table": configurations, "results": results, "chance": chance, "benchmark": benchmark, "bars": bars}
         lines = makers[kind](*options.split())
         return "\n".join([opening.rstrip("\n"), "", *lines, "", end])
 
@@ -135,16 +186,38 @@ def chance() -> Iterator[str]:
     yield f"`python docs/chance.py`; {first['device']}; {versions}."
 
 
+def written(name: str) -> dict:
+    """By a script in benchmarks/."""
+    return json.loads((RECORDS / "benchmarks" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def tables(name: str) -> list[dict]:
+    found = written(name)
+    return found.get("tables") or [table for part in found["sections"].values() for table in part["tables"]]
+
+
 def benchmark(name: str) -> Iterator[str]:
     """The tables of a script in benchmarks/, as it prints them."""
-    found = json.loads((RECORDS / "benchmarks" / f"{name}.json").read_text(encoding="utf-8"))
-    tables = found.get("tables") or [table for part in found["sections"].values() for table in part["tables"]]
-    for made in tables:
+    found = written(name)
+    for made in tables(name):
         rows = [[f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()] for row in made["rows"]]
         yield from [made["title"] + ":", "", *page.grid(list(made["rows"][0]), rows, left=1), ""]
     run = re.sub(r" --json \S+", "", found["command"])
     versions = ", ".join(f"{package} {version}" for package, version in found["versions"].items())
     yield f"`{run}` on {found['device']}; {versions}."
+
+
+def bars(device: str) -> Iterator[str]:
+    """A line for each bar: the least and the most of the rows that it is about, and whether all of them meet it."""
+    lines = []
+    for what, bar, name, beginning, column in BARS[device]:
+        rows = [row for made in tables(name) for row in made["rows"] if column in row]
+        found = sorted(float(row[column]) for row in rows if next(iter(row.values())).startswith(beginning))
+        sign, limit = bar.split()
+        met = found[-1] <= float(limit) if sign == "≤" else found[0] >= float(limit)
+        shown = [f"{value:.3f}" if value < 100 else f"{value:.0f}" for value in (found[0], found[-1])]
+        lines.append([what, bar, " to ".join(dict.fromkeys(shown)), "yes" if met else "no"])
+    return page.grid(["ratio", "bar", "measured", "met"], lines, left=1)
 
 
 def command(jobs: Sequence[Job]) -> str:
