@@ -66,8 +66,8 @@ class TensorImages(Dataset):
         return part
 
     def __getitem__(self, draw: Draw) -> Batch:
-        indices = self.indices[draw.indices]
-        return self.images[indices], self.all_labels[indices], draw
+        indices = self.indices.index_select(0, draw.indices)  # which copies rows; images[indices] goes pixel by pixel
+        return self.images.index_select(0, indices), self.all_labels.index_select(0, indices), draw
 
 
 class ImageDataModule(LightningDataModule):

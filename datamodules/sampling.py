@@ -99,5 +99,7 @@ class BatchSampler(Sampler):
             parts = order.split(self.batch_size)
         else:  # sizes that differ by one at most, so that no process is left without an image
             parts = order.tensor_split(shares)
-        for number in range(first * self.world_size + self.rank, shares, self.world_size):
-            yield Draw(parts[number], self.epoch, random_key(self.seed, self.epoch, number))
+        numbers = range(first * self.world_size + self.rank, shares, self.world_size)
+        keys = [random_key(self.seed, self.epoch, number) for number in numbers]  # 6 µs each; each in its step, 100
+        for number, key in zip(numbers, keys, strict=True):
+            yield Draw(parts[number], self.epoch, key)

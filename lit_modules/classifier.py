@@ -1,5 +1,6 @@
 """Image classification: one label an image."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -167,6 +168,12 @@ class Classifier(LightningModule):
         self.train_scores.add(loss, logits, labels)
         self.losses.look_at(loss, batch_idx)
         return loss
+
+    training_step.__signature__ = inspect.signature(training_step)  # which Lightning otherwise makes anew in each step
+
+    def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
+        if gradient_clip_val:  # else Lightning looks in each step whether the algorithm is one
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer, optimizer_closure=None) -> None:
         if self.nonfinite == "stop":
