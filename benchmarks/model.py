@@ -2,7 +2,7 @@
 
 A step is forward, loss, backward and optimizer on one batch of noise; all settings of a network take turns.
 
-python -m benchmarks.model                        both tables (20 minutes on 2 cores)
+python -m benchmarks.model                        both tables (6 minutes on 2 cores)
 python -m benchmarks.model --only torchvision     our networks against torchvision's, the same settings
 python -m benchmarks.model --only settings        fp32 and bf16, contiguous and channels_last, eager and compiled
 python -m benchmarks.model --only settings --config model=resnet18 --config datamodule=cifar10
@@ -28,19 +28,18 @@ import speed
 from benchmarks import common
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+FASHION = "datamodule=fashion_mnist"
 # (what, overrides, batch size): small images, as the networks meet them in this project.
 NETWORKS = [
-    ("LeNet, 28 px", ["model=lenet", "datamodule=fashion_mnist"], 128),
-    ("CIFAR ResNet-20, 28 px", ["model=resnet_cifar", "datamodule=fashion_mnist"], 128),
-    (
-        "CIFAR ResNet-20 with group norm, 28 px",
-        ["model=resnet_cifar", "datamodule=fashion_mnist", "model.norm=group"],
-        128,
-    ),
-    ("ResNet-18, 28 px", ["model=resnet18", "datamodule=fashion_mnist"], 128),
+    ("LeNet, 28 px", ["model=lenet", FASHION], 128),
+    ("CIFAR ResNet-20, 28 px", ["model=resnet_cifar", FASHION], 128),
+    ("CIFAR ResNet-20, group norm, 28 px", ["model=resnet_cifar", FASHION, "model.norm=group"], 128),
+    ("CIFAR ResNet-20, layer norm, 28 px", ["model=resnet_cifar", FASHION, "model.norm=layer"], 128),
+    ("CIFAR ResNet-20, instance norm, 28 px", ["model=resnet_cifar", FASHION, "model.norm=instance"], 128),
+    ("ResNet-18, 28 px", ["model=resnet18", FASHION], 128),
     ("ResNet-18, CIFAR stem, 32 px", ["model=resnet18", "datamodule=cifar10", "model.stem=cifar"], 64),
     ("ResNet-18, 224 px", ["model=resnet18", "datamodule=cifar10", "datamodule.image_size=224"], 16),
-    ("ResNeXt-50, 28 px", ["model=resnext50", "datamodule=fashion_mnist"], 64),
+    ("ResNeXt-50, 28 px", ["model=resnext50", FASHION], 64),
 ]
 # name: (bf16, channels_last, compiled)
 SETTINGS = {

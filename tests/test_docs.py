@@ -36,6 +36,14 @@ def test_the_mean_of_an_experiment_by_another_route():
     assert f"| {sum(scores) / len(scores):.2f} ± " in line
 
 
+@pytest.mark.parametrize("bar, met", [("≤ 1.3", "no"), ("≤ 1.5", "yes"), ("≥ 1.3", "no"), ("≥ 1.25", "yes")])
+def test_a_bar_is_met_where_all_of_its_rows_meet_it(bar, met, monkeypatch):
+    rows = [{"what": "LeNet, a", "ratio": 1.4}, {"what": "LeNet, b", "ratio": 1.25}, {"what": "another", "ratio": 9.0}]
+    monkeypatch.setattr(make, "tables", lambda name: [{"rows": [{"what": "LeNet"}]}, {"rows": rows}])
+    monkeypatch.setitem(make.BARS, "cpu", [("a ratio", bar, "some", "LeNet*", "ratio")])
+    assert list(make.bars("cpu"))[-1] == f"| a ratio | {bar} | 1.250 to 1.400 | {met} |"
+
+
 def test_every_link_and_picture_is_there():
     for page in [*PAGES, ROOT / "README.md"]:
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
