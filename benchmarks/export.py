@@ -27,6 +27,7 @@ def differences(name: str, overrides: list[str], epochs: int) -> dict:
         data = ["datamodule=digits", "datamodule.image_size=32", f"trainer.max_epochs={epochs}", "trainer=cpu"]
         common.train(*data, *overrides, f"hydra.run.dir={folder}")
         file, checkpoint, backbone = checkpoints.opened(folder, ())
+        backbone.eval()
         pixels, _ = exported.real_images(checkpoint, [], ())
         preprocessing = checkpoint["preprocessing"]
         facts = {"class_names": checkpoint["class_names"], "preprocessing": preprocessing}
