@@ -48,12 +48,12 @@ BARS = {
         ("our step ÷ torchvision's", "≤ 1.02", "torchvision", "*", "ours ÷ torchvision"),
         ("usual loading ÷ ours, an epoch of LeNet, bf16", "≥ 4", "data", "an epoch of LeNet, bf16*", "usual ÷ ours"),
         ("the same in fp32, where the network takes longer", "≥ 4", "data", "an epoch of LeNet, fp32*", "usual ÷ ours"),
-        ("torchvision's `ImageFolder` ÷ ours, 224 px crops", "≥ 1.3", "folder", "*", "usual ÷ ours"),
+        ("torchvision's ImageFolder ÷ ours, 224 px crops", "≥ 1.3", "folder", "*", "usual ÷ ours"),
         ("predict.py ÷ bare loop, torchvision's decoding", "≤ 1.1", "predict", "LeNet*torchvision", "ours ÷ plain"),
         ("the same, our decoding", "≤ 1.1", "predict", "LeNet*our decoding", "ours ÷ plain"),
-        ("default ÷ `trainer=fast`, LeNet", "≥ 1.7", "fast", "LeNet*", "default ÷ fast"),
-        ("default ÷ `trainer=fast`, CIFAR ResNet-20", "≥ 1.7", "fast", "*ResNet-20*", "default ÷ fast"),
-        ("default ÷ `trainer=fast`, ResNeXt-50 at 224 px", "≥ 1.7", "fast", "*224 px", "default ÷ fast"),
+        ("default ÷ trainer=fast, LeNet", "≥ 1.7", "fast", "LeNet*", "default ÷ fast"),
+        ("default ÷ trainer=fast, CIFAR ResNet-20", "≥ 1.7", "fast", "*ResNet-20*", "default ÷ fast"),
+        ("default ÷ trainer=fast, ResNeXt-50 at 224 px", "≥ 1.7", "fast", "*224 px", "default ÷ fast"),
         ("the same at 32 px", "≥ 1.7", "fast", "*32 px", "default ÷ fast"),
         ("seconds that a job of a sweep adds to its training", "≤ 0.5", "sweep", "*", "beyond it, s a job"),
         ("MiB of a LeNet run beyond the libraries and the images", "≤ 300", "start_up", "beyond them", "MiB"),
@@ -190,7 +190,7 @@ def bars(device: str) -> Iterator[str]:
     lines = []
     for what, bar, name, pattern, column in BARS[device]:
         rows = [row for made in tables(name) for row in made["rows"] if column in row]
-        found = sorted(float(row[column]) for row in rows if fnmatchcase(next(iter(row.values())), pattern))
+        found = sorted(round(row[column], 3) for row in rows if fnmatchcase(next(iter(row.values())), pattern))
         sign, limit = bar.split()
         met = found[-1] <= float(limit) if sign == "≤" else found[0] >= float(limit)
         shown = [f"{value:.3f}" if value < 100 else f"{value:.0f}" for value in (found[0], found[-1])]
