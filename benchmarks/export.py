@@ -1,4 +1,4 @@
-"""How far the logits of an exported file are from the checkpoint's, on test images, at a batch of 1, 7 and 64.
+"""How far what export.py writes is from the checkpoint: the largest difference of a logit on test images.
 
 The networks are trained on the digits, by train.py; with random weights the same is in tests/test_export.py.
 
@@ -7,12 +7,11 @@ python -m benchmarks.export
 
 import argparse
 import tempfile
-from pathlib import Path
 
-import checkpoints
-import exported
+import hydra
+
 from benchmarks import common
-from datamodules import Preprocessing
+from export import FORMATS, export
 
 NETWORKS = {
     "LeNet, 32 px": ["model=lenet"],
@@ -23,20 +22,13 @@ NETWORKS = {
 
 
 def differences(name: str, overrides: list[str], epochs: int) -> dict:
+    row = {"network": name}
     with tempfile.TemporaryDirectory() as folder:
         data = ["datamodule=digits", "datamodule.image_size=32", f"trainer.max_epochs={epochs}", "trainer=cpu"]
         common.train(*data, *overrides, f"hydra.run.dir={folder}")
-        file, checkpoint, backbone = checkpoints.opened(folder, ())
-        backbone.eval()
-        pixels, _ = exported.real_images(checkpoint, [], ())
-        preprocessing = checkpoint["preprocessing"]
-        facts = {"class_names": checkpoint["class_names"], "preprocessing": preprocessing}
-        facts |= {"preprocessing_inside": False, "checkpoint": str(file)}
-        shown = exported.as_taken(pixels, Preprocessing(**preprocessing), False)
-        row = {"network": name, "largest logit": exported.compare(backbone, backbone, shown)[1]}
-        for form in exported.FORMATS:
-            farthest, _ = exported.save(Path(folder, "exported"), form, backbone, pixels, facts, tolerance=1e-4)
-            row[form] = f"{farthest:.1e}" if farthest else "0"
+        for form, (ending, _) in FORMATS.items():
+            given = [f"ckpt={folder}", f"format={form}", f"output={folder}/network{ending}", f"run_dir={folder}"]
+            row[form] = f"{export(hydra.compose('export', given)):.1e}"
     return row
 
 
@@ -52,4 +44,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with hydra.initialize_config_dir(str(common.CONF), version_base="1.3"):
+        main()

@@ -2,7 +2,7 @@
 
 A step is forward, loss, backward and optimizer on one batch of noise; all settings of a network take turns.
 
-python -m benchmarks.model                        both tables (6 minutes on 2 cores)
+python -m benchmarks.model                        all three tables (5 minutes on 2 cores with --runs 5)
 python -m benchmarks.model --only torchvision     our networks against torchvision's, the same settings
 python -m benchmarks.model --only settings        fp32 and bf16, contiguous and channels_last, eager and compiled
 python -m benchmarks.model --only settings --config model=resnet18 --config datamodule=cifar10

@@ -165,19 +165,16 @@ def chance() -> Iterator[str]:
 
 
 def written(name: str) -> dict:
-    """By a script in benchmarks/."""
-    return json.loads((RECORDS / "benchmarks" / f"{name}.json").read_text(encoding="utf-8"))
-
-
-def tables(name: str) -> list[dict]:
-    found = written(name)
-    return found.get("tables") or [table for part in found["sections"].values() for table in part["tables"]]
+    """What a script in benchmarks/ has written, its tables in one list."""
+    found = json.loads((RECORDS / "benchmarks" / f"{name}.json").read_text(encoding="utf-8"))
+    sections = found.get("sections", {}).values()  # only of a script that measures in several
+    return {"tables": [table for part in sections for table in part["tables"]]} | found
 
 
 def benchmark(name: str) -> Iterator[str]:
     """The tables of a script in benchmarks/, as it prints them."""
     found = written(name)
-    for made in tables(name):
+    for made in found["tables"]:
         rows = [[f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()] for row in made["rows"]]
         yield from [made["title"] + ":", "", *page.grid(list(made["rows"][0]), rows, left=1), ""]
     run = re.sub(r" --json \S+", "", found["command"])
@@ -189,7 +186,7 @@ def bars(device: str) -> Iterator[str]:
     """A line for each bar: the least and the most of the rows that it is about, and whether all of them meet it."""
     lines = []
     for what, bar, name, pattern, column in BARS[device]:
-        rows = [row for made in tables(name) for row in made["rows"] if column in row]
+        rows = [row for made in written(name)["tables"] for row in made["rows"] if column in row]
         found = sorted(round(row[column], 3) for row in rows if fnmatchcase(next(iter(row.values())), pattern))
         sign, limit = bar.split()
         met = found[-1] <= float(limit) if sign == "≤" else found[0] >= float(limit)

@@ -53,6 +53,14 @@ def test_a_run_that_is_watched_learns_what_one_does_that_is_not(tmp_path):
     assert drawings["rows"][0]["median, s"] > 0
 
 
+def test_exports_are_compared_in_each_format(tmp_path):
+    done = benchmark("export", "--only", "LeNet, 32 px", "--epochs", "1", "--json", str(tmp_path / "found.json"))
+    assert done.returncode == 0, done.stderr
+    (table,) = json.loads((tmp_path / "found.json").read_text())["tables"]
+    (row,) = table["rows"]
+    assert all(float(row[form]) <= 1e-4 for form in ("onnx", "torch_export"))
+
+
 def test_without_a_gpu_there_is_nothing_to_measure_on_one():
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
