@@ -63,7 +63,7 @@ class TrainingScores(nn.Module):
         return {name: (mean.total, mean.images) for name, mean in self.named_children()}
 
     def go_on(self, so_far: dict[str, tuple[Tensor, Tensor]]) -> None:
-        for name, (total, images) in so_far.items():
+        for name, (total, images, *_) in so_far.items():  # older checkpoints have a third part
             mean = self.get_submodule(name)
             mean.reset()
             mean.update(total, images)

@@ -64,6 +64,13 @@ def test_asking_in_between_or_going_on_elsewhere_changes_no_bit():
         assert all(map(torch.equal, parts, second.so_far()[name]))
 
 
+def test_what_a_checkpoint_of_an_earlier_version_holds_is_gone_on_with():
+    some = batches(5)
+    scores = TrainingScores()
+    scores.go_on({name: (*parts, 5) for name, parts in scores_of(some).so_far().items()})
+    assert (scores.loss.compute().item(), scores.top1.compute().item()) == expected(some)
+
+
 def test_an_epoch_begins_with_nothing_of_the_one_before():
     some = batches(5)
     scores = scores_of(some)
