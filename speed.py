@@ -48,11 +48,11 @@ def check_precision(precision: str | int, device: str) -> None:
         raise ValueError(f"trainer.precision={precision}: images are float32; expected 32-true, bf16-mixed or 16-mixed")
     if device == "cpu" and precision in ("16", "16-mixed"):  # Lightning would take bf16-mixed, and not say so
         raise ValueError(f"trainer.precision={precision} needs a GPU; on a CPU there are 32-true and bf16-mixed")
-    if (
-        device == "cuda"
-        and precision.startswith("bf16")
-        and not torch.cuda.is_bf16_supported(including_emulation=False)
-    ):
+    if not precision.startswith("bf16"):
+        return
+    if device == "cpu" and not cpu_has_bfloat16():
+        log.warning(f"trainer.precision={precision}: this CPU only emulates bfloat16; 32-true is faster")
+    if device == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         log.warning(f"trainer.precision={precision}: this GPU only emulates bfloat16; 16-mixed is faster")
 
 

@@ -163,7 +163,12 @@ def test_a_precision_that_is(precision):
 
 
 @pytest.mark.parametrize("supported", [True, False])
-def test_a_gpu_without_bfloat16(supported, monkeypatch, caplog):
+@pytest.mark.parametrize(("device", "faster"), [("cpu", "32-true"), ("cuda", "16-mixed")])
+def test_a_device_without_bfloat16(device, faster, supported, monkeypatch, caplog):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: supported)
-    speed.check_precision("bf16-mixed", "cuda")
-    assert ("only emulates bfloat16" in caplog.text) is not supported
+    monkeypatch.setattr(speed, "cpu_has_bfloat16", lambda: supported)
+    speed.check_precision("bf16-mixed", device)
+    assert (f"only emulates bfloat16; {faster} is faster" in caplog.text) is not supported
+    caplog.clear()
+    speed.check_precision("32-true", device)
+    assert not caplog.text
