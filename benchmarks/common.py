@@ -51,7 +51,8 @@ def device() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line for line in lines if line.startswith("model name")]
-    return f"{names[0].partition(': ')[2] if names else platform.machine()}, {torch.get_num_threads()} threads"
+    name = names[0].partition(": ")[2] if names else platform.machine()
+    return f"{name} ({torch.backends.cpu.get_cpu_capability()}), {torch.get_num_threads()} threads"
 
 
 def take_turns(sides: dict[str, Callable[[], Any]], runs: int, warmup: int = 1) -> dict[str, list[float]]:
