@@ -1,6 +1,7 @@
-"""What ``auto`` means: the fastest settings that benchmarks/model.py proves for a device and a network.
+"""What ``auto`` means: precision, memory format and compilation for a device and a network.
 
-They are a function of the two, not of a trial at each start, so that the next run gets the same.
+On a CPU they are what benchmarks/model.py found fastest, on CUDA what others published. They are a function of the
+two, not of a trial at each start, so that the next run gets the same.
 """
 
 import ctypes
@@ -66,7 +67,7 @@ def device_type(accelerator: str) -> str:
 
 
 def fastest(device: str, backbone: nn.Module) -> dict[str, str | bool]:
-    """The fastest ``precision``, ``memory_format`` and ``compile`` for a network on a device."""
+    """``precision``, ``memory_format`` and ``compile`` for a network on a device."""
     if device == "cuda":
         precision = "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
     elif device == "cpu" and cpu_has_bfloat16():
