@@ -15,7 +15,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     Lightning's own stages through the system's temporary folder: where that is another file system, a kill or a full
     disk leaves half a file in the place of the good one.
 
-    The paths by which callbacks know their other checkpoints begin with ``~`` in the file, if they are below it.
+    The paths by which callbacks know their other checkpoints begin with ``~`` in the file, if they are below it. Where
+    the file's folder has been moved or copied since, they are paths of the new place.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
@@ -24,7 +25,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         if "callbacks" in checkpoint:
+            place = os.path.dirname(os.path.abspath(path))
             checkpoint = checkpoint | {"callbacks": _with_paths(checkpoint["callbacks"], _shortened)}
+            checkpoint["folder"] = _shortened(place)
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.writing")
@@ -44,10 +47,18 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         finally:
             temporary.unlink(missing_ok=True)
 
-    def load_checkpoint(self, *args: Any, **options: Any) -> dict[str, Any]:
-        checkpoint = super().load_checkpoint(*args, **options)
+    def load_checkpoint(self, path: str | Path, *args: Any, **options: Any) -> dict[str, Any]:
+        checkpoint = super().load_checkpoint(path, *args, **options)
         if "callbacks" in checkpoint:
-            checkpoint["callbacks"] = _with_paths(checkpoint["callbacks"], os.path.expanduser)
+            here = os.path.dirname(os.path.abspath(path))
+            before = os.path.expanduser(checkpoint.get("folder", here))
+
+            def found_now(text: str) -> str:
+                text = os.path.expanduser(text)
+                inside = text == before or text.startswith(before + os.sep)
+                return here + text.removeprefix(before) if inside else text
+
+            checkpoint["callbacks"] = _with_paths(checkpoint["callbacks"], found_now)
         return checkpoint
 
 

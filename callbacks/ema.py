@@ -10,8 +10,9 @@ from lightning.pytorch.callbacks import WeightAveraging
 class EMA(WeightAveraging):
     """Validation, test and checkpoints see an exponential moving average of the weights and of batch norm's statistics.
 
-    The average begins with the weights after the first update; update n brings it nearer to the weights at hand by
-    ``1 - decay``, at first by ``9 / (10 + n)``, so that it forgets how the network began, also in a short training.
+    The average begins with the weights after the first update, and is the network as it began until then; update n
+    brings it nearer to the weights at hand by ``1 - decay``, at first by ``9 / (10 + n)``, so that it forgets how the
+    network began, also in a short training.
     Training itself is not changed; ``last.ckpt`` holds both.
 
     Lightning's own ``EMAWeightAveraging`` keeps the average on the CPU where a GPU trains, goes through the tensors one
@@ -30,6 +31,15 @@ class EMA(WeightAveraging):
 
         super().__init__(use_buffers=True)
         self.decay, self.update_every_n_steps = decay, update_every_n_steps
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Raises: ValueError: there would be no update."""
+        super().on_train_start(trainer, pl_module)
+        if self.update_every_n_steps > trainer.estimated_stepping_batches:
+            raise ValueError(
+                f"update_every_n_steps={self.update_every_n_steps}, but the training has "
+                f"{trainer.estimated_stepping_batches} steps: the average would stay what the network began with"
+            )
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
         return step_idx is not None and (step_idx + 1) % self.update_every_n_steps == 0

@@ -20,17 +20,18 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 log = logging.getLogger(__name__)
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 REQUEUE = signal.SIGUSR1  # what SLURM is asked to send before a job's time is over
-ASKED_EVERY = 20  # batches; of several processes
+ASKED_EVERY = 20  # steps, or batches of a validation; of several processes
 
 
 class LastCheckpoint(Checkpoint):
     """``last.ckpt``: a run that goes on from it ends, on a CPU, with the very bits that it would have had.
 
     Written before the first step, so that a folder without room is found out at once; after every whole epoch; within
-    an epoch when so much time has passed or so many steps; when ``trainer.max_time`` is over; and when SIGINT or
-    SIGTERM comes: after the batch at hand it is written and the run ends. A second signal ends the process at once.
-    Under SLURM, Lightning has SIGUSR1 put the job back into the queue; that too is done after the batch at hand, for in
-    the midst of a step the weights may be changed in part, and of several processes each would be somewhere else.
+    an epoch when so much time has passed or so many steps; when ``trainer.max_time`` or ``max_steps`` ends the training
+    there; and when SIGINT or SIGTERM comes: after the batch at hand it is written and the run ends. A second signal
+    ends the process at once. Under SLURM, Lightning has SIGUSR1 put the job back into the queue; that too is done after
+    the batch at hand, for in the midst of a step the weights may be changed in part, and of several processes each
+    would be somewhere else.
 
     Within an epoch it is not written where gradients are being accumulated, nor where a validation is next, of which a
     checkpoint knows too little: then the next batch must do, and a signal during a validation ends the run without it.
@@ -70,11 +71,12 @@ class LastCheckpoint(Checkpoint):
             return
         every = self.every_n_train_steps
         due = time.monotonic() - self._written > self.seconds or self._received is not None
-        counted = trainer.should_stop or (every and trainer.global_step % every == 0)
-        if _any(trainer, due, batch_idx + 1) or counted:
+        counted = is_over(trainer) or (every and trainer.global_step % every == 0)
+        steps = (batch_idx + 1) // trainer.accumulate_grad_batches
+        if _any(trainer, due, steps) or counted:
             self._save(trainer)
-        self._requeue_if_told(trainer, batch_idx + 1)
-        self._end_if_told(trainer, batch_idx + 1)
+        self._requeue_if_told(trainer, steps)
+        self._end_if_told(trainer, steps)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.fit_loop.epoch_loop.batch_progress.current.completed >= trainer.num_training_batches:
@@ -129,9 +131,9 @@ class LastCheckpoint(Checkpoint):
             signal.signal(number, handler)
         self._handlers = {}
 
-    def _requeue_if_told(self, trainer: Trainer, batches: int = 0) -> None:
+    def _requeue_if_told(self, trainer: Trainer, count: int = 0) -> None:
         """Back into the queue, once; the run goes on until SLURM ends it with SIGTERM."""
-        if self._requeue is None or not _any(trainer, self._requeue_asked, batches):
+        if self._requeue is None or not _any(trainer, self._requeue_asked, count):
             return
         requeue, self._requeue = self._requeue, None
         self._save(trainer)
@@ -140,16 +142,23 @@ class LastCheckpoint(Checkpoint):
             for file in Path(trainer.default_root_dir).glob("hpc_ckpt_*.ckpt"):
                 file.unlink()
 
-    def _end_if_told(self, trainer: Trainer, batches: int = 0) -> None:
-        if _any(trainer, self._received is not None, batches):
+    def _end_if_told(self, trainer: Trainer, count: int = 0) -> None:
+        if _any(trainer, self._received is not None, count):
             raise KeyboardInterrupt if self._received == signal.SIGINT else SIGTERMException
 
 
-def _any(trainer: Trainer, mine: bool, batches: int) -> bool:
+def is_over(trainer: Trainer) -> bool:
+    """Whether the training ends with this step, be it in the middle of an epoch: by ``max_steps``, or told to stop."""
+    if 0 <= trainer.max_steps <= trainer.global_step:
+        return True
+    return trainer.should_stop and trainer.fit_loop._can_stop_early  # as Lightning decides, by min_epochs, min_steps
+
+
+def _any(trainer: Trainer, mine: bool, count: int) -> bool:
     """Whether any process says yes: clocks and signals are each one's own. Asking waits, so it is done now and then."""
     if trainer.world_size == 1:
         return mine
-    return batches % ASKED_EVERY == 0 and trainer.strategy.reduce_boolean_decision(mine, all=False)
+    return count % ASKED_EVERY == 0 and trainer.strategy.reduce_boolean_decision(mine, all=False)
 
 
 def _may_go_on_from_here(trainer: Trainer, batches: int) -> bool:

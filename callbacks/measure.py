@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import math
 import os
 import resource
 import sys
@@ -39,6 +40,12 @@ def peak_memory(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 2**20
     unit = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss is in bytes there, in KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def _goes_on_here(trainer: Trainer) -> bool:
+    """Whether the training goes on from a checkpoint in this run's own folder."""
+    path, folder = trainer.ckpt_path, Path(trainer.default_root_dir).absolute()
+    return bool(path) and Path(path).absolute().is_relative_to(folder)
 
 
 def check_monitors(trainer: Trainer) -> None:
@@ -91,14 +98,16 @@ class Measure(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._began = True
+        if not _goes_on_here(trainer):  # the best of another folder is no checkpoint of this run
+            self.best, self.best_epoch = {}, None
         self._begin_epoch()  # a run may go on within an epoch
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Raises: ValueError: nothing was trained, and that is not because this run's training had ended before."""
-        ckpt_path = trainer.ckpt_path and Path(trainer.ckpt_path).absolute()
-        if self._began or ckpt_path and ckpt_path.is_relative_to(Path(trainer.default_root_dir).absolute()):
+        if self._began or _goes_on_here(trainer):
             return
-        before = f", of which {ckpt_path.name} has had {trainer.current_epoch}" if ckpt_path else ""
+        ckpt_path = trainer.ckpt_path
+        before = f", of which {Path(ckpt_path).name} has had {trainer.current_epoch}" if ckpt_path else ""
         raise ValueError(
             f"nothing to train: trainer.max_epochs={trainer.max_epochs}{before}, "
             f"trainer.limit_train_batches={trainer.limit_train_batches}"
@@ -121,7 +130,8 @@ class Measure(Callback):
             return
         metrics = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
         score, best = metrics.get(self.monitor), self.best.get(self.monitor)
-        if score is not None and (best is None or (score > best if self.mode == "max" else score < best)):
+        first = best is None or math.isnan(best)  # a NaN is worse than any number, as to ModelCheckpoint
+        if score is not None and (first or (score > best if self.mode == "max" else score < best)):
             self.best, self.best_epoch = metrics, trainer.current_epoch
         batches = trainer.fit_loop.epoch_loop.batch_progress.current.ready
         self._remember(trainer.current_epoch + batches / trainer.num_training_batches, metrics)

@@ -21,7 +21,7 @@ class Progress(TQDMProgressBar):
     def __init__(self, refresh_rate: int = 10, line_seconds: float = 30.0):
         super().__init__(refresh_rate=refresh_rate, leave=False)
         self.line_seconds = line_seconds
-        self._began, self._said = 0.0, 0.0
+        self._began, self._said, self._validated = 0.0, 0.0, False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
@@ -35,12 +35,12 @@ class Progress(TQDMProgressBar):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_epoch_start(trainer, pl_module)
-        self._began = time.perf_counter()
+        self._began, self._validated = time.perf_counter(), False
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_epoch_end(trainer, pl_module)
         if trainer.is_global_zero:
-            names = ("train/loss", "train/top1", "val/loss", "val/top1")
+            names = ["train/loss", "train/top1", *(("val/loss", "val/top1") if self._validated else ())]
             found = {name: trainer.callback_metrics.get(name) for name in names}
             scores = "  ".join(f"{name} {value:.4f}" for name, value in found.items() if value is not None)
             seconds = time.perf_counter() - self._began
@@ -56,6 +56,10 @@ class Progress(TQDMProgressBar):
         super().on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
         if self._is_time():
             self._batches("validation  ", batch_idx, self.total_val_batches_current_dataloader)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_validation_end(trainer, pl_module)
+        self._validated = True
 
     def on_test_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0) -> None:
         super().on_test_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)

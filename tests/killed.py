@@ -135,6 +135,7 @@ def differences(a, b, path="") -> list[str]:
             "num_workers",
             "run_dir",
             "dirpath",
+            "folder",
             "best_model_path",
             "last_model_path",
             "best_k_models",

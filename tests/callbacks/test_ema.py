@@ -68,3 +68,11 @@ def test_validation_checkpoint_and_test_see_the_average(every, tmp_path):
 def test_bad_options_are_refused(options, words):
     with pytest.raises(ValueError, match=words):
         EMA(**options)
+
+
+def test_a_training_too_short_for_an_update_is_refused():
+    loader = DataLoader(TensorDataset(torch.zeros(4)), batch_size=1)
+    silent = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = Trainer(accelerator="cpu", max_epochs=2, callbacks=[EMA(update_every_n_steps=9)], **silent)
+    with pytest.raises(ValueError, match="update_every_n_steps=9, but the training has 8 steps"):
+        trainer.fit(Counter(), loader)

@@ -1,0 +1,106 @@
+"""What a run keeps to go on from, and what it knows of its best where it goes on elsewhere."""
+
+import math
+import shutil
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from callbacks import AtomicCheckpointIO, LastCheckpoint, Measure
+from callbacks.last_checkpoint import ASKED_EVERY
+from studies import record as records
+from train import train
+
+TINY = "datamodule=synthetic datamodule.num_images=100 datamodule.batch_size=16 trainer=cpu scheduler=none".split()
+
+
+def opened(file):
+    return torch.load(file, weights_only=True)
+
+
+def state(checkpoint, callback):
+    return next(state for name, state in checkpoint["callbacks"].items() if callback in name)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The folder of a run of two epochs of five batches."""
+    from tests.conftest import compose_in
+
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    train(compose_in(folder, [*TINY, "trainer.max_epochs=2"], "train"))
+    return folder
+
+
+def test_the_best_of_another_folder_is_not_this_runs(run, composed, tmp_path):
+    # Far too high a rate: every epoch from here on is worse than those before.
+    others = ["trainer.max_epochs=3", "optimizer.lr=30", f"ckpt_path={run}/checkpoints/last.ckpt"]
+    best = train(composed(*TINY, *others))
+    kept = opened(tmp_path / "checkpoints" / "best.ckpt")
+    assert kept["epoch"] == 2
+    found = state(kept, "Measure")
+    assert found["best_epoch"] == 2
+    assert best == found["best"]["val/top1"] == records.read(tmp_path)["metrics"]["val/top1"]
+    assert [epoch for epoch, _ in found["history"]["val/top1"]] == [1, 2, 3]
+
+
+def test_a_folder_that_was_moved_or_copied_is_where_its_checkpoints_are(run, tmp_path):
+    shutil.copytree(run, tmp_path / "copy")
+    for folder in (run, tmp_path / "copy"):
+        checkpoint = AtomicCheckpointIO().load_checkpoint(folder / "checkpoints" / "last.ckpt", weights_only=True)
+        found, there = state(checkpoint, "ModelCheckpoint"), str(folder / "checkpoints")
+        assert found["dirpath"] == there
+        assert found["best_model_path"] == f"{there}/best.ckpt"
+        assert list(found["best_k_models"]) == [f"{there}/best.ckpt"]
+
+
+def test_paths_elsewhere_stay_what_they_are(tmp_path):
+    states = {"ModelCheckpoint": {"dirpath": "/elsewhere", "other": f"{tmp_path}s/best.ckpt"}}
+    AtomicCheckpointIO().save_checkpoint({"callbacks": states}, tmp_path / "a" / "last.ckpt")
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert AtomicCheckpointIO().load_checkpoint(tmp_path / "b" / "last.ckpt")["callbacks"] == states
+
+
+@pytest.mark.parametrize(("monitor", "mode"), [("val/top1", "max"), ("val/loss", "min")])
+def test_no_number_is_worse_than_any(monitor, mode):
+    measure = Measure(monitor, mode)
+    trainer = SimpleNamespace(state=SimpleNamespace(fn="fit"), sanity_checking=False, num_training_batches=1)
+    trainer.fit_loop = SimpleNamespace(
+        epoch_loop=SimpleNamespace(batch_progress=SimpleNamespace(current=SimpleNamespace(ready=1)))
+    )
+    for trainer.current_epoch, value in enumerate([math.nan, 0.5, math.nan, 0.5]):
+        trainer.callback_metrics = {monitor: torch.tensor(value)}
+        measure.on_validation_end(trainer, None)
+    assert (measure.best, measure.best_epoch) == ({monitor: 0.5}, 1)
+
+
+@pytest.mark.parametrize("steps", [3, 8])
+def test_max_steps_within_an_epoch_leaves_what_was_trained(steps, composed, tmp_path, caplog):
+    caplog.set_level("INFO")
+    train(composed(*TINY, f"+trainer.max_steps={steps}", "trainer.max_epochs=4"))
+    assert opened(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == steps
+    epochs = [message for message in caplog.messages if message.startswith("epoch ")]
+    assert ["val/top1" in message for message in epochs] == [True] * (steps // 5) + [False]
+
+
+def test_early_stopping_that_must_wait_does_not_write_in_each_step(composed, monkeypatch):
+    saved = []
+    monkeypatch.setattr(LastCheckpoint, "_save", lambda self, trainer: saved.append(trainer.global_step))
+    stopping = ["callbacks=early_stopping", "callbacks.early_stopping.patience=0", "optimizer.lr=0.0"]
+    train(composed(*TINY, *stopping, "trainer.max_epochs=4", "+trainer.min_epochs=4"))
+    assert saved == [0, 5, 10, 15, 20]
+
+
+@pytest.mark.parametrize("accumulate", [1, 16, 64])
+def test_several_processes_ask_one_another_also_where_gradients_are_accumulated(accumulate):
+    asked = []
+    trainer = SimpleNamespace(world_size=2, num_training_batches=10_000, accumulate_grad_batches=accumulate)
+    trainer.val_check_batch, trainer.check_val_every_n_epoch = 10_000, 1
+    trainer.max_steps, trainer.global_step, trainer.should_stop = -1, 0, False
+    trainer.strategy = SimpleNamespace(reduce_boolean_decision=lambda mine, all: bool(asked.append(batch)))
+    last = LastCheckpoint("anywhere")
+    for batch in range(2000):
+        last.on_train_batch_end(trainer, None, None, None, batch)
+    every = ASKED_EVERY * accumulate
+    assert sorted({batch + 1 for batch in asked}) == list(range(every, 2001, every))
