@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from studies.runs import nearest
 
-# What a folder is searched for; a glob or a single file may have any other.
+# What a folder is searched for, for training as for prediction; a glob or a single file may have any other.
 SUFFIXES = (".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm .avif").split()
 
 
@@ -48,8 +48,13 @@ def _below(folder: Path) -> Iterator[str]:
     for parent, folders, files in os.walk(start, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
         for name in files:
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES:
+            if is_image(name):
                 yield os.path.join(parent, name).removeprefix(start)
+
+
+def is_image(name: str) -> bool:
+    """Whether a file's name is that of an image; hidden files, as macOS leaves beside images, are none."""
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
 
 
 def natural(name: str) -> tuple:

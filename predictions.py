@@ -66,9 +66,11 @@ def write(
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows as JSON or CSV, by the path's suffix."""
-    # A file's name may be no text; then its own bytes are written.
-    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file:
-        if path.suffix.lower() == ".json":
+    # A file's name may be no text: then its own bytes are written, in JSON as \udc80 to \udcff.
+    is_json = path.suffix.lower() == ".json"
+    errors = "backslashreplace" if is_json else "surrogateescape"
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", errors=errors) as file:
+        if is_json:
             file.write("[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n]\n")
         else:
             rows = [flat(row) for row in rows]

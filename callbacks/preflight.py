@@ -26,7 +26,8 @@ class Preflight(Callback):
     statistics, so that the training is the same in every bit.
 
     A label out of range, a file that is no image, a disk without room and numbers that are not finite are errors; a
-    first loss far above that of guessing is a warning. Of the files some are decoded, spread over all of them.
+    first loss far above that of guessing is a warning. Of the files some are decoded, spread over all of them. Of the
+    test set labels and files are looked at, lest a training end without a test.
 
     Args:
         dirpath: the folder of the checkpoints.
@@ -40,7 +41,9 @@ class Preflight(Callback):
         if trainer.checkpoint_callbacks and "://" not in self.dirpath:
             check_room(Path(self.dirpath), sum(p.nbytes for p in pl_module.parameters()))
         sets = getattr(trainer.datamodule, "sets", {})
-        for split in [split for split in ("train", "val") if split in sets]:
+        if sets:
+            trainer.datamodule.setup("test")
+        for split in sets:
             check_labels(sets[split], split, pl_module.num_classes)
             check_files(trainer.datamodule, split)
         if "train" in sets:

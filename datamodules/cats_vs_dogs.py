@@ -4,9 +4,8 @@ import os
 import re
 from pathlib import Path
 
-from torchvision.datasets.folder import IMG_EXTENSIONS, has_file_allowed_extension
-
-from datamodules.image_folder import ImageFolder, Sample, find_images, log
+from datamodules.image_folder import LEFT, ImageFolder, Sample, find_images, log
+from files import is_image
 
 FOLDER = re.compile(r"(cat|dog)s?", re.IGNORECASE)
 # cat.12.jpg, cat_12.jpg, dog-12.JPG, dog12.png. What category.jpg or cat_and_dog.jpg shows, nobody knows.
@@ -62,11 +61,7 @@ class CatsVsDogs(ImageFolder):
 def visible(folder: Path) -> list[os.DirEntry]:
     """What is in a folder, by name, without what other programs leave there (``._cat.0.jpg``, ``__MACOSX``)."""
     with os.scandir(folder) as entries:
-        return sorted((e for e in entries if not e.name.startswith((".", "__"))), key=lambda entry: entry.name)
-
-
-def is_image(name: str) -> bool:
-    return has_file_allowed_extension(name, IMG_EXTENSIONS)
+        return sorted((e for e in entries if not e.name.startswith(LEFT)), key=lambda entry: entry.name)
 
 
 def label_of(entry: os.DirEntry) -> int | None:

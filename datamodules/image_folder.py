@@ -10,16 +10,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
-from torchvision.datasets.folder import IMG_EXTENSIONS, has_file_allowed_extension, make_dataset
+from torchvision.datasets.folder import make_dataset
 from torchvision.transforms import v2
 
 from datamodules.base import Batch, ImageDataModule
 from datamodules.decoding import read_image
 from datamodules.preprocessing import central_crop
 from datamodules.sampling import Draw, random_key, seeded, stratified_split
+from files import is_image
 
 log = logging.getLogger(__name__)
 LINE_SECONDS = 10.0  # between two lines about files that are looked for
+LEFT = (".", "__")  # how the names of folders begin that other programs leave
 # (path, label)
 Sample = tuple[str, int]
 
@@ -73,8 +75,9 @@ class ImageFolder(ImageDataModule):
     """``data_dir/<class>/<image>``, or ``data_dir/{train,val,test}/<class>/<image>``.
 
     Without a ``test`` folder, ``test_fraction`` of each class is set aside; without a ``val`` folder,
-    ``val_fraction`` of the rest. Classes are the sorted names of the folders. Empty files are left out. Another way to
-    label files is a subclass with its own ``is_split``, ``find_classes`` and ``samples``.
+    ``val_fraction`` of the rest. Classes are the sorted names of the folders. Files count by their suffix, as in
+    ``files.SUFFIXES``; empty ones are left out, and what is hidden (``._1.jpg``, ``.ipynb_checkpoints``, ``__MACOSX``).
+    Another way to label files is a subclass with its own ``is_split``, ``find_classes`` and ``samples``.
 
     Args:
         num_classes: None counts the folders.
@@ -142,8 +145,10 @@ class ImageFolder(ImageDataModule):
         return files.subset(rest, True) if split == "train" else files.subset(test, False)
 
     def is_split(self, folder: Path) -> bool:
-        """Whether a path of ``data_dir/{train,val,test}`` is a part of the data."""
-        return folder.is_dir()
+        """Whether a path of ``data_dir/{train,val,test}`` is a part of the data, not a class of that name."""
+        if not folder.is_dir():
+            return False
+        return bool(visible_folders(folder)) or set(visible_folders(self.root)) <= set(self.parts.values())
 
     def find_classes(self) -> tuple[str, ...]:
         """The class names in the order of their labels.
@@ -184,13 +189,13 @@ class ImageFolder(ImageDataModule):
 
 def find_images(folder: Path, classes: dict[str, int]) -> list[Sample]:
     """The images in the class folders of a folder and all below them."""
-    told = Told(None, f"files found in {folder}")
-    return make_dataset(
-        str(folder),
-        classes,
-        is_valid_file=lambda path: told() and has_file_allowed_extension(path, IMG_EXTENSIONS),
-        allow_empty=True,
-    )
+    told, start = Told(None, f"files found in {folder}"), len(os.path.join(folder, ""))
+
+    def wanted(path: str) -> bool:
+        *folders, name = path[start:].split(os.sep)
+        return told() and is_image(name) and not any(part.startswith(LEFT) for part in folders)
+
+    return make_dataset(str(folder), classes, is_valid_file=wanted, allow_empty=True)
 
 
 class Told:
@@ -213,10 +218,20 @@ class Told:
         return True
 
 
+def visible_folders(folder: Path) -> tuple[str, ...]:
+    """The sorted names of the folders in a folder, without those that other programs leave."""
+    names = (entry.name for entry in folder.iterdir() if entry.is_dir())
+    return tuple(sorted(name for name in names if not name.startswith(LEFT)))
+
+
 def class_folders(folder: Path) -> tuple[str, ...]:
-    """The sorted names of the folders in a folder, without those that other programs leave (``.x``, ``__x``)."""
-    folders = (entry.name for entry in folder.iterdir() if entry.is_dir())
-    names = tuple(sorted(name for name in folders if not name.startswith((".", "__"))))
+    """The names of the classes. Raises: FileNotFoundError, ValueError: there is none, or one that is no text."""
+    names = visible_folders(folder)
     if not names:
         raise FileNotFoundError(f"{folder} has no class folders; expected {folder}/<class>/<image>")
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{folder} has a class folder {name!r}, whose name is not UTF-8; rename it") from None
     return names

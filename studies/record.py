@@ -126,7 +126,8 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         content = {**content, "metrics": finite}
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
+        # A name on disk may be no text: its bytes become what JSON knows as \udc80 to \udcff.
+        with open(temporary, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

@@ -372,10 +372,11 @@ def test_names_that_are_no_text_are_written_as_they_are(judge, composed, tmp_pat
     with open(raw, "wb") as file:
         grey(4).save(file, "png")
     grid = f"grid={tmp_path / 'g.png'}"
-    output = tmp_path / "p.csv"
-    settings = ["trainer=cpu", f"ckpt={judge}", f"images={tmp_path / 'images'}", grid, f"output={output}"]
-    predict(composed(*settings, config_name="predict"))
-    assert output.read_bytes() == b"id,label\na\xff,4\n"
+    settings = ["trainer=cpu", f"ckpt={judge}", f"images={tmp_path / 'images'}"]
+    predict(composed(*settings, grid, f"output={tmp_path / 'p.csv'}", config_name="predict"))
+    assert (tmp_path / "p.csv").read_bytes() == b"id,label\na\xff,4\n"
+    predict(composed(*settings, f"output={tmp_path / 'p.json'}", config_name="predict"))
+    assert json.loads((tmp_path / "p.json").read_text(encoding="utf-8")) == [{"id": "a\udcff", "label": 4}]
 
 
 @pytest.mark.parametrize(

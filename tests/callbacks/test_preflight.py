@@ -6,6 +6,7 @@ from collections import namedtuple
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import cli
@@ -88,6 +89,22 @@ def test_a_broken_file_is_found_although_no_epoch_has_come_to_it(name, content, 
     limits = "+trainer.limit_train_batches=1 +trainer.limit_val_batches=1 +trainer.num_sanity_val_steps=0"
     cfg = composed(*TINY[3:], *options.split(), *(f"datamodule.{f}" for f in few), *limits.split(), "model=lenet")
     assert answer(cfg).startswith(f"{path} cannot be read as an image")
+
+
+@pytest.mark.parametrize("broken", ["empty", "no image"])
+def test_what_is_wrong_with_the_test_set_is_found_before_the_training(broken, composed, tmp_path):
+    folder = tmp_path / "data"
+    for part in ("train", "test"):
+        for name in ("cat", "dog"):
+            (folder / part / name).mkdir(parents=True)
+            for i in range(10 if part == "train" else broken == "no image"):
+                Image.new("RGB", (8, 8)).save(folder / part / name / f"{i}.png")
+    if broken == "no image":
+        (folder / "test" / "dog" / "0.png").write_bytes(b"x")
+    options = f"datamodule=image_folder datamodule.data_dir={folder} datamodule.image_size=32 datamodule.batch_size=8"
+    said = answer(composed(*TINY[3:], *options.split(), "datamodule.num_workers=0", "model=lenet"))
+    assert ("has no images for test" if broken == "empty" else "test/dog/0.png cannot be read as an image") in said
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_the_disk(composed, monkeypatch):

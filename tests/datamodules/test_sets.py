@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import io
+import os
 import pickle
 import struct
 import tarfile
@@ -282,6 +283,45 @@ def test_given_parts_are_kept(tmp_path, parts):
         assert folders[name] == ({name} if name in parts else {"train"})
     paths = [path for part in data.sets.values() for path, _ in part.samples]
     assert len(paths) == len(set(paths)) == sum(2 * sizes[part] for part in parts)
+
+
+def test_a_class_may_be_called_like_a_part(tmp_path):
+    folder = image_tree(tmp_path / "vehicles", ("bus", "test", "train"), 20)
+    data = ready(ImageFolder(str(folder), image_size=16, num_workers=0))
+    assert data.class_names == ("bus", "test", "train")
+    assert sum(map(len, data.sets.values())) == 60
+
+
+def test_a_training_folder_without_classes_is_said_so(tmp_path):
+    (tmp_path / "train").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "train" / "1.jpg")
+    with pytest.raises(FileNotFoundError, match=r"train has no class folders; expected .*train/<class>/<image>"):
+        ImageFolder(str(tmp_path), image_size=16)
+
+
+def test_files_that_other_programs_leave_are_no_images(tmp_path):
+    folder = image_tree(tmp_path / "pets")
+    for left in ("cat/._0.jpg", "dog/.ipynb_checkpoints/0-checkpoint.jpg", "dog/__MACOSX/0.jpg"):
+        (folder / left).parent.mkdir(exist_ok=True)
+        (folder / left).write_bytes(b"no image")
+    for suffix in (".gif", ".JFIF", ".jpeg"):
+        (folder / "cat" / "more").mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(folder / "cat" / "more" / f"1{suffix}")
+    data = ready(ImageFolder(str(folder), image_size=16, num_workers=0))
+    names = {os.path.relpath(path, folder) for part in data.sets.values() for path, _ in part.samples}
+    assert names == {
+        *(f"{kind}/{i}.jpg" for kind in ("cat", "dog") for i in range(10)),
+        *(f"cat/more/1{suffix}" for suffix in (".gif", ".JFIF", ".jpeg")),
+    }
+    for split, part in data.sets.items():
+        data.fetch(split, torch.arange(len(part)))
+
+
+def test_a_class_whose_name_is_no_text_is_refused(tmp_path):
+    folder = image_tree(tmp_path / "pets")
+    os.mkdir(os.fsencode(folder) + b"/caf\xe9")
+    with pytest.raises(ValueError, match=r"has a class folder 'caf\\udce9', whose name is not UTF-8; rename it"):
+        ImageFolder(str(folder), image_size=16)
 
 
 def test_files_become_uint8_batches_and_training_crops_are_keyed(tmp_path):

@@ -1,6 +1,7 @@
 """The run's record is written whatever happens."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -113,3 +114,10 @@ def test_secrets_and_the_home_folder_stay_out(tmp_path, monkeypatch):
 def test_what_is_hidden(text, shown, monkeypatch):
     monkeypatch.setenv("HOME", "/home/ann")
     assert records.hidden(text) == shown
+
+
+def test_a_name_that_is_no_text_is_kept_in_json(tmp_path):
+    name = os.fsdecode(b"caf\xe9")
+    records.write_json(tmp_path / "a.json", {"name": name})
+    assert (tmp_path / "a.json").read_bytes().isascii()
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"name": name}
