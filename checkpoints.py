@@ -85,6 +85,8 @@ def as_trained(cfg: "DictConfig", checkpoint: dict[str, Any], network: "nn.Modul
     for place, name in ((cfg.trainer, "precision"), (cfg.lit_module, "memory_format")):
         if place[name] == "trained":
             place[name] = checkpoint["numerics"][name]
+            if str(place[name]).startswith("16") and speed.device_type(cfg.trainer.accelerator) == "cpu":
+                place[name] = "32-true"  # there is no float16 on a CPU
     speed.settle(cfg, network)
 
 
@@ -169,6 +171,8 @@ def check_progress(checkpoint: dict[str, Any], file: Path) -> None:
     optimizers = checkpoint["optimizer_states"]
     if not optimizers or not all(isinstance(state, dict) and "param_groups" in state for state in optimizers):
         raise ValueError(f"{file} has no state of an optimizer in its optimizer_states")
+    if not isinstance(checkpoint.get("trained_by", {}), dict):
+        raise ValueError(f"{file} does not say by which optimizer it was trained")
     if not isinstance(checkpoint["loops"].get("fit_loop"), dict):
         raise ValueError(f"{file} has no fit_loop in its loops")
     for state in checkpoint["callbacks"].values():

@@ -62,7 +62,7 @@ def run(task: Callable, config_name: str, early: Callable[[DictConfig], None] | 
             print(f"{folder} is completed; there is nothing to go on with")
         elif folder:
             sys.argv[0] = os.path.abspath(sys.argv[0])  # further processes of DDP begin where the run did
-            at = next(n for n, argument in enumerate(sys.argv) if argument.startswith("resume="))
+            at = next(n for n, argument in enumerate(sys.argv) if resume.is_resume(argument))
             sys.argv[at] = f"resume={quoted(str(folder))}"
             _job(task)(resume.config(folder, args.overrides))
         elif sweep is None:

@@ -19,6 +19,8 @@ NOISE = (
     r".*does not have many workers",  # batches of indices into memory need none
     r".*is smaller than the logging interval",
     r".*exists and is not empty",  # a resumed run's checkpoints
+    r"The dirpath has changed",  # of a run that goes on in a new folder
+    r".*could not find the monitored key",  # where trainer.max_steps ends within an epoch
     r".*treespec",
     r".*your dataloader is not resumable",  # the data module is
     r".*in eval mode at the start of training",  # what callbacks=finetune has frozen

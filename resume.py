@@ -30,7 +30,7 @@ def asked(args: Namespace) -> Path | None:
     Raises:
         Mistake, OSError: it cannot be gone on with, or not in this way.
     """
-    if not any(override.startswith("resume=") for override in args.overrides):
+    if not any(map(is_resume, args.overrides)):
         return None
     typed = OverridesParser.create().parse_overrides(args.overrides)
     value = next(o.value() for o in typed if o.key_or_group == "resume")
@@ -60,6 +60,10 @@ def asked(args: Namespace) -> Path | None:
     if not (folder / FOLDER / LAST).is_file() and not is_completed(folder):
         raise FileNotFoundError(f"resume={folder} holds no {FOLDER}/{LAST} to go on from; start the run anew")
     return folder.absolute()
+
+
+def is_resume(override: str) -> bool:
+    return override.lstrip("+").startswith("resume=")
 
 
 def is_completed(folder: Path) -> bool:

@@ -17,6 +17,7 @@ from torchmetrics.classification import (
     MulticlassF1Score,
 )
 
+from lit_modules.going_on import check_place, check_trained_by, trained_by
 from lit_modules.mean import Mean
 from lit_modules.nonfinite import Losses, check_nonfinite
 from lit_modules.training_scores import TrainingScores
@@ -93,6 +94,7 @@ class Classifier(LightningModule):
         self.backbone_lr_ratio = backbone_lr_ratio
         self.class_names = class_names or tuple(map(str, range(num_classes)))
         self.description: dict[str, Any] = {}
+        self._trained_by: dict[str, Any] = {}  # what a checkpoint says that is gone on from
         self.nonfinite, self.losses = nonfinite, Losses(self)
 
         def accuracy(**options) -> Metric:  # arguments are not validated: that would wait for the device
@@ -145,7 +147,13 @@ class Classifier(LightningModule):
         self.train_scores.begin(self.device)
         self.log_dict({f"train/{name}": mean for name, mean in self.train_scores.named_children()})
 
+    def on_fit_start(self) -> None:
+        if self._trained_by:
+            check_trained_by(self._trained_by, self)
+
     def on_train_start(self) -> None:
+        if self._trained_by:
+            check_place(self._trained_by, self._batches(), self)
         if self._within_an_epoch():  # where a run goes on; this epoch's start was before
             self.on_train_epoch_start(self._batches())
 
@@ -238,7 +246,7 @@ class Classifier(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.losses.read(self._batches())  # a network of NaNs never takes a good one's place
         self.losses.check_weights(self._batches())
-        checkpoint.update(self.description)
+        checkpoint.update(self.description, trained_by=trained_by(self))
         if self.losses.left_out:
             checkpoint["steps_left_out"] = self.losses.left_out
         if self._within_an_epoch():
@@ -248,6 +256,7 @@ class Classifier(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.losses.left_out = checkpoint.get("steps_left_out", 0)
+        self._trained_by = checkpoint.get("trained_by", {})
         so_far = checkpoint.get("epoch_so_far", {})
         if so_far and self.trainer.is_global_zero:  # the first process goes on with what all had
             self.train_scores.go_on(so_far)

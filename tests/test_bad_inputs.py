@@ -107,6 +107,7 @@ CONFIG = {
     "ckpt_path=missing.ckpt": "ckpt_path=missing.ckpt: no such file",
     "ckpt_path=run": "ckpt_path=run is a folder; expected a file, say run/checkpoints/last.ckpt",
     "resume=rum": "resume=rum: no such folder; did you mean run?",
+    "++resume=rum": "resume=rum: no such folder; did you mean run?",
     "resume=file": "resume=file is a file; expected the folder of its run",
     "resume=run/checkpoints": "resume=run/checkpoints is no run's folder: it has no .hydra/config.yaml",
     "resume=runs": "resume=runs is no run's folder: it has no .hydra/config.yaml; its newest run is runs/mine",

@@ -289,3 +289,9 @@ def test_every_transform_on_the_list_is_a_class(target):
 def test_importing_it_does_not_import_torch():
     code = "import sys, checkpoints; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_a_network_trained_in_float16_is_computed_in_float32_on_a_cpu(composed):
+    cfg = composed("ckpt=any", "trainer=cpu", config_name="evaluate")
+    checkpoints.as_trained(cfg, {"numerics": checkpoints.PLAIN | {"precision": "16-mixed"}}, torch.nn.Identity())
+    assert cfg.trainer.precision == "32-true"
