@@ -198,7 +198,7 @@ def backbone(checkpoint: dict[str, Any], trust: Iterable[str] = ()) -> "nn.Modul
     return network
 
 
-def weights_for(network: "nn.Module", checkpoint: dict[str, Any], which: str) -> dict[str, "Tensor"]:
+def weights_for(network: "nn.Module", checkpoint: dict[str, Any], which: str, hint: str = "") -> dict[str, "Tensor"]:
     """A checkpoint's weights. Raises: ValueError: they are not of this network, which ``which`` says in words."""
     from models.weights import shape
 
@@ -208,7 +208,7 @@ def weights_for(network: "nn.Module", checkpoint: dict[str, Any], which: str) ->
         found, wanted = (shape(part, name) for part in (weights, expected))
         if found != wanted:
             raise ValueError(
-                f"the checkpoint's weights are not of the network {which}: {name} is {found}, expected {wanted}"
+                f"the checkpoint's weights are not of the network {which}: {name} is {found}, expected {wanted}{hint}"
             )
     return weights
 

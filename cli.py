@@ -30,11 +30,11 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 import resume
-from mistakes import CONF, Mistake, check
-from plan import Sweep, plan, quoted
+from mistakes import CONF, Mistake, check, quoted
+from plan import Sweep, plan
 from studies import jobs, side_by_side
-from studies.record import is_main_process, one_line, signal_code
-from studies.runs import FOLDER, LAST
+from studies.record import OutOfTime, is_main_process, one_line, out_of_memory, signal_code
+from studies.runs import FOLDER, LAST, short
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ def examine(args: Namespace, config_name: str, early: Callable[[DictConfig], Non
     config_name = args.config_name or config_name
     asked = args.cfg or args.info
     typed = args.overrides or args.multirun or (config_name != "train" and not asked)  # train.yaml needs nothing typed
-    if args.help or args.hydra_help or args.config_path or not typed:
+    if args.help or args.hydra_help or args.shell_completion or args.config_path or not typed:
         return None
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         if not args.config_dir:
@@ -153,11 +153,22 @@ def _job(task: Callable) -> Callable:
                 return task(cfg)
         except Exception as error:
             _log_to_file(error)
-            sys.exit(tell(error))
+            code = tell(error)
+            if isinstance(error, OutOfTime):
+                _say_how_it_goes_on(cfg.run_dir)
+            sys.exit(code)
         except BaseException as end:  # a signal, or an exit
+            if signal_code(end):
+                _say_how_it_goes_on(cfg.run_dir)
             sys.exit(signal_code(end) or getattr(end, "code", 1))
 
     return job
+
+
+def _say_how_it_goes_on(run_dir: str) -> None:
+    if Path(run_dir, FOLDER, LAST).is_file() and is_main_process():
+        again = shlex.quote(f"resume={short(run_dir)}")
+        print(f"go on with it: python {sys.argv[0]} {again}", file=sys.stderr)
 
 
 def _go_on(cfg: DictConfig) -> bool:
@@ -283,7 +294,11 @@ def is_mistake(error: BaseException) -> bool:
         told = re.search("unexpected keyword argument|missing .* required|`devices` selected", str(error.__cause__))
         return bool(told) or isinstance(error.__cause__, ImportError) or is_mistake(error.__cause__)
     known = (ValueError, OSError, HydraException, OmegaConfBaseException)
-    return isinstance(error, known) or type(error).__name__ == "MisconfigurationException"
+    return (
+        isinstance(error, known)
+        or out_of_memory(error) is not None
+        or type(error).__name__ == "MisconfigurationException"
+    )
 
 
 def overrides() -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from studies.record import is_main_process
+from studies.runs import short
 
 if TYPE_CHECKING:
     from lit_modules.predictor import Predictions
@@ -71,7 +72,7 @@ def summary(config: Mapping[str, Any]) -> str:
 def _short(value: Any) -> Any:
     if isinstance(value, dict):
         return "{" + ",".join(key for key, entry in value.items() if entry is not None) + "}"
-    return str(value).replace(" ", "")
+    return value if isinstance(value, str) else str(value).replace(" ", "")
 
 
 def result(record: Mapping[str, Any], monitor: str, best_epoch: int | None, run_dir: str) -> str:
@@ -91,7 +92,7 @@ def result(record: Mapping[str, Any], monitor: str, best_epoch: int | None, run_
     lines += [
         textwrap.fill(f"finding      {text}", 96, subsequent_indent=" " * 13) for text in record["findings"] or ()
     ]
-    folder = run_dir.removeprefix(os.getcwd() + os.sep)
+    folder = short(run_dir)
     lines.append(f"run          {folder}")
     if any(Path(run_dir).glob("events.out.tfevents.*")):
         lines.append(f"look at it   tensorboard --logdir {'runs' if folder.startswith('runs' + os.sep) else folder}")
@@ -121,7 +122,7 @@ def scores(facts: Mapping[str, Any], metrics: Mapping[str, float], counts: Mappi
     width = max(12, len(title), *(len(name) + 2 for name, _, _ in rows))
     lines.append(f"{title:<{width}}  accuracy  images")
     lines += [f"  {name:<{width - 2}}  {value:>8.4f}  {count:>6}" for name, value, count in rows]
-    lines.append(f"{'run':<12} {run_dir.removeprefix(os.getcwd() + os.sep)}")
+    lines.append(f"{'run':<12} {short(run_dir)}")
     return "\n".join(lines)
 
 
@@ -138,5 +139,5 @@ def predicted(seconds: float, found: "Predictions", class_names: Sequence[str], 
         lines.append(f"{'broken':<12} {len(broken):,} left out")
         lines += [f"  {' '.join(message.split())}" for message in broken[:10]]
         lines += [f"  and {len(broken) - 10:,} more"] if len(broken) > 10 else []
-    lines.append(f"{'output':<12} {str(output).removeprefix(os.getcwd() + os.sep)}")
+    lines.append(f"{'output':<12} {short(output)}")
     return "\n".join(lines).encode(errors="backslashreplace").decode()  # a file's name may be no text

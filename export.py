@@ -6,7 +6,6 @@ python export.py ckpt=best.ckpt format=torch_export images=$HOME/pets           
 """
 
 import logging
-import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,7 +17,7 @@ import console
 from files import check_writable, find_images
 from mistakes import Mistake, check_choices
 from plan import run_of
-from studies.runs import find_checkpoint
+from studies.runs import find_checkpoint, short
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -65,7 +64,7 @@ def export(cfg: "DictConfig") -> float:
     except exported.Disagreement as error:
         sys.exit(f"error: {error}")  # code 1, for it is no mistake of the user's
     log.info(f"{'compared':<12} {whose}, at a batch of 1, of 7 and of all: {said}")
-    shown = str(path).removeprefix(os.getcwd() + os.sep)
+    shown = short(path)
     log.info(f"{'exported':<12} {shown} ({path.stat().st_size / 1e6:.1f} MB)")
     return difference
 

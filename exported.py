@@ -18,7 +18,7 @@ from torch.export import Dim, ExportedProgram
 import checkpoints
 from datamodules import Preprocessing, Scored
 from datamodules.decoding import read_image
-from files import replacing
+from studies.record import replacing
 
 Metadata = dict[str, str]
 Network = Callable[[Tensor], Tensor]

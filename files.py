@@ -1,9 +1,8 @@
-"""Image files in and results out: which files are meant, in which order, and files that are replaced in one step."""
+"""Image files in and results out: which files are meant, in which order, and where something can be written."""
 
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from glob import glob, has_magic
 from pathlib import Path
 from typing import NoReturn
@@ -90,17 +89,3 @@ def check_writable(key: str, path: Path, suffixes: Sequence[str]) -> None:
     there = next(parent for parent in path.absolute().parents if parent.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise PermissionError(f"{key}={path}: nothing can be written to {there}")
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield the path of a temporary file that takes the place of ``path`` in one step, unless the block fails."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

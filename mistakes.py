@@ -12,6 +12,7 @@ from typing import Any
 import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override, QuotedString, Transformer
+from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 CONF = Path(__file__).parent / "conf"
@@ -19,9 +20,10 @@ CONF = Path(__file__).parent / "conf"
 SEVERAL_KINDS = ("trainer.devices", "lit_module.compile", "model.width_per_group")
 WORKERS = "datamodule.num_workers"  # null: as many as there are cores
 
-# What a number must be at least; above zero for those in the second list.
+# What a number must be: at least, above zero, at most, below one (and what would do).
 LEAST = {
     "seed": 0,
+    "datamodule.num_classes": 2,
     "datamodule.batch_size": 1,
     "datamodule.image_size": 1,
     "datamodule.num_workers": 0,
@@ -48,13 +50,22 @@ ABOVE_ZERO = (
     "lit_module.backbone_lr_ratio",
     "datamodule.val_fraction",
 )
-BELOW_ONE = ("lit_module.label_smoothing", "callbacks.ema.decay", "scheduler.warmup", "datamodule.val_fraction")
+MOST = {"seed": 2**32 - 1}
+BELOW_ONE = {
+    "optimizer.momentum": 0.9,
+    "lit_module.label_smoothing": 0.1,
+    "callbacks.ema.decay": 0.999,
+    "scheduler.warmup": 0.05,
+    "datamodule.val_fraction": 0.1,
+}
 CHOICES = {
     "mode": ("max", "min"),
     "impossible": ("skip", "refuse"),
+    "datamodule.in_channels": (1, 3),
     "lit_module.nonfinite": ("stop", "skip"),
     "lit_module.memory_format": ("contiguous_format", "channels_last", "auto"),
     "lit_module.compile": (False, True, "reduce-overhead", "max-autotune", "auto"),
+    "trainer.accelerator": ("auto", "cpu", "gpu", "cuda", "mps"),
     "trainer.precision": ("32-true", "bf16-mixed", "16-mixed", "auto", "32", "bf16", "16", 32, 16),
 }
 DURATION = re.compile(r"\d+(:\d+){3}")  # of trainer.max_time
@@ -92,7 +103,7 @@ def check(args: Namespace, config_name: str) -> None:
     Raises:
         Mistake: an option, a key or a kind of value that does not exist, with the nearest that does.
     """
-    typed = OverridesParser.create().parse_overrides(args.overrides)
+    typed = parsed(args.overrides)
     for override in typed:
         if override.key_or_group in PLUGINS:
             _check_plugin(override.key_or_group, override.value())
@@ -127,9 +138,35 @@ def check(args: Namespace, config_name: str) -> None:
         if runs_here:
             _check_folder(override, tree)
     given = {override.key_or_group for override in values}
-    for key in _missing(tree):
-        if key not in given:
+    for key, value in _values(tree):
+        if value == "???" and key not in given:  # left to the user
             raise Mistake(f"{key} has no value; give it one: {key}=…")
+
+
+def parsed(overrides: Iterable[str]) -> list[Override]:
+    """What was typed. Raises: Mistake: a value that is not in Hydra's grammar, and would be with quotes."""
+    parser, found = OverridesParser.create(), []
+
+    def readable(override: str) -> bool:
+        try:
+            return bool(parser.parse_override(override))
+        except HydraException:
+            return False
+
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        in_quotes = f"{key}={quoted(value)}"
+        if equals and not readable(override) and readable(in_quotes):
+            raise Mistake(f'{override}: Hydra cannot read this value; put it in quotes: "{in_quotes}"')
+        if not equals and not override.startswith("~"):
+            raise Mistake(f"{override}: expected key=value; --help shows what there is")
+        found += parser.parse_overrides([override])  # says what is wrong with all else
+    return found
+
+
+def quoted(text: str) -> str:
+    """A value as Hydra's command line takes it, whatever is in it."""
+    return "'" + text.replace("'", "\\'") + "'"
 
 
 def _check_plugin(group: str, name: Any) -> None:
@@ -145,13 +182,13 @@ def _check_plugin(group: str, name: Any) -> None:
         raise Mistake(f"{group}={name} needs a plugin that is not installed: pip install -e '.[{extras[name]}]'")
 
 
-def _missing(tree: dict, prefix: str = "") -> Iterable[str]:
-    """The keys that the config leaves to the user (``???``)."""
+def _values(tree: dict, prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """The values of a config under their full keys."""
     for key, value in tree.items():
-        if value == "???":
-            yield prefix + key
-        elif isinstance(value, dict):
-            yield from _missing(value, f"{prefix}{key}.")
+        if isinstance(value, dict):
+            yield from _values(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
 
 
 def _check_range(override: Override) -> None:
@@ -165,8 +202,14 @@ def _check_range(override: Override) -> None:
                 raise Mistake(f"{key}={value}: expected at least {LEAST[key]}")
             if key in ABOVE_ZERO and not value > 0:
                 raise Mistake(f"{key}={value}: expected above 0")
+            if key in MOST and not value <= MOST[key]:
+                raise Mistake(f"{key}={value}: expected at most {MOST[key]}")
             if key in BELOW_ONE and not value < 1:
-                raise Mistake(f"{key}={value}: expected below 1, say 0.1")
+                raise Mistake(f"{key}={value}: expected below 1, say {BELOW_ONE[key]}")
+            if key == "trainer.max_epochs" and not (value >= 1 or value == -1):
+                raise Mistake(f"{key}={value}: expected at least 1, or -1 for no end")
+        if key.startswith("trainer.limit_") and _kind(value) not in ("number", None):
+            raise Mistake(f"{key}={_say(value)}: expected a number of batches, or a share from 0.0 to 1.0")
         if key == "optimizer.betas" and isinstance(value, list) and len(value) != 2:
             raise Mistake(f"{key}={_say(value)}: expected two numbers, say [0.9,0.999]")
         if key == "trainer.max_time" and _kind(value) in ("number", "text") and not DURATION.fullmatch(str(value)):
@@ -184,6 +227,8 @@ def _check_value(override: Override, tree: dict) -> None:
                 raise Mistake(f"{key}: no such key; it comes with {'.'.join(path)}={part}")
             if key.startswith("trainer.limit_"):  # Lightning's own
                 raise Mistake(f"{key}: no such key; +{key}=… adds it")
+            if not path and part == key and (deeper := [name for name, _ in _values(tree) if name.endswith(f".{key}")]):
+                raise Mistake(f"{key}: no such key; did you mean {' or '.join(deeper[:3])}?")
             names = [name for name in node if not name.startswith("_")]
             raise Mistake(f"{key}: no such key{_nearest(part, names, path)} (+{key}=… would add it)")
         node = node[part]
@@ -205,7 +250,8 @@ def _check_value(override: Override, tree: dict) -> None:
         if expected == "text" and found in ("number", "true or false") or value == "auto" or key in SEVERAL_KINDS:
             continue
         if None not in (expected, found) and (expected != found or whole):
-            raise Mistake(f"{key}={value}: expected {'whole number' if whole else expected}, say {_say(node)}")
+            example = "" if node == "???" else f", say {_say(node)}"
+            raise Mistake(f"{key}={value}: expected {'whole number' if whole else expected}{example}")
 
 
 def _check_folder(override: Override, tree: dict) -> None:
@@ -269,6 +315,9 @@ def check_monitor(monitor: str, mode: str) -> None:
     """Raise a Mistake if no checkpoint could be chosen by this metric, or if the worst would be."""
     if not monitor.startswith("val/"):
         raise Mistake(f"monitor={monitor}; expected a metric of the validation, say val/top1 or val/loss")
+    known = ("val/loss", "val/top1", "val/top5", "val/f1_macro")  # a module of your own may log others
+    if monitor not in known and (near := get_close_matches(monitor, known, n=1, cutoff=0.9)):
+        raise Mistake(f"monitor={monitor}: no such metric; did you mean {near[0]}?")
     wrong = "max" if monitor.endswith("loss") else "min" if monitor.endswith(("top1", "top5", "f1_macro")) else None
     if mode not in ("min", "max") or mode == wrong:
         raise Mistake(f"mode={mode} with monitor={monitor}; expected mode=min for a loss, mode=max for a score")

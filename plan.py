@@ -24,10 +24,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from mistakes import CONF, Mistake, check_monitor, check_search, is_grid, refuse_several_processes
+from mistakes import CONF, Mistake, check_monitor, check_search, is_grid, quoted, refuse_several_processes
 from models.form import CHECKS
 from studies import jobs, report
-from studies.record import HARMLESS
+from studies.record import HARMLESS, is_main_process
+from studies.runs import FOLDER, LAST, short
 
 # Overrides that are not in a folder's name: they say where to, or are in it already.
 UNNAMED = {"run_dir", "ckpt_path", "ckpt", "trust", "output", "grid", "num_workers"}
@@ -80,8 +81,11 @@ def plan(args: Namespace, config_name: str) -> Sweep | None:
         reason = None if args.config_dir else impossible(config_name, typed)
         if reason:
             raise Mistake(reason)
-        if "TORCHELASTIC_RUN_ID" in os.environ and not any(o.startswith("hydra.run.dir=") for o in given):
+        placed = any(o.startswith("hydra.run.dir=") for o in given)
+        if "TORCHELASTIC_RUN_ID" in os.environ and not placed:
             raise Mistake("torchrun starts several processes that need one folder: say hydra.run.dir=runs/…")
+        if placed and "monitor" in config and is_main_process() and not jobs.is_requeued():
+            refuse_used(Path(config.hydra.run.dir), config.ckpt_path)
         return None
     if config.get("impossible", "skip") not in ("skip", "refuse"):
         raise Mistake(f"impossible={config.impossible} is neither skip nor refuse")
@@ -119,6 +123,18 @@ def plan(args: Namespace, config_name: str) -> Sweep | None:
             *(f"+hydra.job.env_set.{name}='{value}'" for name, value in facts.items()),
         ],
     )
+
+
+def refuse_used(folder: Path, ckpt_path: str | None) -> None:
+    """Raise a Mistake if a folder holds a run that another would write over; one that goes on there may."""
+    record, last = jobs.sound(folder), folder / FOLDER / LAST
+    completed = record is not None and record["status"] == "completed"
+    if not completed and not any(folder.glob(f"{FOLDER}/*.ckpt")):
+        return  # nothing to lose
+    if ckpt_path and Path(ckpt_path).expanduser().absolute().is_relative_to(folder.absolute()):
+        return
+    hint = f", or resume={folder}, which goes on with it" if last.is_file() and not completed else ""
+    raise Mistake(f"hydra.run.dir={folder} holds a run already; expected another folder{hint}")
 
 
 def warn_of_changes(config_name: str, job_dir: Path, job: Sequence[str]) -> None:
@@ -230,11 +246,6 @@ def run_of(ckpt: str) -> str:
     return "_".join(below) or Path(last).stem
 
 
-def quoted(text: str) -> str:
-    """A value as Hydra's command line takes it, whatever is in it."""
-    return "'" + text.replace("'", "\\'") + "'"
-
-
 # When this module is imported, so that it is there in the processes of a launcher too.
 OmegaConf.register_new_resolver("run_name", run_name, use_cache=True, replace=True)
-OmegaConf.register_new_resolver("short", lambda path: path.removeprefix(os.getcwd() + os.sep), replace=True)
+OmegaConf.register_new_resolver("short", short, replace=True)

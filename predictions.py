@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from files import check_writable, replacing
+from files import check_writable
 from mistakes import Mistake
+from studies.record import replacing
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

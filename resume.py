@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.core.utils import configure_log
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
-from mistakes import Mistake
+from mistakes import Mistake, parsed
 from studies import record as records
 from studies.runs import FOLDER, LAST, nearest
 
@@ -32,7 +30,7 @@ def asked(args: Namespace) -> Path | None:
     """
     if not any(map(is_resume, args.overrides)):
         return None
-    typed = OverridesParser.create().parse_overrides(args.overrides)
+    typed = parsed(args.overrides)
     value = next(o.value() for o in typed if o.key_or_group == "resume")
     if value is None:
         return None
@@ -86,7 +84,7 @@ def config(folder: Path, overrides: Sequence[str]) -> DictConfig:
         if missing := [key for key in keys if key not in part]:
             raise ValueError(f"{folder}/.hydra is damaged: {name}.yaml has no {', '.join(missing)}")
     hydra.hydra.mode, hydra.hydra.runtime.output_dir = RunMode.RUN, str(folder)
-    typed = list(map(_parsed, overrides))
+    typed = parsed(overrides)
     for override in typed:
         if override.key_or_group == "hydra.job.name":  # that of a further process: it has a log of its own
             hydra.hydra.job.name = override.value()
@@ -99,7 +97,3 @@ def config(folder: Path, overrides: Sequence[str]) -> DictConfig:
         if override.key_or_group in ALLOWED:
             OmegaConf.update(cfg, override.key_or_group, override.value())
     return cfg
-
-
-def _parsed(override: str) -> Override:
-    return OverridesParser.create().parse_override(override)

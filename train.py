@@ -63,7 +63,8 @@ def train(cfg: "DictConfig") -> float | None:
         speed.settle(cfg, backbone)
         speed.check_precision(cfg.trainer.precision, speed.device_type(cfg.trainer.accelerator))
         if going_on:
-            checkpoints.weights_for(backbone, going_on, "to be trained")
+            other = "; a ResNet begins with those of other classes by model.weights=…"
+            checkpoints.weights_for(backbone, going_on, "to be trained", other)
         classifier = instantiate(
             cfg.lit_module,
             backbone=backbone,

@@ -17,6 +17,8 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from studies.runs import LAST
+
 log = logging.getLogger(__name__)
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 REQUEUE = signal.SIGUSR1  # what SLURM is asked to send before a job's time is over
@@ -49,7 +51,7 @@ class LastCheckpoint(Checkpoint):
             raise ValueError(f"minutes={minutes}; expected above 0")
         if every_n_train_steps is not None and every_n_train_steps < 1:
             raise ValueError(f"every_n_train_steps={every_n_train_steps}; expected at least 1, or null")
-        self.path = Path(dirpath) / "last.ckpt"
+        self.path = Path(dirpath) / LAST
         self.seconds, self.every_n_train_steps = 60 * minutes, every_n_train_steps
         self._written = 0.0
         self._generators: dict[str, Any] | None = None

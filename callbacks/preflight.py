@@ -43,6 +43,7 @@ class Preflight(Callback):
         sets = getattr(trainer.datamodule, "sets", {})
         if sets:
             trainer.datamodule.setup("test")
+            log.info(f"{'images':<12} {'  '.join(f'{split} {len(images):,}' for split, images in sets.items())}")
         for split in sets:
             check_labels(sets[split], split, pl_module.num_classes)
             check_files(trainer.datamodule, split)

@@ -4,14 +4,14 @@ import os
 import re
 from pathlib import Path
 
-from datamodules.image_folder import LEFT, ImageFolder, Sample, find_images, log
+from datamodules.image_folder import LEFT, ImageFolder, Sample, find_images, log, visible_folders
 from files import is_image
 
 FOLDER = re.compile(r"(cat|dog)s?", re.IGNORECASE)
 # cat.12.jpg, cat_12.jpg, dog-12.JPG, dog12.png. What category.jpg or cat_and_dog.jpg shows, nobody knows.
 FILE = re.compile(r"(cat|dog)s?[ ._-]?[0-9]+\.[a-z]+", re.IGNORECASE)
 # Where a contest's question may be: images without labels. The first Dogs vs. Cats has it in test1.
-ASIDE = (*ImageFolder.parts, "test1")
+ASIDE = (*(name for names in ImageFolder.parts.values() for name in names), "test1")
 
 
 class CatsVsDogs(ImageFolder):
@@ -28,7 +28,7 @@ class CatsVsDogs(ImageFolder):
     class_names = ("cat", "dog")
 
     def is_split(self, folder: Path) -> bool:
-        return folder.is_dir() and (folder.name == "train" or is_labelled(folder))
+        return folder.name.lower() in self.parts["train"] or is_labelled(folder)
 
     def find_classes(self) -> tuple[str, ...]:
         folder = self.folders["train"]
@@ -36,8 +36,8 @@ class CatsVsDogs(ImageFolder):
             raise FileNotFoundError(
                 f"{folder} has no cats and dogs; expected {folder}/cat/1.jpg, cat.1.jpg or cat_1.jpg, and dogs likewise"
             )
-        for path in (self.root / name for name in ASIDE):
-            if path != folder and path.is_dir() and not is_labelled(path):
+        for path in (self.root / name for name in visible_folders(self.root) if name.lower() in ASIDE):
+            if path != folder and not is_labelled(path):
                 log.info(f"{'left aside':<12} {path}, which says of no image whether it is a cat or a dog")
         return self.class_names
 
@@ -49,7 +49,7 @@ class CatsVsDogs(ImageFolder):
                 classes[entry.name] = label
             elif label is not None:
                 files.append((entry.path, label))
-            elif is_image(entry.name) or entry.is_dir() and entry.name not in ASIDE:
+            elif is_image(entry.name) or entry.is_dir() and entry.name.lower() not in ASIDE:
                 others.append(entry.name)
         if others:
             log.warning(f"neither cat nor dog, left out: {len(others)} in {folder}, the first {others[0]}")

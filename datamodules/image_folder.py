@@ -74,10 +74,11 @@ class ImageFiles(Dataset):
 class ImageFolder(ImageDataModule):
     """``data_dir/<class>/<image>``, or ``data_dir/{train,val,test}/<class>/<image>``.
 
-    Without a ``test`` folder, ``test_fraction`` of each class is set aside; without a ``val`` folder,
-    ``val_fraction`` of the rest. Classes are the sorted names of the folders. Files count by their suffix, as in
-    ``files.SUFFIXES``; empty ones are left out, and what is hidden (``._1.jpg``, ``.ipynb_checkpoints``, ``__MACOSX``).
-    Another way to label files is a subclass with its own ``is_split``, ``find_classes`` and ``samples``.
+    The parts may have other names, those in ``parts``, and capitals. Without a ``test`` folder, ``test_fraction`` of
+    each class is set aside; without a ``val`` folder, ``val_fraction`` of the rest. Classes are the sorted names of the
+    folders. Files count by their suffix, as in ``files.SUFFIXES``; empty ones are left out, and what is hidden
+    (``._1.jpg``, ``.ipynb_checkpoints``, ``__MACOSX``). Another way to label files is a subclass with its own
+    ``is_split``, ``find_classes`` and ``samples``.
 
     Args:
         num_classes: None counts the folders.
@@ -89,7 +90,11 @@ class ImageFolder(ImageDataModule):
         options: as in ``ImageDataModule``.
     """
 
-    parts: Mapping[str, str] = {"train": "train", "val": "val", "test": "test"}  # the folder of each split
+    parts: Mapping[str, Sequence[str]] = {  # what the folder of each split may be called
+        "train": ("train", "training"),
+        "val": ("val", "valid", "validation"),
+        "test": ("test", "testing"),
+    }
 
     def __init__(
         self,
@@ -108,8 +113,7 @@ class ImageFolder(ImageDataModule):
         self.root = Path(data_dir).expanduser()
         if not self.root.is_dir():
             raise FileNotFoundError(f"datamodule.data_dir={data_dir} is not a folder")
-        folders = {split: self.root / name for split, name in self.parts.items()}
-        self.folders = {split: folder for split, folder in folders.items() if self.is_split(folder)}
+        self.folders = {split: folder for split in self.parts if (folder := self.folder(split))}
         if not self.folders:
             self.folders = {"train": self.root}
         elif "train" not in self.folders:
@@ -144,11 +148,18 @@ class ImageFolder(ImageDataModule):
         rest, test = stratified_split(files.labels, self.test_fraction, self.seed)
         return files.subset(rest, True) if split == "train" else files.subset(test, False)
 
+    def folder(self, split: str) -> Path | None:
+        """The folder of a split, if there is one. Raises: ValueError: there are several."""
+        names = [name for name in visible_folders(self.root) if name.lower() in self.parts[split]]
+        found = [self.root / name for name in names if self.is_split(self.root / name)]
+        if len(found) > 1:
+            raise ValueError(f"{self.root} has the folders {' and '.join(names)}; expected one of them")
+        return found[0] if found else None
+
     def is_split(self, folder: Path) -> bool:
-        """Whether a path of ``data_dir/{train,val,test}`` is a part of the data, not a class of that name."""
-        if not folder.is_dir():
-            return False
-        return bool(visible_folders(folder)) or set(visible_folders(self.root)) <= set(self.parts.values())
+        """Whether a folder that is called like a part of the data is one, not a class of that name."""
+        parts = {name for names in self.parts.values() for name in names}
+        return bool(visible_folders(folder)) or {name.lower() for name in visible_folders(self.root)} <= parts
 
     def find_classes(self) -> tuple[str, ...]:
         """The class names in the order of their labels.
@@ -182,8 +193,11 @@ class ImageFolder(ImageDataModule):
             first = os.path.relpath(min(set(found) - set(samples))[0], folder)
             log.warning(f"empty files, left out: {len(found) - len(samples)} in {folder}, the first {first}")
         missing = set(range(len(self.class_names))) - {label for _, label in samples}
-        if missing and split == "train":
-            raise FileNotFoundError(f"{folder} has no images of the class {self.class_names[min(missing)]}")
+        if missing:
+            told = f"{folder} has no images of the class {self.class_names[min(missing)]}"
+            if split == "train":
+                raise FileNotFoundError(told)
+            log.warning(f"{told}{f', nor of {len(missing) - 1} more' if len(missing) > 1 else ''}")
         return samples
 
 

@@ -10,4 +10,4 @@ class ImageNet(ImageFolder):
     chosen by ``val_fraction`` of the training set.
     """
 
-    parts = {"train": "train", "test": "val"}
+    parts = {"train": ("train",), "test": ("val",)}

@@ -54,11 +54,11 @@ class Classifier(LightningModule):
         memory_format: ``contiguous_format`` or ``channels_last``, of the backbone and its input.
         compile: compile the backbone: False, True, or a mode of torch.compile, say ``reduce-overhead`` (CUDA graphs).
             State-dict keys stay as they are.
-        nonfinite: what a training loss that is infinite or no number does. ``stop``: it ends the run; on a GPU up to 50
-            batches later, but before a checkpoint is written. ``skip``: it leaves that optimizer step out, with all
-            batches accumulated for it: weights, optimizer state and batch norm's statistics stay as they were, while
-            the schedule and ``global_step`` go on; so each step waits for the device. An epoch of nothing else is
-            an error.
+        nonfinite: what a training loss that is infinite or no number does. ``stop``: it ends the run; on a GPU, and
+            with several processes, up to 50 batches later, but before a checkpoint is written. ``skip``: it leaves
+            that optimizer step out, with all batches accumulated for it: weights, optimizer state and batch norm's
+            statistics stay as they were, while the schedule and ``global_step`` go on; so each step waits for the
+            device. An epoch of nothing else is an error.
         class_names: of the outputs in order; only for reports.
 
     Attributes:

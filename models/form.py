@@ -216,6 +216,8 @@ def check_weights(weights: str | None, published: str | None) -> None:
         )
         raise ValueError(f"weights={weights}: torchvision publishes none for this network; {there}")
     file = Path(weights).expanduser()
+    if file.is_dir():
+        raise ValueError(f"weights={weights} is a folder; expected a file, of a run {file}/checkpoints/best.ckpt")
     files = [str(path) for path in file.parent.glob("*") if path.is_file()] if file.parent.is_dir() else []
     near = get_close_matches(str(file), files, n=1) or get_close_matches(weights, versions, n=1)
     hint = (

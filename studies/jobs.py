@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from studies import record as records
+from studies.runs import FOLDER, LAST
 
 # Environment variables of a sweep's jobs (hydra.job.env_set): when it began, and how many jobs it has.
 BEGAN, SIZE = "SWEEP_BEGAN", "SWEEP_SIZE"
@@ -89,7 +90,7 @@ def checkpoint(run_dir: str | Path, record: dict[str, Any] | None) -> str | None
         record: what the earlier attempt left.
     """
     folder = Path(run_dir)
-    last = folder / "checkpoints" / "last.ckpt"
+    last = folder / FOLDER / LAST
     if record and record["status"] in ("running", "interrupted") and last.exists():
         return str(last)
     shutil.rmtree(last.parent, ignore_errors=True)

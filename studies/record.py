@@ -118,24 +118,32 @@ def write(run_dir: str | Path, record: dict[str, Any]) -> None:
     write_json(folder / FILE, record)
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield the path of a temporary file that takes the place of ``path`` in one step, unless the block fails."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Replace a file in one step. A metric that is no number becomes null, for JSON has no NaN."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     if "metrics" in content:
         finite = {name: value if math.isfinite(value) else None for name, value in content["metrics"].items()}
         content = {**content, "metrics": finite}
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     try:
-        # A name on disk may be no text: its bytes become what JSON knows as \udc80 to \udcff.
-        with open(temporary, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            # A name on disk may be no text: its bytes become what JSON knows as \udc80 to \udcff.
+            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise OSError(f"{path} could not be written: {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read(run_dir: str | Path) -> dict[str, Any]:
@@ -154,9 +162,23 @@ def one_line(error: BaseException) -> str:
     if text.startswith("Caught ") and "Original Traceback" in text:  # from a DataLoader's worker
         text = text.rstrip().rpartition(f"{type(error).__name__}: ")[2]
     text = " ".join(text.split())
+    if (wanted := out_of_memory(error)) is not None:
+        return f"out of memory{wanted}; less is needed with a smaller datamodule.batch_size or datamodule.image_size"
     spoken = isinstance(error, ValueError | OSError) or type(error).__module__.startswith(("hydra.", "omegaconf."))
     spoken = spoken or type(error).__name__ == "MisconfigurationException"
     return text if spoken and text else f"{type(error).__name__}: {text}"
+
+
+def out_of_memory(error: BaseException) -> str | None:
+    """For how much there was no room, if that is what an error of torch's says; None for any other."""
+    text = str(error)
+    if type(error).__name__ != "OutOfMemoryError" and "can't allocate memory" not in text:
+        return None
+    wanted = re.search(r"tried to allocate ([\d.]+) (\w+)", text, re.IGNORECASE)
+    if not wanted:
+        return ""
+    amount, unit = wanted.groups()
+    return f": no room for {f'{int(amount) / 2**30:,.1f} GiB' if unit == 'bytes' else f'{amount} {unit}'}"
 
 
 @cache

@@ -5,11 +5,11 @@ import os
 import re
 import shlex
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 
 from studies.page import to_csv, to_markdown, to_text
-from studies.record import FILE
+from studies.record import FILE, replacing
+from studies.runs import nearest
 from studies.table import Job, natural, tabulate
 
 EXPECTED = "expected a sweep's folder, runs/<name>/<date>, whose jobs' folders have a result.json"
@@ -61,10 +61,8 @@ def write(folders: Sequence[Path], output: Path | None = None, metric: str = "va
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Write a file in one step: readers see the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def has_records(folder: Path) -> bool:
@@ -81,7 +79,7 @@ def find(folders: Sequence[Path]) -> list[Path]:
     found: dict[Path, None] = {}
     for folder in map(Path, folders):
         if not folder.exists():
-            raise FileNotFoundError(f"{folder}: no such folder{_nearest(folder)}; {EXPECTED}")
+            raise FileNotFoundError(f"{folder}: no such folder{nearest(folder)}; {EXPECTED}")
         if not folder.is_dir():
             raise ValueError(f"{folder}: not a folder; {EXPECTED}")
         below = [Path(here).resolve() for here, _, files in os.walk(folder) if FILE in files]
@@ -109,11 +107,3 @@ def read_job(folder: Path, name: str) -> Job:
         return Job(name, "unreadable record", "its overrides are no list of text, or its metrics no table")
     pairs = (part.lstrip("+").partition("=") for part in typed)
     return Job(name, record["status"], record.get("error"), {key: value for key, _, value in pairs}, record)
-
-
-def _nearest(folder: Path) -> str:
-    """The existing folder that a mistyped one may mean."""
-    while not folder.parent.is_dir():
-        folder = folder.parent
-    near = get_close_matches(folder.name, [path.name for path in folder.parent.iterdir() if path.is_dir()], n=1)
-    return f"; did you mean {folder.parent / near[0]}?" if near else ""

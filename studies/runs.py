@@ -38,6 +38,11 @@ def find_checkpoint(path: str | Path) -> tuple[Path, str | None]:
     raise FileNotFoundError(f"ckpt={path} holds no {FOLDER}/{BEST} or {LAST}{hint}")
 
 
+def short(path: str | Path) -> str:
+    """A path as it is said: from the folder at hand, if it is below that."""
+    return str(path).removeprefix(os.getcwd() + os.sep)
+
+
 def nearest(path: Path) -> str:
     """The existing path most like one that does not exist, as a question."""
     there = next(parent for parent in path.absolute().parents if parent.is_dir())

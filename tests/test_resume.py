@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing import plugin_event_accumulator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import checkpoints
+import plan
 import resume
 from studies import record as records
 from tests.killed import SMALL, differences, in_process, started, training
@@ -216,6 +217,7 @@ def test_a_signal_saves_and_resume_needs_nothing_but_the_folder(number, code, wh
     record = records.read(run)
     assert (record["status"], record["error"]) == ("interrupted", f"stopped by {signal.Signals(number).name}")
     step = checkpoint(run)["global_step"]
+    assert said(tmp_path).splitlines()[-1].endswith("train.py resume=run")
     assert (
         f"{signal.Signals(number).name}: saving after this batch; once more to stop at once"
         in (tmp_path / "out.txt").read_text()
@@ -253,6 +255,16 @@ def test_resume_refuses_what_would_change_the_run(tmp_path):
         assert in_process(script, tmp_path, argv) == 2
         assert words in said(tmp_path).splitlines()[-1]
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+
+
+def test_a_folder_with_a_run_is_not_written_over(tmp_path):
+    assert stopped(tmp_path, signal.SIGTERM, *LONG) == 143
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert in_process(script, tmp_path, [*LONG, "optimizer.lr=1"]) == 2
+    line = "error: hydra.run.dir=run holds a run already; expected another folder, or resume=run, which goes on with it"
+    assert said(tmp_path).splitlines()[-1] == line
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+    plan.refuse_used(tmp_path / "run", str(tmp_path / "run" / "checkpoints" / "last.ckpt"))  # this would go on there
 
 
 def test_a_run_without_a_checkpoint_is_no_fresh_start(tmp_path):

@@ -292,6 +292,24 @@ def test_a_class_may_be_called_like_a_part(tmp_path):
     assert sum(map(len, data.sets.values())) == 60
 
 
+@pytest.mark.parametrize("names", [("Train", "Val", "Test"), ("training", "valid", "testing"), ("train", "validation")])
+def test_parts_under_other_usual_names(names, tmp_path, caplog):
+    for name, count in zip(names, (20, 4, 6), strict=False):
+        image_tree(tmp_path / name, ("cat", "dog") if name != "Val" else ("cat",), count=count)
+    data = ready(ImageFolder(str(tmp_path), image_size=16, num_workers=0))
+    assert data.class_names == ("cat", "dog")
+    assert {path.split("/")[-3] for path, _ in data.sets["val"].samples} == {names[1]}
+    assert len(data.sets["train"]) == (40 if len(names) == 3 else 36)
+    assert [m.endswith("Val has no images of the class dog") for m in caplog.messages] == [True] * (names[1] == "Val")
+
+
+def test_two_folders_for_one_part_are_refused(tmp_path):
+    for name in ("train", "val", "valid"):
+        image_tree(tmp_path / name)
+    with pytest.raises(ValueError, match="has the folders val and valid; expected one of them"):
+        ImageFolder(str(tmp_path), image_size=16)
+
+
 def test_a_training_folder_without_classes_is_said_so(tmp_path):
     (tmp_path / "train").mkdir()
     Image.new("RGB", (8, 8)).save(tmp_path / "train" / "1.jpg")
