@@ -80,7 +80,9 @@ def exports(composed, tmp_path):
     return exports
 
 
-@pytest.fixture(scope="module", params=["lenet", "resnet18", "resnet50", "resnext50"])
+@pytest.fixture(
+    scope="module", params=["lenet", "resnet18", pytest.param("resnet50", marks=pytest.mark.slow), "resnext50"]
+)
 def network(request, tmp_path_factory):
     """A checkpoint of one of the networks that people export."""
     folder = tmp_path_factory.mktemp(request.param)

@@ -112,7 +112,9 @@ def alive(pid):
 
 
 @needs("joblib_launcher")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGKILL, -9, marks=pytest.mark.slow)]
+)
 def test_a_stopped_sweep_leaves_no_processes_behind(number, code, tmp_path):
     args = ["hydra/launcher=parallel", "seed=0,1", "trainer.max_epochs=5000"]
     process = subprocess.Popen(command(*args), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -140,6 +142,7 @@ def test_submitit_runs_each_job_in_a_process_of_its_own(tmp_path):
     }
 
 
+@pytest.mark.slow
 @needs("submitit_launcher")
 def test_a_process_of_submitits_that_is_killed_costs_no_report(tmp_path):
     (tmp_path / "where.py").write_text(WHERE)
