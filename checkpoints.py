@@ -164,7 +164,9 @@ def to_go_on_from(path: str, run_dir: str) -> tuple[Path, dict[str, Any]]:
 def check_progress(checkpoint: dict[str, Any], file: Path) -> None:
     """Raise a ValueError if a training cannot go on from a checkpoint.
 
-    Lightning deletes the checkpoint that was the best when a better one comes, by the path that it finds here.
+    Lightning deletes the checkpoint that was the best when a better one comes, by the path that it finds here: that
+    must be one in the folder of the run's checkpoints. Only the best's may be another's, of a run that this one went on
+    from.
     """
     if missing := [part for part, kind in PROGRESS.items() if not isinstance(checkpoint.get(part), kind)]:
         raise ValueError(f"{file} does not say how far its training was: it has no {', '.join(missing)}")
@@ -175,10 +177,14 @@ def check_progress(checkpoint: dict[str, Any], file: Path) -> None:
         raise ValueError(f"{file} does not say by which optimizer it was trained")
     if not isinstance(checkpoint["loops"].get("fit_loop"), dict):
         raise ValueError(f"{file} has no fit_loop in its loops")
-    for state in checkpoint["callbacks"].values():
-        paths = [state.get(key) for key in PATHS] if isinstance(state, dict) else []
-        for path in [*filter(None, paths), *(state.get("best_k_models") or () if paths else ())]:
-            if not isinstance(path, str) or "://" in path or ".." in Path(path).parts:
+    if not isinstance(checkpoint.get("folder", ""), str):
+        raise ValueError(f"{file} does not say in which folder it was written")
+    for state in filter(lambda state: isinstance(state, dict), checkpoint["callbacks"].values()):
+        best, *others = (state.get(key) for key in PATHS)
+        others += state.get("best_k_models") or ()
+        for path in filter(None, [best, *others]):
+            sound = isinstance(path, str) and "://" not in path and ".." not in Path(path).parts
+            if not sound or path in others and not Path(path).is_relative_to(str(state.get("dirpath"))):
                 raise ValueError(f"{file} names {path} as a checkpoint of its run; it was not made by train.py")
 
 

@@ -146,21 +146,21 @@ def check(args: Namespace, config_name: str) -> None:
 def parsed(overrides: Iterable[str]) -> list[Override]:
     """What was typed. Raises: Mistake: a value that is not in Hydra's grammar, and would be with quotes."""
     parser, found = OverridesParser.create(), []
-
-    def readable(override: str) -> bool:
-        try:
-            return bool(parser.parse_override(override))
-        except HydraException:
-            return False
-
     for override in overrides:
         key, equals, value = override.partition("=")
-        in_quotes = f"{key}={quoted(value)}"
-        if equals and not readable(override) and readable(in_quotes):
-            raise Mistake(f'{override}: Hydra cannot read this value; put it in quotes: "{in_quotes}"')
         if not equals and not override.startswith("~"):
             raise Mistake(f"{override}: expected key=value; --help shows what there is")
-        found += parser.parse_overrides([override])  # says what is wrong with all else
+        try:
+            found += parser.parse_overrides([override])
+        except HydraException:
+            in_quotes = f"{key}={quoted(value)}"
+            try:
+                parser.parse_override(in_quotes)
+            except HydraException:  # it is not the value
+                in_quotes = ""
+            if not in_quotes:
+                raise
+            raise Mistake(f'{override}: Hydra cannot read this value; put it in quotes: "{in_quotes}"') from None
     return found
 
 

@@ -52,10 +52,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if "callbacks" in checkpoint:
             here = os.path.dirname(os.path.abspath(path))
             before = os.path.expanduser(checkpoint.get("folder", here))
+            moved = os.path.isabs(before) and before not in (os.sep, here)
 
             def found_now(text: str) -> str:
                 text = os.path.expanduser(text)
-                inside = text == before or text.startswith(before + os.sep)
+                inside = moved and (text == before or text.startswith(before + os.sep))
                 return here + text.removeprefix(before) if inside else text
 
             checkpoint["callbacks"] = _with_paths(checkpoint["callbacks"], found_now)

@@ -73,7 +73,7 @@ class LastCheckpoint(Checkpoint):
             return
         every = self.every_n_train_steps
         due = time.monotonic() - self._written > self.seconds or self._received is not None
-        counted = is_over(trainer) or (every and trainer.global_step % every == 0)
+        counted = _is_over(trainer) or (every and trainer.global_step % every == 0)
         steps = (batch_idx + 1) // trainer.accumulate_grad_batches
         if _any(trainer, due, steps) or counted:
             self._save(trainer)
@@ -149,7 +149,7 @@ class LastCheckpoint(Checkpoint):
             raise KeyboardInterrupt if self._received == signal.SIGINT else SIGTERMException
 
 
-def is_over(trainer: Trainer) -> bool:
+def _is_over(trainer: Trainer) -> bool:
     """Whether the training ends with this step, be it in the middle of an epoch: by ``max_steps``, or told to stop."""
     if 0 <= trainer.max_steps <= trainer.global_step:
         return True

@@ -333,6 +333,27 @@ def test_a_checkpoint_names_no_file_to_be_deleted(key, where, content, broken_of
     assert kept.exists()
 
 
+@pytest.mark.parametrize("key", ["kth_best_model_path", "last_model_path", "best_k_models"])
+@pytest.mark.parametrize("folder", ["/", "/x", "", "{folder}"])
+def test_nor_one_outside_its_folder_by_calling_that_moved(key, folder, content, broken_off, forks):
+    kept = broken_off / "kept"
+    kept.touch()
+    (state,) = (state for name, state in content["callbacks"].items() if name.startswith("ModelCheckpoint"))
+    content["folder"] = state["dirpath"] = folder.format(folder=state["dirpath"])
+    state.update(kth_best_model_path="", last_model_path="", best_k_models={})
+    state[key] = {str(kept): torch.tensor(0.0)} if key == "best_k_models" else str(kept)
+    torch.save(content, broken_off / "checkpoints" / "last.ckpt")
+    done = forks("train.py", "resume=run", cwd=broken_off.parent)
+    if folder != "/":  # everything is below that, which is no run's folder: nothing of the file's paths is taken over
+        assert_one_line(done, "last.ckpt names", "kept", "as a checkpoint of its run")
+    assert kept.exists()
+
+
+def test_a_folder_that_is_no_text_is_one_line(content, broken_off, forks):
+    torch.save(content | {"folder": 3}, broken_off / "checkpoints" / "last.ckpt")
+    assert_one_line(forks("train.py", "resume=run", cwd=broken_off.parent), "does not say in which folder")
+
+
 def test_an_address_is_no_path(run, forks, tmp_path):
     kinds = ["http://localhost:9/a.ckpt", "file:///tmp/a.ckpt", "s3://a/b.ckpt"]
     for number, line in enumerate([*lines(run, "ADDRESS"), ["train.py", "resume=ADDRESS"]]):
