@@ -82,6 +82,7 @@ def _run(asked: dict, out: int, err: int, facts: int) -> None:
         os.dup2(file, number)
     os.chdir(asked["cwd"])
     os.environ.update(asked["env"])
+    sys.path[1:1] = filter(None, asked["env"].get("PYTHONPATH", "").split(os.pathsep))
     sys.argv = [str(ROOT / asked["script"]), *asked["argv"]]
     code = 0
     try:

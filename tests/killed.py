@@ -5,12 +5,15 @@ The processes are forked from one that has imported everything, so that each cos
 
 import multiprocessing
 import os
+import runpy
 import signal
+import sys
 from pathlib import Path
 
 import torch
 from torch import nn
 
+ROOT = Path(__file__).parent.parent
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     ["train", "datamodules", "lit_modules", "callbacks", "speed", "tests.killed", "matplotlib"]
@@ -81,6 +84,16 @@ def training(folder: Path, overrides, kill: tuple[str, int] | None = None) -> No
     if kill:
         _die_at(*kill)
     train(compose_in(folder, overrides, "train"))
+
+
+def script(folder: Path, argv) -> None:
+    """``train.py`` with these arguments, from ``folder``, where ``out.txt`` and ``err.txt`` have what it says."""
+    os.chdir(folder)
+    for stream, name in ((sys.stdout, "out"), (sys.stderr, "err")):
+        os.dup2(os.open(f"{name}.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream.fileno())
+    sys.argv = [str(ROOT / "train.py"), *argv]
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def _die_at(place: str, time: int) -> None:

@@ -27,11 +27,6 @@ from train import train
 ROOT = Path(__file__).parent.parent
 
 
-def script(*args, cwd):
-    command = [sys.executable, str(ROOT / "evaluate.py"), *args]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300, check=False)
-
-
 @pytest.fixture
 def scored(composed, tmp_path):
     """A function that evaluates, and returns what ``metrics.json`` says."""
@@ -250,10 +245,10 @@ def test_a_mistake_is_found_before_anything_is_made(args, message, tmp_path, mon
     assert message in records.one_line(caught.value)
 
 
-def test_and_is_answered_in_one_line(tmp_path):
-    done = script("ckpt=digits_lenet", cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: ckpt=digits_lenet: no such file or folder\n"
+def test_and_is_answered_in_one_line(forks, tmp_path):
+    done = forks("evaluate.py", "ckpt=digits_lenet", cwd=tmp_path)
+    assert (done.code, done.out) == (2, "")
+    assert done.err == "error: ckpt=digits_lenet: no such file or folder\n"
     assert not list(tmp_path.iterdir())
 
 
@@ -277,10 +272,10 @@ def test_asking_is_not_importing_torch(args):
     assert "lit_modules.Evaluator" in done.stdout or "nowhere" in done.stderr
 
 
-def test_a_sweep_scores_several_checkpoints_each_in_its_folder(trained, tmp_path):
+def test_a_sweep_scores_several_checkpoints_each_in_its_folder(trained, forks, tmp_path):
     both = ",".join(str(trained / "checkpoints" / name) for name in ("best.ckpt", "last.ckpt"))
-    done = script("-m", f"ckpt={both}", "trainer=cpu", "hydra.sweep.dir=sweep", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
+    done = forks("evaluate.py", "-m", f"ckpt={both}", "trainer=cpu", "hydra.sweep.dir=sweep", cwd=tmp_path)
+    assert (done.code, done.err) == (0, "")
     found = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("sweep/*/metrics.json"))]
     assert [os.path.basename(entry["checkpoint"]) for entry in found] == ["best.ckpt", "last.ckpt"]
     assert found[0]["metrics"]["test/top1"] == records.read(trained)["metrics"]["test/top1"]

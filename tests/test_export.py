@@ -277,20 +277,15 @@ def test_a_checkpoint_that_means_harm_is_refused(trained, exports, tmp_path):
     assert os.listdir(tmp_path) == ["some.ckpt"]
 
 
-def run(*args, cwd):
-    command = [sys.executable, str(ROOT / "export.py"), *args]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300, check=False)
-
-
-def test_from_a_run_on_digits_to_class_names_as_the_readme_says(trained, tmp_path):
-    done = run(f"ckpt={trained}", "preprocessing=true", "hydra.run.dir=here", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    said = [line.split()[0] for line in done.stdout.splitlines()]
+def test_from_a_run_on_digits_to_class_names_as_the_readme_says(trained, forks, tmp_path):
+    done = forks("export.py", f"ckpt={trained}", "preprocessing=true", "hydra.run.dir=here", cwd=tmp_path)
+    assert (done.code, done.err) == (0, "")
+    said = [line.split()[0] for line in done.out.splitlines()]
     assert said == ["checkpoint", "compared", "exported"]
-    differs = re.search(r"64 test images of Digits, .* logits of up to [\d.]+ differ by up to (\S+)", done.stdout)
+    differs = re.search(r"64 test images of Digits, .* logits of up to [\d.]+ differ by up to (\S+)", done.out)
     assert 0 <= float(differs[1]) < 1e-4
     path = tmp_path / "here/digits.onnx"
-    assert f"exported     here/digits.onnx ({path.stat().st_size / 1e6:.1f} MB)" in done.stdout
+    assert f"exported     here/digits.onnx ({path.stat().st_size / 1e6:.1f} MB)" in done.out
 
     (example,) = re.findall(r"```python\n(import json.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert sum(bool(line) for line in example.splitlines()) <= 8
@@ -301,10 +296,10 @@ def test_from_a_run_on_digits_to_class_names_as_the_readme_says(trained, tmp_pat
     assert space["names"] == [str(i) for i in expected] and len(set(expected)) > 1
 
 
-def test_in_a_sweep_each_format_has_its_folder_and_a_difference_ends_in_one_line_and_code_1(trained, tmp_path):
+def test_in_a_sweep_each_format_has_its_folder_and_a_difference_ends_in_one_line_and_code_1(trained, forks, tmp_path):
     options = ["format=torch_export,onnx", "tolerance=0", "hydra.sweep.dir=sweep"]  # which ONNX cannot meet
-    done = run("-m", f"ckpt={trained}", *options, cwd=tmp_path)
-    assert done.returncode == 1 and done.stderr.count("\n") == 1
-    assert re.match("error: format=onnx gave another network: .*; tolerance=0; it is not kept", done.stderr)
+    done = forks("export.py", "-m", f"ckpt={trained}", *options, cwd=tmp_path)
+    assert done.code == 1 and done.err.count("\n") == 1
+    assert re.match("error: format=onnx gave another network: .*; tolerance=0; it is not kept", done.err)
     found = [str(path.relative_to(tmp_path)) for path in tmp_path.glob("sweep/*/*digits.*")]
     assert found == ["sweep/format-torch_export/digits.pt2"]

@@ -112,7 +112,7 @@ def expected(network, folder, names, turned=False):
         return network.backbone(seen.flip(3) if turned else seen).softmax(1)
 
 
-def test_a_thousand_files_in_random_order_with_broken_ones_among_them_keep_their_rows(judge, tmp_path):
+def test_a_thousand_files_in_random_order_with_broken_ones_among_them_keep_their_rows(judge, forks, tmp_path):
     folder, labels = tmp_path / "images", {}
     folder.mkdir()
     numbers = list(range(1, 1001))
@@ -125,14 +125,13 @@ def test_a_thousand_files_in_random_order_with_broken_ones_among_them_keep_their
         (folder / f"{number}.jpg").write_bytes(content)
         del labels[number]
     overrides = [f"ckpt={judge}", f"images={folder}", "output=out/predictions.csv", "num_workers=2", "trainer=cpu"]
-    command = [sys.executable, str(ROOT / "predict.py"), *overrides, "hydra.run.dir=run", "batch_size=64"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    done = forks("predict.py", *overrides, "hydra.run.dir=run", "batch_size=64", cwd=tmp_path)
+    assert (done.code, done.err) == (0, "")
     text = (tmp_path / "out/predictions.csv").read_text()
     assert text == "id,label\n" + "".join(f"{number},{labels[number]}\n" for number in sorted(labels))
-    assert "predicted    997 images" in done.stdout and "broken       3 left out" in done.stdout
+    assert "predicted    997 images" in done.out and "broken       3 left out" in done.out
     for number in broken:
-        assert f"  {folder}/{number}.jpg cannot be read as an image: " in done.stdout
+        assert f"  {folder}/{number}.jpg cannot be read as an image: " in done.out
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["predictions.csv"]
 
 

@@ -2,11 +2,8 @@
 
 import os
 import random
-import runpy
 import signal
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,9 +14,8 @@ import checkpoints
 import plan
 import resume
 from studies import record as records
-from tests.killed import SMALL, differences, in_process, started, training
+from tests.killed import SMALL, differences, in_process, script, started, training
 
-ROOT = Path(__file__).parent.parent
 WAYS = {
     "workers": ["datamodule.num_workers=2"],
     "accumulation": ["trainer.accumulate_grad_batches=3"],
@@ -177,16 +173,6 @@ def test_killed_at_thirty_random_moments_it_goes_on_with_the_same_bits(whole, tm
 
 
 # By the command line.
-
-
-def script(folder, argv):
-    """``train.py`` with these arguments, from ``folder``."""
-    os.chdir(folder)
-    for stream, name in ((sys.stdout, "out"), (sys.stderr, "err")):
-        os.dup2(os.open(f"{name}.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream.fileno())
-    sys.argv = [str(ROOT / "train.py"), *argv]
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def said(folder):

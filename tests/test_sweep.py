@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 import cli
 from datamodules.fashion_mnist import DEBIAN_DIR
 from studies import record as records
+from tests.killed import in_process, script, started
 
 ROOT = Path(__file__).parent.parent
 # A job of a second: few small images, one epoch.
@@ -24,13 +25,18 @@ TINY = (
 ).split()
 
 
-def command(*args, flags=(), base=TINY):
-    return [sys.executable, str(ROOT / "train.py"), "-m", *flags, *base, *args, "hydra.sweep.dir=sweep"]
+def command_line(*args, flags=(), base=TINY):
+    return ["-m", *flags, *base, *args, "hydra.sweep.dir=sweep"]
 
 
-def sweep(*args, cwd, flags=(), base=TINY, **env):
-    line = command(*args, flags=flags, base=base)
-    return subprocess.run(line, capture_output=True, text=True, cwd=cwd, timeout=600, check=False, env=os.environ | env)
+@pytest.fixture
+def sweep(forks):
+    """A function from what is typed to what came of it."""
+
+    def sweep(*args, cwd, flags=(), base=TINY, **env):
+        return forks("train.py", *command_line(*args, flags=flags, base=base), cwd=cwd, timeout=600, **env)
+
+    return sweep
 
 
 def statuses(folder):
@@ -58,7 +64,7 @@ class Sleeps(Callback):
 """
 
 
-def test_failures_leave_the_others_alone_and_are_named(tmp_path):
+def test_failures_leave_the_others_alone_and_are_named(sweep, tmp_path):
     (tmp_path / "odd.py").write_text(ODD)
     args = [
         "+callbacks.odd._target_=odd.Raises,odd.Exits,odd.Sleeps,odd.Nothing",
@@ -66,7 +72,7 @@ def test_failures_leave_the_others_alone_and_are_named(tmp_path):
         "trainer.max_time=00:00:00:04",
     ]
     done = sweep(*args, cwd=tmp_path, PYTHONPATH=str(tmp_path))
-    assert done.returncode == 1
+    assert done.code == 1
     found = {name.partition("_target_-odd.")[2]: status for name, status in statuses(tmp_path).items()}
     assert found == {
         "Raises_datamodule.image_size-16": "failed",
@@ -77,43 +83,44 @@ def test_failures_leave_the_others_alone_and_are_named(tmp_path):
     report = (tmp_path / "sweep" / "report.md").read_text().replace("\\", "")
     reasons = ("the device fell off", "SystemExit: 3", "out of time: trainer.max_time", "image_size=12 is too small")
     assert all(reason in report for reason in reasons)
-    impossible = [line for line in done.stderr.splitlines() if line.startswith("impossible:")]
+    impossible = [line for line in done.err.splitlines() if line.startswith("impossible:")]
     assert len(impossible) == 4
-    assert done.stderr.splitlines()[-1].startswith("error: of 8 jobs 6 failed and 1 did not end; the same command")
-    assert "Traceback" not in done.stdout + done.stderr
+    assert done.err.splitlines()[-1].startswith("error: of 8 jobs 6 failed and 1 did not end; the same command")
+    assert "Traceback" not in done.out + done.err
     log = next((tmp_path / "sweep").glob("*Raises*size-16")) / "train.log"
     assert "Traceback" in log.read_text()
 
     again = sweep(*args, cwd=tmp_path, PYTHONPATH=str(tmp_path))  # failed jobs are tried again, completed ones not
-    assert again.returncode == 1
-    assert again.stdout.count("was completed before") == 1
-    assert again.stdout.count("the device fell off") > 0
+    assert again.code == 1
+    assert again.out.count("was completed before") == 1
+    assert again.out.count("the device fell off") > 0
 
 
 KILLABLE = ("trainer.max_epochs=3", "optimizer.lr=0.01,0.1", "seed=0,1", "datamodule.num_images=512")
 
 
 def test_a_sweep_that_is_killed_three_times_ends_as_one_that_is_not(tmp_path):
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    whole, broken, line = tmp_path / "whole", tmp_path / "broken", command_line(*KILLABLE)
     for folder in (whole, broken):
         folder.mkdir()
-    assert sweep(*KILLABLE, cwd=whole).returncode == 0
+    assert in_process(script, whole, line) == 0
 
-    completed, said = [], ""
+    completed = []
     for job in ("lr-0.01_seed-0", "lr-0.01_seed-1", "lr-0.1_seed-1"):
-        process = subprocess.Popen(command(*KILLABLE), cwd=broken, stdout=subprocess.PIPE, text=True)
+        process = started(script, broken, line)
         deadline = time.monotonic() + 100
         while not list((broken / "sweep").glob(f"*{job}/checkpoints/last.ckpt")) and time.monotonic() < deadline:
             time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        said += process.communicate()[0]
+        process.kill()
+        process.join()
         completed += [name for name, status in statuses(broken).items() if status == "completed"]
     before = {path: path.stat().st_mtime_ns for path in (broken / "sweep").glob("*/checkpoints/*")}
-    done = sweep(*KILLABLE, cwd=broken)
-    assert done.returncode == 0, done.stderr
-    assert "goes on from its last checkpoint" in said + done.stdout
+    said = (broken / "out.txt").rename(broken / "before.txt").read_text()
+    assert in_process(script, broken, line) == 0, (broken / "err.txt").read_text()
+    last_said = (broken / "out.txt").read_text()
+    assert "goes on from its last checkpoint" in said + last_said
     for name in completed:  # nothing that was completed is run again
-        assert f"{name} was completed before" in done.stdout
+        assert f"{name} was completed before" in last_said
         assert all(path.stat().st_mtime_ns == at for path, at in before.items() if path.parts[-3] == name)
     jobs = sorted(path.parent.name for path in (whole / "sweep").glob("*/result.json"))
     assert len(jobs) == 4
@@ -132,21 +139,22 @@ def test_a_real_sweep_killed_three_times_at_random_moments_has_the_table_of_an_u
         "model.depth=11,20,29 model.groups=1,4 seed=0,1 trainer=cpu trainer.max_epochs=3 "
         "+trainer.limit_train_batches=5 +trainer.limit_val_batches=4 +trainer.limit_test_batches=4"
     ).split()
+    line = command_line(base=args)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for folder in (whole, broken):
         folder.mkdir()
     began = time.monotonic()
-    assert sweep(base=args, cwd=whole).returncode == 0
+    assert in_process(script, whole, line, timeout=600) == 0
     seconds = time.monotonic() - began
     moments = [random.uniform(0.15, 0.5) * seconds for _ in range(3)]
     print("killed after", moments, "of", seconds, "seconds")
     for moment in moments:
-        process = subprocess.Popen(command(base=args), cwd=broken, stdout=subprocess.DEVNULL)
+        process = started(script, broken, line)
         time.sleep(moment)
         process.kill()
-        process.wait()
+        process.join()
         print(statuses(broken))
-    assert sweep(base=args, cwd=broken).returncode == 0
+    assert in_process(script, broken, line, timeout=600) == 0
     texts = [(folder / "sweep" / "report.csv").read_text() for folder in (whole, broken)]
     tables = [list(csv.DictReader(text.splitlines())) for text in texts]
     times = ("train_seconds", "train_seconds std", "images_per_second", "images_per_second std")
@@ -157,24 +165,24 @@ def test_a_real_sweep_killed_three_times_at_random_moments_has_the_table_of_an_u
     assert [log.count("best epoch") for log in logs] == [1] * 12  # said by a job that is completed
 
 
-def test_a_folder_of_another_sweep_is_refused_before_anything_runs(tmp_path):
+def test_a_folder_of_another_sweep_is_refused_before_anything_runs(sweep, tmp_path):
     job = tmp_path / "sweep" / "seed-0"
     records.write(job, {"status": "completed", "overrides": [*TINY, "seed=0"], "metrics": {}})
     done = sweep("seed=0,1", "datamodule.batch_size=8", cwd=tmp_path)
-    assert done.returncode == 2
-    assert "batch_size=16" in done.stderr and "batch_size=8" in done.stderr and "hydra.sweep.dir" in done.stderr
+    assert done.code == 2
+    assert "batch_size=16" in done.err and "batch_size=8" in done.err and "hydra.sweep.dir" in done.err
     assert [path.name for path in (tmp_path / "sweep").iterdir()] == ["seed-0"]
 
 
-def test_a_sweep_can_be_extended(tmp_path):
+def test_a_sweep_can_be_extended(sweep, tmp_path):
     records.write(tmp_path / "sweep" / "seed-0", {"status": "completed", "overrides": [*TINY, "seed=0"], "metrics": {}})
     done = sweep("seed=0,1", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "seed-0 was completed before" in done.stdout
+    assert done.code == 0, done.err
+    assert "seed-0 was completed before" in done.out
     assert statuses(tmp_path) == {"seed-0": "completed", "seed-1": "completed"}
 
 
-def test_tensorboards_hparams_tab_shows_the_swept_keys_beside_the_best_scores(tmp_path):
+def test_tensorboards_hparams_tab_shows_the_swept_keys_beside_the_best_scores(sweep, tmp_path):
     from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
     from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
     from tensorboard.context import RequestContext
@@ -182,7 +190,7 @@ def test_tensorboards_hparams_tab_shows_the_swept_keys_beside_the_best_scores(tm
     from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_groups
 
     done = sweep("trainer.max_epochs=2", "seed=0,1", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     events = EventMultiplexer().AddRunsFromDirectory(str(tmp_path / "sweep")).Reload()
     tab = backend_context.Context(TBContext(data_provider=MultiplexerDataProvider(events, str(tmp_path))))
     request = api_pb2.ListSessionGroupsRequest(start_index=0, slice_size=10)
@@ -201,15 +209,18 @@ def test_tensorboards_hparams_tab_shows_the_swept_keys_beside_the_best_scores(tm
 
 def test_a_signal_stops_the_whole_sweep_and_it_goes_on(tmp_path):
     args = ("trainer.max_epochs=500", "seed=0,1")
-    process = subprocess.Popen(command(*args), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = started(script, tmp_path, command_line(*args))
     deadline = time.monotonic() + 100
     while not list((tmp_path / "sweep").glob("seed-0/checkpoints/last.ckpt")) and time.monotonic() < deadline:
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130
+    os.kill(process.pid, signal.SIGINT)
+    process.join(60)
+    assert process.exitcode == 130
     assert statuses(tmp_path) == {"seed-0": "interrupted"}
-    assert "error: of 2 jobs 2 did not end; the same command with hydra.sweep.dir=sweep goes on" in stderr
+    assert (
+        "error: of 2 jobs 2 did not end; the same command with hydra.sweep.dir=sweep goes on"
+        in (tmp_path / "err.txt").read_text()
+    )
     assert records.read(tmp_path / "sweep/seed-0")["error"]
 
 
@@ -224,7 +235,7 @@ def test_a_signal_stops_the_whole_sweep_and_it_goes_on(tmp_path):
 )
 def test_what_cannot_be_run_is_refused_before_torch_is_imported(args, message, tmp_path):
     code = "import sys, cli; cli.examine(cli.parse(sys.argv[1:]), 'train')"
-    line = [sys.executable, "-X", "importtime", "-c", code, *command(*args)[2:]]
+    line = [sys.executable, "-X", "importtime", "-c", code, *command_line(*args)]
     done = subprocess.run(
         line, cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
     )
@@ -234,21 +245,18 @@ def test_what_cannot_be_run_is_refused_before_torch_is_imported(args, message, t
     assert not (tmp_path / "sweep").exists()
 
 
-def test_a_part_of_a_sweep_and_odd_records_are_no_failure(tmp_path):
+def test_a_part_of_a_sweep_and_odd_records_are_no_failure(forks, tmp_path):
     for seed in (0, 2):
         done = {"status": "completed", "overrides": [*TINY, f"seed={seed}"], "metrics": {"val/top1": 0.5}}
         records.write(tmp_path / "sweep" / f"seed-{seed}", done)
     for name, text in (("seed-1", "{"), ("other", '{"a": 1}')):
         (tmp_path / "sweep" / name).mkdir()
         (tmp_path / "sweep" / name / "result.json").write_text(text)
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), *TINY, "seed=0,1", "hydra.sweep.dir=sweep", "-m"],  # the flag last
-        capture_output=True, text=True, cwd=tmp_path, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("was completed before") == 1
+    done = forks("train.py", *TINY, "seed=0,1", "hydra.sweep.dir=sweep", "-m", cwd=tmp_path)  # the flag last
+    assert done.code == 0, done.err
+    assert done.out.count("was completed before") == 1
     assert records.read(tmp_path / "sweep" / "seed-1")["status"] == "completed"  # the torn one
-    assert "unreadable record" in done.stdout
+    assert "unreadable record" in done.out
 
 
 @pytest.mark.parametrize(
@@ -299,21 +307,21 @@ def hydra_config(overrides):
         return compose("train", overrides, return_hydra_config=True).hydra
 
 
-def test_configs_from_elsewhere_take_part(tmp_path):
+def test_configs_from_elsewhere_take_part(sweep, tmp_path):
     (tmp_path / "mine" / "model").mkdir(parents=True)
     (tmp_path / "mine" / "model" / "small.yaml").write_text("defaults: [lenet]\n")
     done = sweep("model=small", "seed=0,1", cwd=tmp_path, flags=["--config-dir=mine"])
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     assert statuses(tmp_path) == {"seed-0": "completed", "seed-1": "completed"}
 
 
-def test_what_ran_out_of_time_goes_on_with_whole_epochs(tmp_path):
+def test_what_ran_out_of_time_goes_on_with_whole_epochs(sweep, tmp_path):
     (tmp_path / "odd.py").write_text(ODD.replace("time.sleep(5)", "time.sleep(0.4)"))
     args = ["+callbacks.odd._target_=odd.Sleeps", "trainer.max_epochs=3", "seed=0,1"]  # 3 batches an epoch
     first = sweep(*args, "trainer.max_time=00:00:00:02", cwd=tmp_path, PYTHONPATH=str(tmp_path))
-    assert first.returncode == 1
+    assert first.code == 1
     assert set(statuses(tmp_path).values()) == {"interrupted"}
     again = sweep(*args, "trainer.max_time=00:00:01:00", cwd=tmp_path, PYTHONPATH=str(tmp_path))
-    assert again.returncode == 0, again.stderr
-    assert again.stdout.count("goes on from its last checkpoint") == 2
+    assert again.code == 0, again.err
+    assert again.out.count("goes on from its last checkpoint") == 2
     assert {records.read(tmp_path / "sweep" / f"seed-{seed}")["steps"] for seed in (0, 1)} == {9}

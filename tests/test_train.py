@@ -22,17 +22,13 @@ TINY = (
 ).split()
 
 
-def script(*args, cwd):
-    command = [sys.executable, str(ROOT / "train.py"), *args]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300, check=False)
-
-
 def files(folder):
     return sorted(str(path.relative_to(folder)).split(".tfevents")[0] for path in folder.rglob("*") if path.is_file())
 
 
 def test_the_default_run_learns_digits_and_leaves_exactly_these_files(tmp_path):
-    done = script(cwd=tmp_path)
+    command = [sys.executable, str(ROOT / "train.py")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     (run,) = (tmp_path / "runs" / "digits_lenet").iterdir()
@@ -166,12 +162,12 @@ def test_a_mistake_that_only_the_parts_know_is_the_users(overrides, message, com
     assert "\n" not in record["error"]
 
 
-def test_such_a_mistake_is_one_line_and_exit_code_2_with_the_traceback_in_the_log(tmp_path):
-    done = script(*TINY, "datamodule.batch_size=100", "hydra.run.dir=run", cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: batch_size=100 is larger than the training set")
-    assert done.stderr.count("\n") == 1
-    assert "Traceback" not in done.stdout
+def test_such_a_mistake_is_one_line_and_exit_code_2_with_the_traceback_in_the_log(forks, tmp_path):
+    done = forks("train.py", *TINY, "datamodule.batch_size=100", "hydra.run.dir=run", cwd=tmp_path)
+    assert done.code == 2
+    assert done.err.startswith("error: batch_size=100 is larger than the training set")
+    assert done.err.count("\n") == 1
+    assert "Traceback" not in done.out
     assert "Traceback" in (tmp_path / "run" / "train.log").read_text()
     assert records.read(tmp_path / "run")["status"] == "failed"
 
@@ -201,27 +197,27 @@ def test_debug_presets(debug, composed, tmp_path):
         assert "aten::convolution" in names
 
 
-def test_the_fast_trainer_runs_too(tmp_path):
-    done = script(*TINY, "trainer=fast", "trainer.accelerator=cpu", "trainer.max_epochs=2", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+def test_the_fast_trainer_runs_too(forks, tmp_path):
+    done = forks("train.py", *TINY, "trainer=fast", "trainer.accelerator=cpu", "trainer.max_epochs=2", cwd=tmp_path)
+    assert done.code == 0, done.err
     (path,) = tmp_path.rglob("result.json")
     record = json.loads(path.read_text())
     assert record["status"] == "completed"
     assert math.isfinite(record["metrics"]["test/loss"])
 
 
-def test_two_processes_learn_what_one_does_with_the_same_total_batch(tmp_path):
+def test_two_processes_learn_what_one_does_with_the_same_total_batch(forks, tmp_path):
     options = ["datamodule=synthetic", "datamodule.num_images=512", "trainer.max_epochs=3", "hydra.run.dir=run"]
     found = []
     for trainer, batch_size in (("ddp", 8), ("cpu", 16)):
         cwd = tmp_path / trainer
         cwd.mkdir()
         given = [f"trainer={trainer}", "trainer.accelerator=cpu", f"datamodule.batch_size={batch_size}"]
-        done = script(*options, *given, cwd=cwd)
-        assert done.returncode == 0, done.stderr
+        done = forks("train.py", *options, *given, cwd=cwd, timeout=120)
+        assert done.code == 0, done.err
         assert [path.name for path in cwd.iterdir()] == ["run"]
         assert len(list((cwd / "run").glob("*tfevents*"))) == len(list(cwd.rglob("result.json"))) == 1
-        assert done.stdout.count("epoch   3/3") == 1
+        assert done.out.count("epoch   3/3") == 1
         found.append(records.read(cwd / "run"))
     two, one = found
     assert two["device"].startswith("2 × cpu")
