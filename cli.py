@@ -19,6 +19,7 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NoReturn
 
 import hydra
@@ -254,6 +255,7 @@ def importing() -> Iterator[None]:
     first = "torch" not in sys.modules and gc.isenabled()
     if first:
         gc.disable()
+        _import_torchmetrics()
     try:
         yield
     finally:
@@ -261,6 +263,21 @@ def importing() -> Iterator[None]:
             gc.freeze()
             gc.enable()
             atexit.register(gc.unfreeze)  # else C++ bindings would report at the end that something is still there
+
+
+def _import_torchmetrics() -> None:
+    """Without scipy.signal, a sixth of all that a run imports.
+
+    torchmetrics imports it only to give it an attribute that an audio package wants, ``hamming``, where it has none.
+    """
+    absent = "scipy.signal" not in sys.modules
+    if absent:
+        sys.modules["scipy.signal"] = SimpleNamespace(hamming=None)
+    try:
+        import torchmetrics  # noqa: F401
+    finally:
+        if absent:
+            del sys.modules["scipy.signal"]
 
 
 def _log_to_file(error: BaseException) -> None:

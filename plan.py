@@ -78,7 +78,7 @@ def plan(args: Namespace, config_name: str) -> Sweep | None:
     if "monitor" in config:
         check_monitor(str(config.monitor), str(config.mode))
     if not args.multirun and config.hydra.mode != RunMode.MULTIRUN:
-        reason = None if args.config_dir else impossible(config_name, typed)
+        reason = None if args.config_dir else against_network(config)
         if reason:
             raise Mistake(reason)
         placed = any(o.startswith("hydra.run.dir=") for o in given)
@@ -196,7 +196,11 @@ def impossible(config_name: str, job: Sequence[str]) -> str | None:
 
 @cache
 def _impossible(config_name: str, job: tuple[str]) -> str | None:
-    config: DictConfig = hydra.compose(config_name, list(job))
+    return against_network(hydra.compose(config_name, list(job)))
+
+
+def against_network(config: DictConfig) -> str | None:
+    """Why no network can be as a config wants it; None if nothing speaks against it."""
     model = OmegaConf.to_container(config.model, resolve=True) if config.get("model") else {}
     check = CHECKS.get(model.get("_target_"))
     arguments = signature(check).parameters.values() if check else ()

@@ -117,13 +117,18 @@ def test_folders_say_what_was_run(overrides, expected):
     assert plan.run_name("mine", choices, overrides) == "mine"
 
 
-def test_imports_are_made_without_the_garbage_collector_and_then_left_alone():
+def test_imports_are_made_without_the_garbage_collector_and_scipy_and_then_left_alone():
     code = """
 import gc, sys, cli
 before = gc.get_freeze_count()
 with cli.importing():
     assert not gc.isenabled()
-    sys.modules["torch"] = kept = [[] for _ in range(1000)]
+    import callbacks, datamodules, lit_modules
+    datamodules.Digits(10, 1, 32).load("train")
+    kept = [[] for _ in range(1000)]
+assert not {"scipy.signal", "scipy.stats", "sklearn"} & set(sys.modules)
+import scipy.signal
+assert scipy.signal.butter(1, 0.5)  # it is the real one
 assert gc.isenabled() and gc.get_freeze_count() > before + 1000
 frozen = gc.get_freeze_count()
 more = [[] for _ in range(1000)]
