@@ -43,6 +43,15 @@ class RandomCrop:
         return windows[torch.arange(count, device=images.device), :, top, left]
 
 
+def _mirror(images: Tensor, mirrored: Tensor) -> Tensor:
+    """Those images mirrored of which ``mirrored``, ``(N,)`` bool, says so.
+
+    In uint8, which wraps around: on a CPU two to six times as fast as ``torch.where``, which goes pixel by pixel.
+    """
+    difference = images.flip(3).sub_(images)
+    return difference.mul_(mirrored.view(-1, 1, 1, 1)).add_(images)
+
+
 class RandomHorizontalFlip:
     """Mirror each image with probability ``p``."""
 
@@ -52,7 +61,7 @@ class RandomHorizontalFlip:
 
     def __call__(self, images: Tensor, generator: Generator, draw: Draw | None = None) -> Tensor:
         flipped = torch.rand(len(images), generator=generator, device=images.device) < self.p
-        return torch.where(flipped.view(-1, 1, 1, 1), images.flip(3), images)
+        return _mirror(images, flipped)
 
 
 class AlternatingFlip:
@@ -65,7 +74,7 @@ class AlternatingFlip:
         mixed = draw.indices * 0x9E3779B1  # a hash, so that the halves have no pattern in the images' order
         mixed = (mixed ^ mixed >> 15) * 0x85EBCA77
         flipped = ((mixed >> 13) + draw.epoch) % 2 == 1
-        return torch.where(flipped.view(-1, 1, 1, 1), images.flip(3), images)
+        return _mirror(images, flipped)
 
 
 class RandomErasing:
