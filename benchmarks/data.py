@@ -1,7 +1,8 @@
 """What batches cost: our loaders against the usual way, which fetches and transforms image by image.
 
-python -m benchmarks.data                          both tables (8 minutes on 2 cores)
+python -m benchmarks.data                          all tables (10 minutes on 2 cores)
 python -m benchmarks.data --only memory            Fashion-MNIST: loading alone, and an epoch of LeNet
+python -m benchmarks.data --only augmentation      each batch transform against torchvision's of the same name
 python -m benchmarks.data --only folder            JPEGs of some 400 pixels, made for the purpose
 """
 
@@ -25,7 +26,7 @@ from torchvision.transforms import v2
 
 import speed
 from benchmarks import common
-from datamodules import ImageDataModule, ImageFolder, RandomHorizontalFlip
+from datamodules import ImageDataModule, ImageFolder, RandomCrop, RandomErasing, RandomHorizontalFlip
 
 BATCH = 128
 
@@ -112,6 +113,33 @@ def in_memory(runs: int) -> list[dict]:
     return rows
 
 
+def augmentation(runs: int, batches: int = 20) -> list[dict]:
+    """The same change to each image of a batch, all at once and one by one."""
+    rows, generator = [], torch.Generator().manual_seed(0)
+    for shape in ((128, 1, 28, 28), (128, 3, 32, 32), (64, 3, 224, 224)):
+        images = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
+        transforms = {
+            "crop": (RandomCrop(4), v2.RandomCrop(shape[2:], padding=4)),
+            "flip": (RandomHorizontalFlip(), v2.RandomHorizontalFlip()),
+            "erase": (RandomErasing(value=0), v2.RandomErasing(scale=(0.02, 0.4), ratio=(0.3, 1 / 0.3))),
+        }
+        for name, (ours, usual) in transforms.items():
+
+            def at_once(images: Tensor = images, transform: Callable = ours) -> None:
+                for _ in range(batches):
+                    transform(images, generator)
+
+            def one_by_one(images: Tensor = images, transform: Callable = usual) -> None:
+                for _ in range(batches):
+                    torch.stack([transform(image) for image in images])
+
+            found = common.take_turns({"one by one": one_by_one, "ours": at_once}, runs)
+            what = f"{name}, {' × '.join(map(str, shape))}"
+            row = common.ratio(what, "one by one", found["one by one"], "ours", found["ours"])
+            rows.append(row | {"ours, µs an image": 1e6 * row["ours"] / (batches * len(images))})
+    return rows
+
+
 def photograph(height: int, width: int, generator: torch.Generator) -> Image.Image:
     """Noise with a photograph's spectrum (power falls with frequency), so that its JPEG has a photograph's size."""
     y, x = torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None]
@@ -170,7 +198,7 @@ def in_files(runs: int, count: int, workers: int) -> list[dict]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=("memory", "folder"))
+    parser.add_argument("--only", choices=("memory", "augmentation", "folder"))
     parser.add_argument("--images", type=int, default=2000, help="JPEGs to make")
     parser.add_argument("--workers", type=int, default=2, help="of both sides, for the JPEGs")
     parser.add_argument("--runs", type=int, default=5, help="measured epochs of each side")
@@ -179,6 +207,8 @@ def main() -> None:
     speed.keep_freed_memory()  # as train.py has it, for both sides
     if args.only in (None, "memory"):
         common.table("Fashion-MNIST, seconds an epoch", in_memory(args.runs), args)
+    if args.only in (None, "augmentation"):
+        common.table("Seconds for 20 batches, augmented", augmentation(args.runs), args)
     if args.only in (None, "folder"):
         common.table("A folder of images, seconds an epoch", in_files(args.runs, args.images, args.workers), args)
 

@@ -169,15 +169,16 @@ def test_ray_starts_a_cluster_here_and_shares_it_out(tmp_path):
 
 
 @needs("optuna_sweeper")
-def test_a_search_finds_the_best_of_its_trials_and_goes_on(tmp_path):
+def test_a_search_finds_the_best_of_its_trials_and_goes_on(forks, tmp_path):
     search = ["hydra/sweeper=search", "optimizer.lr=tag(log, interval(0.001, 0.5))", "datamodule.batch_size=8,16"]
-    assert sweep(*search, "hydra.sweeper.n_trials=4", cwd=tmp_path).returncode == 0
+    line = command(*search)[2:]
+    assert forks("train.py", *line, "hydra.sweeper.n_trials=4", cwd=tmp_path).code == 0
     first = jobs(tmp_path)
-    done = sweep(*search, "hydra.sweeper.n_trials=10", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = forks("train.py", *line, "hydra.sweeper.n_trials=10", cwd=tmp_path, timeout=120)
+    assert done.code == 0, done.err
     found = jobs(tmp_path)
     assert len(found) == 10 and set(first) < set(found)
-    assert done.stdout.count("was completed before") == 4
+    assert done.out.count("was completed before") == 4
     best = yaml.safe_load((tmp_path / "sweep" / "optimization_results.yaml").read_text())
     scores = {name: record["metrics"]["val/top1"] for name, record in found.items()}
     assert best["best_value"] == max(scores.values())

@@ -2,7 +2,6 @@
 
 import json
 import runpy
-import subprocess
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -17,9 +16,9 @@ ROOT = Path(__file__).parent.parent.parent
 SCRIPTS = [path.stem for path in sorted((ROOT / "benchmarks").glob("*.py")) if path.stem not in ("__init__", "common")]
 
 
-def benchmark(name, *args):
-    command = [sys.executable, "-m", f"benchmarks.{name}", *args]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+@pytest.fixture
+def benchmark(forks):
+    return lambda name, *args: forks(f"benchmarks/{name}.py", *args, cwd=ROOT, timeout=300)
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -31,24 +30,24 @@ def test_each_says_how_it_is_used(name, monkeypatch, capsys):
     assert f"python -m benchmarks.{name}" in capsys.readouterr().out
 
 
-def test_the_trainer_and_the_bare_loop_learn_the_very_same_weights(tmp_path):
+def test_the_trainer_and_the_bare_loop_learn_the_very_same_weights(benchmark, tmp_path):
     config = ["datamodule=synthetic", "datamodule.num_images=2000", "datamodule.batch_size=32", "trainer=cpu"]
     args = [word for override in config for word in ("--config", override)]
     done = benchmark("trainer_overhead", *args, "--epochs", "2", "--json", str(tmp_path / "found.json"))
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     (table,) = json.loads((tmp_path / "found.json").read_text())["tables"]
     (row,) = table["rows"]
     assert row["same weights"]
     assert row["runs"] == 2
     assert row["trainer"] > 0 and row["bare"] > 0
-    assert f"| {row['trainer ÷ bare']:.3f} |" in done.stdout
+    assert f"| {row['trainer ÷ bare']:.3f} |" in done.out
 
 
-def test_a_run_that_is_watched_learns_what_one_does_that_is_not(tmp_path):
+def test_a_run_that_is_watched_learns_what_one_does_that_is_not(benchmark, tmp_path):
     config = ["datamodule=synthetic", "datamodule.num_images=200", "datamodule.batch_size=32", "trainer=cpu"]
     args = [word for override in config for word in ("--config", override)]
     done = benchmark("monitoring", *args, "--epochs", "1", "--runs", "2", "--json", str(tmp_path / "found.json"))
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     ratios, drawings = json.loads((tmp_path / "found.json").read_text())["tables"]
     (row,) = ratios["rows"]
     assert row["same weights"] and row["runs"] == 2
@@ -57,26 +56,31 @@ def test_a_run_that_is_watched_learns_what_one_does_that_is_not(tmp_path):
 
 
 @pytest.mark.slow
-def test_exports_are_compared_in_each_format(tmp_path):
+def test_exports_are_compared_in_each_format(benchmark, tmp_path):
     done = benchmark("export", "--only", "LeNet, 32 px", "--epochs", "1", "--json", str(tmp_path / "found.json"))
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     (table,) = json.loads((tmp_path / "found.json").read_text())["tables"]
     (row,) = table["rows"]
     assert all(float(row[form]) <= 1e-4 for form in ("onnx", "torch_export"))
 
 
-def test_without_a_gpu_there_is_nothing_to_measure_on_one():
+def test_without_a_gpu_there_is_nothing_to_measure_on_one(benchmark):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     done = benchmark("accelerator")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("no CUDA GPU here")
+    assert done.code == 0, done.err
+    assert done.out.startswith("no CUDA GPU here")
 
 
 def test_both_loaders_of_a_folder_are_timed_over_the_same_files():
     (row,) = data.in_files(runs=2, count=160, workers=0)
     assert row["what"].startswith("160 JPEGs")
     assert row["usual"] > 0 and row["ours"] > 0
+
+
+def test_each_transform_is_timed_beside_torchvisions():
+    rows = data.augmentation(runs=2, batches=1)
+    assert len(rows) == 9 and all(row["one by one"] > 0 and row["ours, µs an image"] > 0 for row in rows)
 
 
 @pytest.mark.filterwarnings("ignore:The image decoding and encoding capabilities")
