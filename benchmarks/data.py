@@ -118,10 +118,12 @@ def augmentation(runs: int, batches: int = 20) -> list[dict]:
     rows, generator = [], torch.Generator().manual_seed(0)
     for shape in ((128, 1, 28, 28), (128, 3, 32, 32), (64, 3, 224, 224)):
         images = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
+        bounds = {"scale": (0.02, 0.4), "ratio": (0.3, 1 / 0.3)}
         transforms = {
             "crop": (RandomCrop(4), v2.RandomCrop(shape[2:], padding=4)),
             "flip": (RandomHorizontalFlip(), v2.RandomHorizontalFlip()),
-            "erase": (RandomErasing(value=0), v2.RandomErasing(scale=(0.02, 0.4), ratio=(0.3, 1 / 0.3))),
+            "erase, black": (RandomErasing(value=0), v2.RandomErasing(**bounds)),
+            "erase, noise": (RandomErasing(), v2.RandomErasing(value="random", **bounds)),
         }
         for name, (ours, usual) in transforms.items():
 

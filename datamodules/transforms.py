@@ -43,13 +43,12 @@ class RandomCrop:
         return windows[torch.arange(count, device=images.device), :, top, left]
 
 
-def _mirror(images: Tensor, mirrored: Tensor) -> Tensor:
-    """Those images mirrored of which ``mirrored``, ``(N,)`` bool, says so.
+def _where(chosen: Tensor, others: Tensor, images: Tensor) -> Tensor:
+    """As ``torch.where``, written over ``others``; all but ``chosen``, which is bool, are uint8.
 
-    In uint8, which wraps around: on a CPU two to six times as fast as ``torch.where``, which goes pixel by pixel.
+    uint8 wraps around, so the sums are exact, and on a CPU two to six times as fast, since they are vectorised.
     """
-    difference = images.flip(3).sub_(images)
-    return difference.mul_(mirrored.view(-1, 1, 1, 1)).add_(images)
+    return others.sub_(images).mul_(chosen).add_(images)
 
 
 class RandomHorizontalFlip:
@@ -61,7 +60,7 @@ class RandomHorizontalFlip:
 
     def __call__(self, images: Tensor, generator: Generator, draw: Draw | None = None) -> Tensor:
         flipped = torch.rand(len(images), generator=generator, device=images.device) < self.p
-        return _mirror(images, flipped)
+        return _where(flipped.view(-1, 1, 1, 1), images.flip(3), images)
 
 
 class AlternatingFlip:
@@ -74,7 +73,7 @@ class AlternatingFlip:
         mixed = draw.indices * 0x9E3779B1  # a hash, so that the halves have no pattern in the images' order
         mixed = (mixed ^ mixed >> 15) * 0x85EBCA77
         flipped = ((mixed >> 13) + draw.epoch) % 2 == 1
-        return _mirror(images, flipped)
+        return _where(flipped.view(-1, 1, 1, 1), images.flip(3), images)
 
 
 class RandomErasing:
@@ -118,10 +117,11 @@ class RandomErasing:
         in_columns = (columns >= left[:, None]) & (columns < (left + wide)[:, None])  # (N, W)
         erased = in_rows[:, :, None] & in_columns[:, None, :] & (chance < self.p)[:, None, None]  # (N, H, W)
         if self.value is None:
-            filling = torch.randint(256, images.shape, generator=generator, device=device, dtype=torch.uint8)
+            words = torch.randint(-(2**63), 2**63 - 1, (-(-images.numel() // 8),), generator=generator, device=device)
+            filling = words.view(torch.uint8)[: images.numel()].view(images.shape)  # eight pixels are drawn at once
         else:
-            filling = torch.full((), self.value, dtype=torch.uint8, device=device)
-        return torch.where(erased[:, None], filling, images)
+            filling = torch.full_like(images, self.value)
+        return _where(erased[:, None], filling, images)
 
 
 def _bounds(pair: Sequence[float], share: Tensor) -> tuple[Tensor, Tensor, Tensor]:

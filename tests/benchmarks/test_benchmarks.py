@@ -80,7 +80,7 @@ def test_both_loaders_of_a_folder_are_timed_over_the_same_files():
 
 def test_each_transform_is_timed_beside_torchvisions():
     rows = data.augmentation(runs=2, batches=1)
-    assert len(rows) == 9 and all(row["one by one"] > 0 and row["ours, µs an image"] > 0 for row in rows)
+    assert len(rows) == 12 and all(row["one by one"] > 0 and row["ours, µs an image"] > 0 for row in rows)
 
 
 @pytest.mark.filterwarnings("ignore:The image decoding and encoding capabilities")
