@@ -59,7 +59,7 @@ def run(task: Callable, config_name: str, early: Callable[[DictConfig], None] | 
         args = parse(sys.argv[1:])
         folder = resume.asked(args) if config_name == "train" else None
         sweep = None if folder else examine(args, config_name, early)
-        if folder and resume.is_completed(folder):
+        if folder and jobs.is_completed(folder):
             print(f"{folder} is completed; there is nothing to go on with")
         elif folder:
             sys.argv[0] = os.path.abspath(sys.argv[0])  # further processes of DDP begin where the run did
@@ -199,14 +199,14 @@ def _job_of_sweep(task: Callable, cfg: DictConfig) -> float | None:
     at_a_time = hydra_config.launcher.get("n_jobs", 1)
     if at_a_time not in (1, None):
         side_by_side.settle(hydra_config.sweep.dir, at_a_time)
-    name = f"job {hydra_config.job.num + 1} of {os.environ.get(jobs.SIZE, '?')}  {Path(cfg.run_dir).name}"
+    size = os.environ.get(jobs.SIZE, "?")
+    name = f"job {hydra_config.job.num + 1} of {size}  {Path(cfg.run_dir).name}"
     with jobs.alone(cfg.run_dir):
         earlier = jobs.earlier(cfg.run_dir, overrides())
         if earlier and jobs.ended(cfg.run_dir, earlier):
             log.info(f"{name} was {earlier['status']} before")
             return earlier["metrics"].get(cfg.monitor) if earlier["status"] == "completed" else None
         last = jobs.checkpoint(cfg.run_dir, earlier)
-        size = os.environ.get(jobs.SIZE, "?")
         left = jobs.seconds_left(hydra_config.sweep.dir, int(size)) if size.isdigit() else None
         said = f"  about {jobs.duration(left)} left" if left else ""
         log.info(name + (" goes on from its last checkpoint" if last else "") + said)
@@ -234,7 +234,7 @@ def _conclude(sweep: Sweep, code: int) -> int:
     if count:
         try:
             print(report.write([sweep.folder], metric=sweep.metric))
-        except (OSError, ValueError) as error:
+        except Exception as error:  # a report must not cost what was trained
             print(f"no report in {sweep.folder}: {one_line(error)}", file=sys.stderr)
     size = count.total() if sweep.names is None else len(sweep.names)
     left = {"failed": count["failed"], "did not end": size - count["completed"] - count["failed"]}

@@ -156,16 +156,12 @@ def save(
 
 def as_taken(pixels: Tensor, prepare: Preprocessing, inside: bool) -> list[tuple[Tensor, Tensor]]:
     """(as a file takes them, as the backbone does) of the images; of preprocessing inside, as grey and as coloured."""
-
-    def normalized(images: Tensor) -> Tensor:
-        return prepare.normalize(images.expand(-1, max(images.shape[1], len(prepare.mean)), -1, -1))
-
     if not inside:
-        return [(normalized(pixels), normalized(pixels))]
+        return [(prepare.normalize(pixels), prepare.normalize(pixels))]
     grey = pixels[:, :1]
     # A grey network is shown equal colours: of others a mix may round to a grey level more or less than torch's.
     coloured = (grey if prepare.in_channels == 1 else pixels).expand(-1, 3, -1, -1)
-    return [(images, normalized(images)) for images in (grey, coloured)]
+    return [(images, prepare.normalize(images)) for images in (grey, coloured)]
 
 
 @torch.no_grad()

@@ -22,34 +22,20 @@ WORKERS = "datamodule.num_workers"  # null: as many as there are cores
 
 # What a number must be: at least, above zero, at most, below one (and what would do).
 LEAST = {
-    "seed": 0,
-    "datamodule.num_classes": 2,
-    "datamodule.batch_size": 1,
-    "datamodule.image_size": 1,
-    "datamodule.num_workers": 0,
-    "datamodule.num_images": 1,
-    "datamodule.mixup": 0,
-    "datamodule.cutmix": 0,
-    "optimizer.lr": 0,
-    "optimizer.momentum": 0,
-    "optimizer.weight_decay": 0,
-    "scheduler.final": 0,
-    "scheduler.gamma": 0,
-    "callbacks.early_stopping.patience": 0,
-    "trainer.log_every_n_steps": 0,
-    "trainer.accumulate_grad_batches": 1,
-    "trainer.gradient_clip_val": 0,
-    "lit_module.label_smoothing": 0,
-    "callbacks.ema.decay": 0,
-    "scheduler.warmup": 0,
+    key: least
+    for least, keys in {
+        0: "seed datamodule.num_workers datamodule.mixup datamodule.cutmix optimizer.lr optimizer.momentum "
+        "optimizer.weight_decay scheduler.final scheduler.gamma scheduler.warmup lit_module.label_smoothing "
+        "callbacks.ema.decay callbacks.early_stopping.patience trainer.log_every_n_steps trainer.gradient_clip_val",
+        1: "datamodule.batch_size datamodule.image_size datamodule.num_images trainer.accumulate_grad_batches",
+        2: "datamodule.num_classes",
+    }.items()
+    for key in keys.split()
 }
 ABOVE_ZERO = (
-    "callbacks.last.minutes",
-    "callbacks.last.every_n_train_steps",
-    "trainer.val_check_interval",
-    "lit_module.backbone_lr_ratio",
-    "datamodule.val_fraction",
-)
+    "callbacks.last.minutes callbacks.last.every_n_train_steps trainer.val_check_interval "
+    "lit_module.backbone_lr_ratio datamodule.val_fraction"
+).split()
 MOST = {"seed": 2**32 - 1}
 BELOW_ONE = {
     "optimizer.momentum": 0.9,
@@ -130,15 +116,15 @@ def check(args: Namespace, config_name: str) -> None:
             choices.append(f"{override.input_line.partition('=')[0]}={picked[0]}")
     base = hydra.compose(config_name, choices)
     tree = OmegaConf.to_container(base, resolve=False)
-    values = [o for o in typed if o not in groups]
-    for override in values:
+    valued = [o for o in typed if o not in groups]
+    for override in valued:
         _check_range(override)
         if not override.is_add() and not override.is_force_add():
             _check_value(override, tree)
         if runs_here:
             _check_folder(override, tree)
-    given = {override.key_or_group for override in values}
-    for key, value in _values(tree):
+    given = {override.key_or_group for override in valued}
+    for key, value in values(tree):
         if value == "???" and key not in given:  # left to the user
             raise Mistake(f"{key} has no value; give it one: {key}=…")
 
@@ -182,11 +168,11 @@ def _check_plugin(group: str, name: Any) -> None:
         raise Mistake(f"{group}={name} needs a plugin that is not installed: pip install -e '.[{extras[name]}]'")
 
 
-def _values(tree: dict, prefix: str = "") -> Iterable[tuple[str, Any]]:
+def values(tree: dict, prefix: str = "") -> Iterable[tuple[str, Any]]:
     """The values of a config under their full keys."""
     for key, value in tree.items():
         if isinstance(value, dict):
-            yield from _values(value, f"{prefix}{key}.")
+            yield from values(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
 
@@ -227,7 +213,7 @@ def _check_value(override: Override, tree: dict) -> None:
                 raise Mistake(f"{key}: no such key; it comes with {'.'.join(path)}={part}")
             if key.startswith("trainer.limit_"):  # Lightning's own
                 raise Mistake(f"{key}: no such key; +{key}=… adds it")
-            if not path and part == key and (deeper := [name for name, _ in _values(tree) if name.endswith(f".{key}")]):
+            if not path and part == key and (deeper := [name for name, _ in values(tree) if name.endswith(f".{key}")]):
                 raise Mistake(f"{key}: no such key; did you mean {' or '.join(deeper[:3])}?")
             names = [name for name in node if not name.startswith("_")]
             raise Mistake(f"{key}: no such key{_nearest(part, names, path)} (+{key}=… would add it)")
@@ -244,10 +230,10 @@ def _check_value(override: Override, tree: dict) -> None:
         if value is None and expected in ("number", "list") and not key.startswith("trainer.") and key != WORKERS:
             raise Mistake(f"{key}=null: expected {expected}, say {_say(node)}")
         found = _kind(value)
-        whole = isinstance(node, int) and isinstance(value, float) and not value.is_integer()
-        if key.startswith("trainer.limit_"):  # a share or a number
-            whole = False
-        if expected == "text" and found in ("number", "true or false") or value == "auto" or key in SEVERAL_KINDS:
+        whole = type(node) is int and isinstance(value, float)
+        if key.startswith("trainer."):  # Lightning's takes 1e3 for 1000, and a share of the batches for their number
+            whole = whole and not key.startswith("trainer.limit_") and not value.is_integer()
+        if expected == "text" and found in ("number", "true or false") or key in SEVERAL_KINDS:
             continue
         if None not in (expected, found) and (expected != found or whole):
             example = "" if node == "???" else f", say {_say(node)}"
@@ -264,12 +250,12 @@ def _check_folder(override: Override, tree: dict) -> None:
 
 def values_of(override: Override) -> list[Any]:
     """The value of an override, or all that it sweeps over; nothing where they cannot be listed."""
-    values: Iterable[Any] = [override.value()]
+    found: Iterable[Any] = [override.value()]
     if override.is_sweep_override():
         if not override.is_discrete_sweep() or isinstance(override.value(), Glob):
             return []
-        values = override.sweep_iterator(transformer=Transformer.identity)
-    return [value.text if isinstance(value, QuotedString) else value for value in values]
+        found = override.sweep_iterator(transformer=Transformer.identity)
+    return [value.text if isinstance(value, QuotedString) else value for value in found]
 
 
 def _kind(value: Any) -> str | None:
@@ -294,9 +280,9 @@ def _nearest(word: Any, options: list[str], path: Iterable[str] = ()) -> str:
 
 def check_choices(config: Mapping[str, Any], choices: Mapping[str, Sequence[Any]]) -> None:
     """Raise a Mistake if a key's value is none of those it may have; None is written null."""
-    for key, values in choices.items():
-        if key in config and config[key] not in values:
-            options = list(dict.fromkeys(map(_say, values)))
+    for key, allowed in choices.items():
+        if key in config and config[key] not in allowed:
+            options = list(dict.fromkeys(map(_say, allowed)))
             near = get_close_matches(str(config[key]), options, n=1, cutoff=0.55)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise Mistake(f"{key}={_say(config[key])}: expected one of {', '.join(options)}{hint}")

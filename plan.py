@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import cache
 from inspect import signature
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -24,7 +23,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from mistakes import CONF, Mistake, check_monitor, check_search, is_grid, quoted, refuse_several_processes
+from mistakes import CONF, Mistake, check_monitor, check_search, is_grid, quoted, refuse_several_processes, values
 from models.form import CHECKS
 from studies import jobs, report
 from studies.record import HARMLESS, is_main_process
@@ -57,8 +56,11 @@ class Sweep:
 
     def count(self) -> Counter[str]:
         """How many of its jobs have which status."""
-        found = {job.name: job.status for job in report.read([self.folder])} if report.has_records(self.folder) else {}
-        return Counter(status for name, status in found.items() if self.names is None or name in self.names)
+        try:
+            found = report.read([self.folder])
+        except (OSError, ValueError):  # no job has left a record
+            found = []
+        return Counter(job.status for job in found if self.names is None or job.name in self.names)
 
 
 def plan(args: Namespace, config_name: str) -> Sweep | None:
@@ -127,8 +129,7 @@ def plan(args: Namespace, config_name: str) -> Sweep | None:
 
 def refuse_used(folder: Path, ckpt_path: str | None) -> None:
     """Raise a Mistake if a folder holds a run that another would write over; one that goes on there may."""
-    record, last = jobs.sound(folder), folder / FOLDER / LAST
-    completed = record is not None and record["status"] == "completed"
+    last, completed = folder / FOLDER / LAST, jobs.is_completed(folder)
     if not completed and not any(folder.glob(f"{FOLDER}/*.ckpt")):
         return  # nothing to lose
     if ckpt_path and Path(ckpt_path).expanduser().absolute().is_relative_to(folder.absolute()):
@@ -142,21 +143,13 @@ def warn_of_changes(config_name: str, job_dir: Path, job: Sequence[str]) -> None
     saved = job_dir / ".hydra" / "config.yaml"
     if not saved.exists():
         return
-    was, now = flat(OmegaConf.load(saved)), flat(hydra.compose(config_name, list(job)))
+    configs = OmegaConf.load(saved), hydra.compose(config_name, list(job))
+    was, now = (dict(values(OmegaConf.to_container(config))) for config in configs)
     changed = [
         f"{key} was {was.get(key)}, is {now.get(key)}" for key in now.keys() | was if was.get(key) != now.get(key)
     ]
     if changed:
         print(f"note: conf/ has changed since {job_dir} began: {'; '.join(changed[:3])}", file=sys.stderr)
-
-
-def flat(config: Any, prefix: str = "") -> dict[str, Any]:
-    """The values of a config under their full keys, interpolations as they are written."""
-    if isinstance(config, DictConfig):
-        config = OmegaConf.to_container(config, resolve=False)
-    if not isinstance(config, dict):
-        return {prefix[:-1]: config}
-    return {k: v for key, value in config.items() for k, v in flat(value, f"{prefix}{key}.").items()}
 
 
 def job_name(job: Sequence[str], swept: set[str]) -> str:
@@ -176,7 +169,8 @@ def check_combinations(config_name: str, combinations: Sequence[Sequence[str]], 
     """
     lines, count = {}, 0
     for job in combinations:
-        if reason := impossible(config_name, job):
+        of_network = (o for o in job if key(o).startswith(("model.", "datamodule.")) or (CONF / key(o)).is_dir())
+        if reason := impossible(config_name, tuple(of_network)):
             count += 1
             lines[" ".join(o for o in job if key(o) in swept - {"seed"}), reason] = None
     if count == len(combinations) and len({reason for _, reason in lines}) == 1:
@@ -188,15 +182,9 @@ def check_combinations(config_name: str, combinations: Sequence[Sequence[str]], 
         raise Mistake(f"{count} of {len(combinations)} jobs cannot be{hint}")
 
 
-def impossible(config_name: str, job: Sequence[str]) -> str | None:
-    """Why no network can be as this job wants it; None if nothing speaks against it."""
-    of_network = [o for o in job if key(o).startswith(("model.", "datamodule.")) or (CONF / key(o)).is_dir()]
-    return _impossible(config_name, tuple(of_network))
-
-
-@cache
-def _impossible(config_name: str, job: tuple[str]) -> str | None:
-    return against_network(hydra.compose(config_name, list(job)))
+@cache  # of jobs that differ in something else, one is looked at
+def impossible(config_name: str, overrides: tuple[str, ...]) -> str | None:
+    return against_network(hydra.compose(config_name, list(overrides)))
 
 
 def against_network(config: DictConfig) -> str | None:

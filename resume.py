@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
 from mistakes import Mistake, parsed
+from studies import jobs
 from studies import record as records
 from studies.runs import FOLDER, LAST, nearest
 
@@ -55,20 +56,13 @@ def asked(args: Namespace) -> Path | None:
         runs = sorted(folder.glob(f"*/{records.FILE}"), key=lambda path: path.stat().st_mtime)
         hint = f"; its newest run is {runs[-1].parent}" if runs else ""
         raise FileNotFoundError(f"resume={folder} is no run's folder: it has no .hydra/config.yaml{hint}")
-    if not (folder / FOLDER / LAST).is_file() and not is_completed(folder):
+    if not (folder / FOLDER / LAST).is_file() and not jobs.is_completed(folder):
         raise FileNotFoundError(f"resume={folder} holds no {FOLDER}/{LAST} to go on from; start the run anew")
     return folder.absolute()
 
 
 def is_resume(override: str) -> bool:
     return override.lstrip("+").startswith("resume=")
-
-
-def is_completed(folder: Path) -> bool:
-    try:
-        return records.read(folder)["status"] == "completed"
-    except (OSError, ValueError, KeyError):  # no sound record: it was killed early
-        return False
 
 
 def config(folder: Path, overrides: Sequence[str]) -> DictConfig:
@@ -84,16 +78,16 @@ def config(folder: Path, overrides: Sequence[str]) -> DictConfig:
         if missing := [key for key in keys if key not in part]:
             raise ValueError(f"{folder}/.hydra is damaged: {name}.yaml has no {', '.join(missing)}")
     hydra.hydra.mode, hydra.hydra.runtime.output_dir = RunMode.RUN, str(folder)
-    typed = parsed(overrides)
-    for override in typed:
-        if override.key_or_group == "hydra.job.name":  # that of a further process: it has a log of its own
-            hydra.hydra.job.name = override.value()
+    given = {override.key_or_group: override.value() for override in parsed(overrides)}
+    if "hydra.job.name" in given:  # that of a further process: it has a log of its own
+        hydra.hydra.job.name = given["hydra.job.name"]
+    if given.get("data_dir"):  # as seen from here
+        given["data_dir"] = os.path.abspath(os.path.expanduser(given["data_dir"]))
     HydraConfig.instance().cfg = hydra  # as Hydra does where a run begins
     configure_log(hydra.hydra.job_logging, hydra.hydra.verbose)
     if os.path.isdir(hydra.hydra.runtime.cwd):  # where its relative paths begin
         os.chdir(hydra.hydra.runtime.cwd)
     cfg.run_dir, cfg.ckpt_path = str(folder), str(folder / FOLDER / LAST)
-    for override in typed:
-        if override.key_or_group in ALLOWED:
-            OmegaConf.update(cfg, override.key_or_group, override.value())
+    for key in ALLOWED & given.keys():
+        OmegaConf.update(cfg, key, given[key])
     return cfg

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from lightning import Callback, LightningModule, Trainer
 
-from callbacks.drawing import new_figure, save
+from callbacks.drawing import save
 from callbacks.measure import Measure
+from studies.figures import new_figure
 
 COLORS = {"train": "#0072B2", "val": "#D55E00"}
 

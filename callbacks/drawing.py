@@ -18,16 +18,6 @@ if TYPE_CHECKING:
 SIDE, GAP, LINE = 192, 12, 15  # pixels of a grid: of an image, around it, and of a line of its title
 
 
-def new_figure(width: float, height: float, **options) -> "Figure":
-    """An empty figure of so many inches; options as of matplotlib's ``Figure``."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # matplotlib is slow to import, and not always needed
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), **({"layout": "constrained"} | options))
-    FigureCanvasAgg(figure)
-    return figure
-
-
 def encoded(picture: "Figure | np.ndarray") -> bytes:
     """A PNG of a figure, or of pixels ``(H, W, 3)`` uint8; quickly rather than small."""
     if not isinstance(picture, np.ndarray):

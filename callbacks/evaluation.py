@@ -8,8 +8,9 @@ from lightning import Callback
 from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from callbacks.drawing import new_figure, picture_grid, save, shortened
+from callbacks.drawing import picture_grid, save, shortened
 from callbacks.tensorboard import TensorBoard, show
+from studies.figures import new_figure
 
 
 class ReliabilityPlot(Callback):

@@ -98,6 +98,7 @@ class ImageDataModule(LightningDataModule):
     class_names: Sequence[str]
     mean: Sequence[float]
     std: Sequence[float]
+    resize_ratio: float | None = None
 
     def __init__(
         self,
@@ -134,7 +135,7 @@ class ImageDataModule(LightningDataModule):
         self.sets: dict[str, Dataset] = {}
         self._train_sampler: BatchSampler | None = None
         self._next = {"epoch": 0, "batch": 0}  # of the training
-        self.prepare = Preprocessing(in_channels, image_size, self.mean, self.std)
+        self.prepare = Preprocessing(in_channels, image_size, self.mean, self.std, self.resize_ratio)
         self.mean, self.std = self.prepare.mean, self.prepare.std
 
     def load(self, split: str) -> Dataset | None:
@@ -144,12 +145,7 @@ class ImageDataModule(LightningDataModule):
     @property
     def preprocessing(self) -> dict:
         """What an image goes through before the network, as plain values."""
-        return {
-            "in_channels": self.in_channels,
-            "image_size": self.image_size,
-            "mean": list(self.prepare.mean),
-            "std": list(self.prepare.std),
-        }
+        return self.prepare.values
 
     def setup(self, stage: str) -> None:
         if stage in ("fit", "validate") and "train" not in self.sets:

@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from datamodules.image_folder import LEFT, ImageFolder, Sample, find_images, log, visible_folders
+from datamodules.image_folder import ImageFolder, Sample, find_images, log, visible, visible_folders
 from files import is_image
 
 FOLDER = re.compile(r"(cat|dog)s?", re.IGNORECASE)
@@ -56,12 +56,6 @@ class CatsVsDogs(ImageFolder):
         if classes:
             files = find_images(folder, classes) + files
         return files
-
-
-def visible(folder: Path) -> list[os.DirEntry]:
-    """What is in a folder, by name, without what other programs leave there (``._cat.0.jpg``, ``__MACOSX``)."""
-    with os.scandir(folder) as entries:
-        return sorted((e for e in entries if not e.name.startswith(LEFT)), key=lambda entry: entry.name)
 
 
 def label_of(entry: os.DirEntry) -> int | None:

@@ -38,10 +38,8 @@ class FashionMNIST(ImageDataModule):
     def load(self, split: str) -> TensorImages | None:
         if split == "val":
             return None
-        name = "train" if split == "train" else "t10k"
-        images, labels = (
-            read_files(self._folder(), name) if self._downloaded() else read_debians_files(DEBIAN_DIR, name)
-        )
+        folder, ending = (self._folder(), "") if self._downloaded() else (DEBIAN_DIR, ".gz")
+        images, labels = read_files(folder, "train" if split == "train" else "t10k", ending)
         return TensorImages(self.resize(images.unsqueeze(1)), labels.long())
 
     def _folder(self) -> Path:
@@ -51,18 +49,14 @@ class FashionMNIST(ImageDataModule):
         return all((self._folder() / name).is_file() for name in PUBLISHED)
 
 
-def read_files(folder: Path, name: str, ending: str = "") -> tuple[Tensor, Tensor]:
+@lru_cache(maxsize=2)  # unpacking takes 0.3 s: the jobs of a sweep share them
+def read_files(folder: Path, name: str, ending: str) -> tuple[Tensor, Tensor]:
     """Images ``(N, 28, 28)`` and labels ``(N,)``, both uint8, of ``train`` or ``t10k``.
 
     Raises: ValueError: a file is not what was published.
     """
     images, labels = (folder / f"{name}-{kind}-ubyte{ending}" for kind in ("images-idx3", "labels-idx1"))
     return read_idx(images), read_idx(labels)
-
-
-@lru_cache(maxsize=2)  # unpacking takes 0.3 s: the jobs of a sweep share them
-def read_debians_files(folder: Path, name: str) -> tuple[Tensor, Tensor]:
-    return read_files(folder, name, ".gz")
 
 
 def read_idx(path: Path) -> Tensor:

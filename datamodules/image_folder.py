@@ -15,7 +15,6 @@ from torchvision.transforms import v2
 
 from datamodules.base import Batch, ImageDataModule
 from datamodules.decoding import read_image
-from datamodules.preprocessing import central_crop
 from datamodules.sampling import Draw, random_key, seeded, stratified_split
 from files import is_image
 
@@ -133,11 +132,7 @@ class ImageFolder(ImageDataModule):
         )
         chosen = [transform for transform in (image_transforms or {}).values() if transform]
         training = v2.Compose([v2.RandomResizedCrop(image_size), *chosen])
-        self.transforms = (training, central_crop(image_size, resize_ratio))
-
-    @property
-    def preprocessing(self) -> dict:
-        return super().preprocessing | {"resize_ratio": self.resize_ratio}
+        self.transforms = (training, self.prepare.fit)
 
     def load(self, split: str) -> ImageFiles | None:
         if split in self.folders and ("test" in self.folders or split == "val"):
@@ -153,7 +148,8 @@ class ImageFolder(ImageDataModule):
         names = [name for name in visible_folders(self.root) if name.lower() in self.parts[split]]
         found = [self.root / name for name in names if self.is_split(self.root / name)]
         if len(found) > 1:
-            raise ValueError(f"{self.root} has the folders {' and '.join(names)}; expected one of them")
+            said = " and ".join(folder.name for folder in found)
+            raise ValueError(f"{self.root} has the folders {said}; expected one of them")
         return found[0] if found else None
 
     def is_split(self, folder: Path) -> bool:
@@ -187,8 +183,8 @@ class ImageFolder(ImageDataModule):
         """The samples without empty files; of a training set, every class must have some."""
         folder = self.folders[split]
         found = self.samples(folder)
-        told = Told(len(found), f"images of {folder} looked at")
-        samples = [(path, label) for path, label in found if told() and os.path.getsize(path)]
+        tell = Told(len(found), f"images of {folder} looked at")
+        samples = [(path, label) for path, label in found if tell() and os.path.getsize(path)]
         if len(samples) < len(found):
             first = os.path.relpath(min(set(found) - set(samples))[0], folder)
             log.warning(f"empty files, left out: {len(found) - len(samples)} in {folder}, the first {first}")
@@ -233,9 +229,13 @@ class Told:
 
 
 def visible_folders(folder: Path) -> tuple[str, ...]:
-    """The sorted names of the folders in a folder, without those that other programs leave."""
-    names = (entry.name for entry in folder.iterdir() if entry.is_dir())
-    return tuple(sorted(name for name in names if not name.startswith(LEFT)))
+    return tuple(entry.name for entry in visible(folder) if entry.is_dir())
+
+
+def visible(folder: Path) -> list[os.DirEntry]:
+    """What is in a folder, by name, without what other programs leave there (``._cat.0.jpg``, ``__MACOSX``)."""
+    with os.scandir(folder) as entries:
+        return sorted((e for e in entries if not e.name.startswith(LEFT)), key=lambda entry: entry.name)
 
 
 def class_folders(folder: Path) -> tuple[str, ...]:

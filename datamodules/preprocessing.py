@@ -1,6 +1,6 @@
 """What an image goes through before a network, in training, evaluation and use."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ class Preprocessing:
         mean, std: a number a channel, for pixels from 0 to 1; of three channels for a grey network, the luminance's.
         resize_ratio: images are resized to ``image_size * resize_ratio`` and their centre is cropped; None: images are
             resized as a whole.
+
+    Attributes:
+        values: these arguments, as plain values.
     """
 
     def __init__(
@@ -35,7 +38,11 @@ class Preprocessing:
             mean = (sum(w * m for w, m in zip((0.2989, 0.587, 0.114), mean, strict=True)),)
             std = (sum(std) / 3,)
         self.in_channels, self.image_size, self.mean, self.std = in_channels, image_size, mean, std
-        self._crop = central_crop(image_size, resize_ratio) if resize_ratio else None
+        self.values = {"in_channels": in_channels, "image_size": image_size, "mean": list(mean), "std": list(std)}
+        self._crop = None
+        if resize_ratio is not None:
+            self.values["resize_ratio"] = resize_ratio
+            self._crop = v2.Compose([v2.Resize(round(image_size * resize_ratio)), v2.CenterCrop(image_size)])
         means, deviations = (torch.tensor(values, dtype=torch.float32).view(-1, 1, 1) for values in (mean, std))
         self._scale, self._shift = 1 / (255 * deviations), -means / deviations
 
@@ -44,8 +51,7 @@ class Preprocessing:
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
             kind = f"{images.dtype} of {tuple(images.shape)}".removeprefix("torch.")
             raise ValueError(f"images are {kind}; expected uint8 of (N, 1 or 3, height, width)")
-        images = self.fit(images)
-        return self.normalize(images.expand(-1, max(images.shape[1], len(self.mean)), -1, -1))
+        return self.normalize(self.fit(images))
 
     def fit(self, images: Tensor) -> Tensor:
         """``(…, c, h, w)`` uint8 of any size → ``(…, c, image_size, image_size)`` uint8, as in evaluation."""
@@ -63,6 +69,8 @@ class Preprocessing:
             self._scale, self._shift = self._scale.to(images.device), self._shift.to(images.device)
         if images.shape[1] > self.in_channels:
             images = F.rgb_to_grayscale(images)
+        elif images.shape[1] < len(self.mean):  # grey, for a network of coloured images
+            images = images.expand(-1, len(self.mean), -1, -1)
         images = images.to(torch.float32).mul_(self._scale).add_(self._shift)
         return images.expand(-1, self.in_channels, -1, -1)
 
@@ -70,8 +78,3 @@ class Preprocessing:
         """``(N, in_channels, h, w)`` as the network sees it → uint8, to be looked at."""
         images = images.float()
         return ((images - self._shift.to(images)) / self._scale.to(images)).round().clamp(0, 255).to(torch.uint8)
-
-
-def central_crop(image_size: int, resize_ratio: float) -> Callable[[Tensor], Tensor]:
-    """``(…, h, w)`` → ``(…, image_size, image_size)``, what lies farther out left away."""
-    return v2.Compose([v2.Resize(round(image_size * resize_ratio)), v2.CenterCrop(image_size)])

@@ -19,7 +19,7 @@ from torchmetrics.classification import (
 
 from lit_modules.going_on import check_place, check_trained_by, trained_by
 from lit_modules.mean import Mean
-from lit_modules.nonfinite import Losses, check_nonfinite
+from lit_modules.nonfinite import Losses
 from lit_modules.training_scores import TrainingScores
 
 COMPILE = (False, True, "reduce-overhead", "max-autotune")
@@ -80,7 +80,8 @@ class Classifier(LightningModule):
     ):
         super().__init__()
         check_numerics(memory_format, compile)
-        check_nonfinite(nonfinite)
+        if nonfinite not in ("stop", "skip"):
+            raise ValueError(f"nonfinite={nonfinite} is neither stop nor skip")
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing={label_smoothing} is no share; expected 0 to below 1, say 0.1")
         if not backbone_lr_ratio > 0:

@@ -8,14 +8,6 @@ from torch import Tensor
 
 from lit_modules.training_scores import AT_ONCE
 
-CHOICES = ("stop", "skip")
-
-
-def check_nonfinite(nonfinite: str) -> None:
-    """Raise a ValueError for what is no way to deal with such a loss."""
-    if nonfinite not in CHOICES:
-        raise ValueError(f"nonfinite={nonfinite} is neither stop nor skip")
-
 
 class Losses:
     """Watches the training losses of a module.

@@ -23,7 +23,6 @@ class LeNet(nn.Module):
     def __init__(self, in_channels: int = 3, num_classes: int = 10, image_size: int = 32):
         super().__init__()
         map_size = lenet_form(image_size)
-        self.image_size = image_size
         self.conv1 = nn.Conv2d(in_channels, 16, kernel_size=5)
         self.pool1 = nn.MaxPool2d(2)
         self.conv2 = nn.Conv2d(16, 32, kernel_size=5)

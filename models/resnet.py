@@ -163,7 +163,6 @@ class ResNet(nn.Module):
         shape, switches = (depth, block, groups, width_per_group, widths), (stem, norm, residual)
         block, layers, inner = resnet_form(*shape, *switches, zero_init_residual, drop_path, image_size, weights)
         norm_layer = NORMS[norm]
-        self.in_channels, self.image_size = in_channels, image_size
         self.include_top = include_top
         self.channels = widths[0]  # of the map that the next block will see
         if stem == "imagenet":

@@ -39,11 +39,12 @@ def to_png(figure: "Figure") -> bytes:
     return file.getvalue()
 
 
-def new_figure(width: float, height: float) -> "Figure":
+def new_figure(width: float, height: float, **options) -> "Figure":
+    """An empty figure of so many inches; options as of matplotlib's ``Figure``."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # without pyplot: no window system, no global state
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), **({"layout": "constrained"} | options))
     FigureCanvasAgg(figure)
     return figure
 

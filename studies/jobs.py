@@ -27,7 +27,7 @@ def earlier(run_dir: str | Path, overrides: Sequence[str]) -> dict[str, Any] | N
     record = sound(folder)
     if record is None:
         return None
-    before, now = (_essential(typed) for typed in (record.get("overrides") or (), overrides))
+    before, now = (_essential(typed) for typed in (record["overrides"], overrides))
     if before != now:
         had, has = (" ".join(sorted(part)) or "nothing more" for part in (before - now, now - before))
         raise ValueError(f"{folder} holds a job with {had}, this one has {has}; take another hydra.sweep.dir")
@@ -35,12 +35,16 @@ def earlier(run_dir: str | Path, overrides: Sequence[str]) -> dict[str, Any] | N
 
 
 def sound(folder: Path) -> dict[str, Any] | None:
-    """A job's record, whoever left it."""
+    """A run's record, whoever left it; None if there is no sound one."""
     try:
-        record = records.read(folder)
-    except (OSError, ValueError):  # there is none, or no whole one
+        return records.read(folder)
+    except (OSError, ValueError):
         return None
-    return record if isinstance(record, dict) and "status" in record else None
+
+
+def is_completed(folder: Path) -> bool:
+    record = sound(folder)
+    return record is not None and record["status"] == "completed"
 
 
 def ended(run_dir: str | Path, record: dict[str, Any]) -> bool:

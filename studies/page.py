@@ -71,11 +71,6 @@ def verdict(table: Table) -> str:
     return f"{said} That is the spread of single runs, not a test of which is better."
 
 
-def failure_lines(table: Table) -> Iterator[list[str]]:
-    for job, reason in table.failures:
-        yield [job.name, *(job.overrides.get(key, ABSENT) for key in table.keys), job.seed, job.status, reason]
-
-
 def shared(table: Table) -> Iterator[tuple[str, str]]:
     """What the jobs have in common; where they differ, all that occurs."""
     jobs = [job for job in table.jobs if job.record]
@@ -98,7 +93,10 @@ def repeated(table: Table) -> int:
 
 
 def to_markdown(table: Table, title: str, command: str, pictures: Sequence[str] = (), drawn_now: bool = True) -> str:
-    failures = list(failure_lines(table))
+    failures = [
+        [job.name, *(job.overrides.get(key, ABSENT) for key in table.keys), job.seed, job.status, reason]
+        for job, reason in table.failures
+    ]
     lines = [f"# {title}", "", escape(verdict(table)), ""]
     lines += [
         f"{len(table.jobs)} jobs, {len(table.rows)} configurations, {len(failures)} jobs without a result. Sorted by "

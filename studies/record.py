@@ -147,7 +147,21 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def read(run_dir: str | Path) -> dict[str, Any]:
-    return json.loads((Path(run_dir) / FILE).read_text(encoding="utf-8"))
+    """A run's record.
+
+    Raises: OSError, ValueError: there is none, or it is damaged, or somebody else's.
+    """
+    text = (Path(run_dir) / FILE).read_text(encoding="utf-8")
+    try:
+        record = json.loads(text)
+    except RecursionError as error:
+        raise ValueError(f"RecursionError: {error}") from None
+    if not isinstance(record, dict) or not isinstance(record.get("status"), str):
+        raise ValueError("it has no status")
+    typed, metrics = record.get("overrides") or [], record.get("metrics") or {}
+    if not isinstance(metrics, dict) or not (isinstance(typed, list) and all(isinstance(part, str) for part in typed)):
+        raise ValueError("its overrides are no list of text, or its metrics no table")
+    return record | {"overrides": typed, "metrics": metrics}
 
 
 def one_line(error: BaseException) -> str:

@@ -1,12 +1,12 @@
 """A sweep's report: ``report.md``, ``report.csv`` and plots, built from its jobs' records and nothing else."""
 
-import json
 import os
 import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from studies import record as records
 from studies.page import to_csv, to_markdown, to_text
 from studies.record import FILE, replacing
 from studies.runs import nearest
@@ -65,10 +65,6 @@ def replace(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
-def has_records(folder: Path) -> bool:
-    return next(Path(folder).rglob(FILE), None) is not None
-
-
 def find(folders: Sequence[Path]) -> list[Path]:
     """The folders that have a record, each once.
 
@@ -97,13 +93,9 @@ def read(folders: Sequence[Path]) -> list[Job]:
 
 def read_job(folder: Path, name: str) -> Job:
     try:
-        record = json.loads((folder / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        return Job(name, "unreadable record", f"{type(error).__name__}: {error}")
-    if not isinstance(record, dict) or not isinstance(record.get("status"), str):
-        return Job(name, "unreadable record", "it has no status")
-    typed, metrics = record.get("overrides") or [], record.get("metrics") or {}
-    if not isinstance(metrics, dict) or not (isinstance(typed, list) and all(isinstance(part, str) for part in typed)):
-        return Job(name, "unreadable record", "its overrides are no list of text, or its metrics no table")
-    pairs = (part.lstrip("+").partition("=") for part in typed)
+        record = records.read(folder)
+    except (OSError, ValueError) as error:
+        kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
+        return Job(name, "unreadable record", f"{kind}{error}")
+    pairs = (part.lstrip("+").partition("=") for part in record["overrides"])
     return Job(name, record["status"], record.get("error"), {key: value for key, _, value in pairs}, record)

@@ -2,6 +2,7 @@
 
 import math
 import re
+import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -102,15 +103,12 @@ class Table:
 
 
 def mean(numbers: Sequence[float]) -> float | None:
-    return math.fsum(numbers) / len(numbers) if numbers else None
+    return statistics.fmean(numbers) if numbers else None
 
 
 def std(numbers: Sequence[float]) -> float | None:
     """The sample standard deviation; None of fewer than two."""
-    if len(numbers) < 2:
-        return None
-    center = mean(numbers)
-    return math.sqrt(math.fsum((x - center) ** 2 for x in numbers) / (len(numbers) - 1))
+    return statistics.stdev(numbers) if len(numbers) > 1 else None
 
 
 def tabulate(jobs: Sequence[Job], metric: str) -> Table:

@@ -77,7 +77,7 @@ def test_which_checkpoint_a_path_means(trained, tmp_path):
     run = tmp_path / "name" / "a_run"
     shutil.copytree(trained, run)
     (run / "checkpoints/best.ckpt").rename(run / "checkpoints/other.ckpt")
-    (run / "result.json").write_text('{"best_checkpoint": "checkpoints/other.ckpt"}')
+    (run / "result.json").write_text('{"status": "completed", "best_checkpoint": "checkpoints/other.ckpt"}')
     assert find_checkpoint(run) == (run / "checkpoints/other.ckpt", None)
     (run / "result.json").write_text("{")
     assert find_checkpoint(run) == (run / "checkpoints/last.ckpt", f"{run} has no best.ckpt; taking its last.ckpt")

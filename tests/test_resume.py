@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -299,11 +300,20 @@ def test_two_processes_do_not_work_in_one_folder(tmp_path):
         process.join()
 
 
+def data_dir(folder, typed):
+    os.chdir(folder)
+    Path("data_dir").write_text(resume.config(folder.parent / "run", [typed]).data_dir)
+
+
 def test_what_may_be_said_beside_it_is_taken(tmp_path):
     assert stopped(tmp_path, signal.SIGTERM, *LONG) == 143
     assert "datamodule.num_workers" in resume.ALLOWED
-    assert in_process(script, tmp_path, ["resume=run", "datamodule.num_workers=1"]) == 0
-    assert "num_workers=1" in (tmp_path / "out.txt").read_text()
+    (tmp_path / "elsewhere").mkdir()
+    assert in_process(script, tmp_path / "elsewhere", ["resume=../run", "datamodule.num_workers=1"]) == 0
+    assert "num_workers=1" in (tmp_path / "elsewhere" / "out.txt").read_text()
+    for typed, path in (("data_dir=images", tmp_path / "elsewhere" / "images"), ("data_dir=/images", "/images")):
+        assert in_process(data_dir, tmp_path / "elsewhere", typed) == 0
+        assert (tmp_path / "data_dir").read_text() == str(path)  # where the run began, which is where it works
 
 
 # By SLURM, which is played here: its variables, and a `scontrol` that puts a job back as the real one does.

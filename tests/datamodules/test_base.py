@@ -249,6 +249,8 @@ def test_grey_images_meet_an_rgb_network_by_repetition_and_colour_a_grey_one_by_
     mean = F.rgb_to_grayscale(torch.tensor((0.1, 0.5, 0.9)).view(3, 1, 1)).item()
     torch.testing.assert_close(coloured.normalize(colours), (luminance - mean) / 0.3, atol=1e-4, rtol=1e-4)
     assert coloured.preprocessing["mean"] == [pytest.approx(mean, abs=1e-3)]
+    three = type("Coloured", (Synthetic,), {"mean": (0.1, 0.5, 0.9), "std": (0.2, 0.3, 0.4)})(4, 3, 16)
+    assert torch.equal(three.normalize(grey), three.normalize(grey.expand(-1, 3, -1, -1)))
 
 
 @pytest.mark.parametrize(

@@ -55,10 +55,28 @@ def test_another_job_is_refused_but_not_for_what_changes_no_result(tmp_path):
         jobs.earlier(tmp_path, ["a=1", "datamodule.data_dir=/fish"])
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"a": 1}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "[" * 200_000,
+        '{"a": 1}',
+        '{"status": "completed", "overrides": 5}',
+        '{"status": "completed", "overrides": [5]}',
+        '{"status": "completed", "metrics": [0.5]}',
+    ],
+)
 def test_a_torn_or_foreign_record_is_none(text, tmp_path):
     (tmp_path / "result.json").write_text(text)
     assert jobs.earlier(tmp_path, []) is None
+    assert not jobs.is_completed(tmp_path)
+
+
+def test_a_record_may_lack_all_but_its_status(tmp_path):
+    (tmp_path / "result.json").write_text('{"status": "completed", "overrides": null}')
+    assert jobs.earlier(tmp_path, []) == {"status": "completed", "overrides": [], "metrics": {}}
 
 
 def test_two_processes_are_not_at_the_same_job(tmp_path):

@@ -144,6 +144,14 @@ def test_failures_are_named(sweep):
     assert len(status) == 8
 
 
+def test_numbers_of_any_size(tmp_path):
+    for seed, loss in (("1", 1e200), ("2", 2e200)):
+        put(tmp_path / seed, "model=lenet", f"seed={seed}", metrics={"val/loss": loss})
+    assert report.write([tmp_path], metric="val/loss", plots=False)
+    (row,) = rows_of(tmp_path)
+    assert float(row["val/loss"]) == pytest.approx(1.5e200)
+
+
 def test_nothing_but_failures(tmp_path):
     put(tmp_path / "0", "model=a", status="failed", error="no")
     assert "0: failed: no" in report.write([tmp_path])
