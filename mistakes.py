@@ -48,6 +48,7 @@ CHOICES = {
     "mode": ("max", "min"),
     "impossible": ("skip", "refuse"),
     "datamodule.in_channels": (1, 3),
+    "datamodule.broken": ("fail", "skip"),
     "lit_module.nonfinite": ("stop", "skip"),
     "lit_module.memory_format": ("contiguous_format", "channels_last", "auto"),
     "lit_module.compile": (False, True, "reduce-overhead", "max-autotune", "auto"),

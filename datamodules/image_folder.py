@@ -4,6 +4,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from pathlib import Path
 
@@ -65,9 +66,15 @@ class ImageFiles(Dataset):
                 path, label = self.samples[index]
                 if self.training:
                     torch.default_generator.manual_seed(random_key(draw.key, position))
-                images.append(transform(read_image(path, self.channels)))
+                images.append(transform(self._read(path)))
                 labels.append(label)
         return default_collate(images), torch.tensor(labels), draw  # straight into shared memory, in a worker
+
+    def _read(self, path: str) -> Tensor:
+        try:
+            return read_image(path, self.channels)
+        except ValueError as error:
+            raise ValueError(f"{error} (datamodule.broken=skip leaves such files out)") from error
 
 
 class ImageFolder(ImageDataModule):
@@ -86,6 +93,8 @@ class ImageFolder(ImageDataModule):
         resize_ratio: images are resized to ``image_size * resize_ratio`` before the central crop of evaluation.
         image_transforms: torchvision's v2 transforms by name, applied to each training image by itself, where it is
             decoded, after the random crop; None leaves one out.
+        broken: with ``fail`` a file that cannot be read ends the training when a batch asks for it; with ``skip`` all
+            are decoded first, and those that cannot be read are named and left out.
         options: as in ``ImageDataModule``.
     """
 
@@ -107,6 +116,7 @@ class ImageFolder(ImageDataModule):
         resize_ratio: float = 256 / 224,
         num_workers: int | None = None,
         image_transforms: Mapping[str, Callable] | None = None,
+        broken: str = "fail",
         **options,
     ):
         self.root = Path(data_dir).expanduser()
@@ -121,7 +131,9 @@ class ImageFolder(ImageDataModule):
         self.class_names = self.find_classes()
         self.found: dict[str, list[Sample]] = {}
         self.mean, self.std = tuple(mean), tuple(std)
-        self.test_fraction, self.resize_ratio = test_fraction, resize_ratio
+        if broken not in ("fail", "skip"):
+            raise ValueError(f"broken={broken} is neither fail nor skip")
+        self.test_fraction, self.resize_ratio, self.broken = test_fraction, resize_ratio, broken
         super().__init__(
             num_classes or len(self.class_names),
             in_channels,
@@ -180,7 +192,7 @@ class ImageFolder(ImageDataModule):
         return ImageFiles(self.found[split], self.transforms, split == "train", self.in_channels)
 
     def _whole(self, split: str) -> list[Sample]:
-        """The samples without empty files; of a training set, every class must have some."""
+        """The samples without empty and broken files; of a training set, every class must have some."""
         folder = self.folders[split]
         found = self.samples(folder)
         tell = Told(len(found), f"images of {folder} looked at")
@@ -188,6 +200,8 @@ class ImageFolder(ImageDataModule):
         if len(samples) < len(found):
             first = os.path.relpath(min(set(found) - set(samples))[0], folder)
             log.warning(f"empty files, left out: {len(found) - len(samples)} in {folder}, the first {first}")
+        if self.broken == "skip":
+            samples = without_broken(samples, folder)
         missing = set(range(len(self.class_names))) - {label for _, label in samples}
         if missing:
             told = f"{folder} has no images of the class {self.class_names[min(missing)]}"
@@ -206,6 +220,30 @@ def find_images(folder: Path, classes: dict[str, int]) -> list[Sample]:
         return told() and is_image(name) and not any(part.startswith(LEFT) for part in folders)
 
     return make_dataset(str(folder), classes, is_valid_file=wanted, allow_empty=True)
+
+
+def without_broken(samples: Sequence[Sample], folder: Path) -> list[Sample]:
+    """Those whose files can be read, for which each is decoded; of the others, says which they are."""
+    tell, complaints = Told(len(samples), f"images of {folder} decoded"), {}
+
+    def complaint(sample: Sample) -> str | None:
+        try:
+            read_image(sample[0])
+        except ValueError as error:
+            return str(error)
+
+    with ThreadPoolExecutor() as pool:  # decoding lets go of Python's lock
+        for start in range(0, len(samples), 1000):
+            part = samples[start : start + 1000]
+            for sample, said in zip(part, pool.map(complaint, part), strict=True):
+                if tell() and said:
+                    complaints[sample] = said
+    if complaints:
+        lines = [f"{'broken':<12} {len(complaints):,} of {len(samples):,} files in {folder}, left out"]
+        lines += [f"  {said}" for said in list(complaints.values())[:10]]
+        lines += [f"  and {len(complaints) - 10:,} more"] if len(complaints) > 10 else []
+        log.warning("\n".join(lines))
+    return [sample for sample in samples if sample not in complaints]
 
 
 class Told:

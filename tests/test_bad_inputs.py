@@ -77,6 +77,7 @@ CONFIG = {
     "trainer.max_epochs=0": "trainer.max_epochs=0: expected at least 1, or -1 for no end",
     "trainer.max_epochs=-3": "trainer.max_epochs=-3: expected at least 1",
     "trainer.accelerator=tpuu": "trainer.accelerator=tpuu: expected one of auto, cpu, gpu, cuda, mps; did you",
+    "datamodule=image_folder datamodule.data_dir=good datamodule.broken=ignore": "expected one of fail, skip",
     "datamodule.in_channels=2": "datamodule.in_channels=2: expected one of 1, 3",
     "datamodule.num_classes=1": "datamodule.num_classes=1: expected at least 2",
     "optimizer.momentum=5": "optimizer.momentum=5: expected below 1, say 0.9",

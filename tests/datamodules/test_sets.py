@@ -501,8 +501,28 @@ def test_a_broken_image_is_named(tmp_path, damage):
     path = Path(data.sets["val"].samples[0][0])
     content = path.read_bytes()
     path.write_bytes({"empty": b"", "text": b"hello", "truncated": content[: len(content) // 2]}[damage])
-    with pytest.raises(ValueError, match=f"{path} cannot be read as an image"):
+    with pytest.raises(ValueError, match=rf"{path} cannot be read as an image: .*\(datamodule.broken=skip leaves such"):
         data.sets["val"][Draw(torch.arange(len(data.sets["val"])))]
+
+
+def test_broken_images_are_named_and_left_out_where_that_is_wanted(tmp_path, caplog):
+    folder = image_tree(tmp_path / "pets", count=30)
+    broken = [f"cat/{number}.jpg" for number in range(11)] + ["dog/7.jpg"]
+    for name in broken:
+        (folder / name).write_bytes((folder / name).read_bytes()[:-20])
+    data = ready(ImageFolder(str(folder), image_size=16, num_workers=0, broken="skip"))
+    found = {os.path.relpath(path, folder) for part in data.sets.values() for path, _ in part.samples}
+    assert found == {f"{kind}/{number}.jpg" for kind in ("cat", "dog") for number in range(30)} - set(broken)
+    for split, part in data.sets.items():
+        data.fetch(split, torch.arange(len(part)))
+    (said,) = caplog.messages
+    first, *lines, last = said.splitlines()
+    assert first == f"broken       12 of 60 files in {folder}, left out" and last == "  and 2 more"
+    assert len(lines) == 10 and all("cannot be read as an image" in line for line in lines)
+    for number in range(30):
+        (folder / "dog" / f"{number}.jpg").write_bytes(b"hello")
+    with pytest.raises(FileNotFoundError, match="has no images of the class dog"):
+        ready(ImageFolder(str(folder), image_size=16, num_workers=0, broken="skip"))
 
 
 def test_folders_that_are_none_are_refused(tmp_path):
