@@ -117,8 +117,9 @@ class RandomErasing:
         in_columns = (columns >= left[:, None]) & (columns < (left + wide)[:, None])  # (N, W)
         erased = in_rows[:, :, None] & in_columns[:, None, :] & (chance < self.p)[:, None, None]  # (N, H, W)
         if self.value is None:
-            words = torch.randint(-(2**63), 2**63 - 1, (-(-images.numel() // 8),), generator=generator, device=device)
-            filling = words.view(torch.uint8)[: images.numel()].view(images.shape)  # eight pixels are drawn at once
+            size, options = (-(-images.numel() // 4),), {"device": device, "dtype": torch.int32}
+            words = torch.randint(-(2**31), 2**31 - 1, size, generator=generator, **options)  # four pixels at once
+            filling = words.view(torch.uint8)[: images.numel()].view(images.shape)
         else:
             filling = torch.full_like(images, self.value)
         return _where(erased[:, None], filling, images)

@@ -123,7 +123,7 @@ def test_erasing_fills_with_noise_unless_told_a_value(images):
     assert out.float().mean() == pytest.approx(127.5, abs=2)
     assert out.float().std() == pytest.approx(73.9, abs=2)
     assert not torch.equal(out[0], out[1])
-    few = torch.zeros(3, 1, 5, 7, dtype=torch.uint8)  # 105 pixels, where eight are drawn at once
+    few = torch.zeros(3, 1, 5, 7, dtype=torch.uint8)  # 105 pixels, where four are drawn at once
     assert RandomErasing(1.0, scale=(1.0, 1.0), ratio=(0.7, 0.7))(few, generator()).bool().all(3).any()
 
 
