@@ -255,8 +255,9 @@ def importing() -> Iterator[None]:
     first = "torch" not in sys.modules and gc.isenabled()
     if first:
         gc.disable()
-        _import_torchmetrics()
     try:
+        if first:
+            _import_torchmetrics()
         yield
     finally:
         if first:

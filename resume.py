@@ -81,13 +81,13 @@ def config(folder: Path, overrides: Sequence[str]) -> DictConfig:
     given = {override.key_or_group: override.value() for override in parsed(overrides)}
     if "hydra.job.name" in given:  # that of a further process: it has a log of its own
         hydra.hydra.job.name = given["hydra.job.name"]
-    if given.get("data_dir"):  # as seen from here
-        given["data_dir"] = os.path.abspath(os.path.expanduser(given["data_dir"]))
+    cfg.run_dir, cfg.ckpt_path = str(folder), str(folder / FOLDER / LAST)
+    for key in ALLOWED & given.keys():
+        OmegaConf.update(cfg, key, given[key])
+    if given.get("data_dir") is not None:  # as seen from here
+        cfg.data_dir = os.path.abspath(os.path.expanduser(str(cfg.data_dir)))
     HydraConfig.instance().cfg = hydra  # as Hydra does where a run begins
     configure_log(hydra.hydra.job_logging, hydra.hydra.verbose)
     if os.path.isdir(hydra.hydra.runtime.cwd):  # where its relative paths begin
         os.chdir(hydra.hydra.runtime.cwd)
-    cfg.run_dir, cfg.ckpt_path = str(folder), str(folder / FOLDER / LAST)
-    for key in ALLOWED & given.keys():
-        OmegaConf.update(cfg, key, given[key])
     return cfg

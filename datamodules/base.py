@@ -98,7 +98,7 @@ class ImageDataModule(LightningDataModule):
     class_names: Sequence[str]
     mean: Sequence[float]
     std: Sequence[float]
-    resize_ratio: float | None = None
+    resize_ratio: float | None = None  # of evaluation, as in Preprocessing
 
     def __init__(
         self,

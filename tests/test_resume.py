@@ -311,7 +311,11 @@ def test_what_may_be_said_beside_it_is_taken(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     assert in_process(script, tmp_path / "elsewhere", ["resume=../run", "datamodule.num_workers=1"]) == 0
     assert "num_workers=1" in (tmp_path / "elsewhere" / "out.txt").read_text()
-    for typed, path in (("data_dir=images", tmp_path / "elsewhere" / "images"), ("data_dir=/images", "/images")):
+    for typed, path in (
+        ("data_dir=images", tmp_path / "elsewhere" / "images"),
+        ("data_dir=/images", "/images"),
+        ("data_dir=5", tmp_path / "elsewhere" / "5"),
+    ):
         assert in_process(data_dir, tmp_path / "elsewhere", typed) == 0
         assert (tmp_path / "data_dir").read_text() == str(path)  # where the run began, which is where it works
 
