@@ -112,10 +112,7 @@ def examine(args: Namespace, config_name: str, early: Callable[[DictConfig], Non
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         if not args.config_dir:
             check(args, config_name)
-        sweep = None if asked else plan(args, config_name)
-        if early and not (sweep or asked or args.config_dir):
-            early(hydra.compose(config_name, args.overrides))
-        return sweep
+        return None if asked else plan(args, config_name, early)
 
 
 def _sweep(main: Callable, sweep: Sweep) -> None:

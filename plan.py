@@ -10,7 +10,7 @@ import sys
 import time
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from inspect import signature
@@ -63,8 +63,11 @@ class Sweep:
         return Counter(job.status for job in found if self.names is None or job.name in self.names)
 
 
-def plan(args: Namespace, config_name: str) -> Sweep | None:
+def plan(args: Namespace, config_name: str, early: Callable[[DictConfig], None] | None = None) -> Sweep | None:
     """Look at all that a command line would run.
+
+    Args:
+        early: raises for what is wrong with the config of a single run.
 
     Returns:
         The sweep, or None for a single run.
@@ -88,6 +91,8 @@ def plan(args: Namespace, config_name: str) -> Sweep | None:
             raise Mistake("torchrun starts several processes that need one folder: say hydra.run.dir=runs/…")
         if placed and "monitor" in config and is_main_process() and not jobs.is_requeued():
             refuse_used(Path(config.hydra.run.dir), config.ckpt_path)
+        if early and not args.config_dir:
+            early(config)
         return None
     if config.get("impossible", "skip") not in ("skip", "refuse"):
         raise Mistake(f"impossible={config.impossible} is neither skip nor refuse")

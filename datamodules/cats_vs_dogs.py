@@ -1,12 +1,15 @@
 """Photographs of cats and dogs, in the forms in which contests hand them out."""
 
+import logging
 import os
 import re
 from pathlib import Path
 
-from datamodules.image_folder import ImageFolder, Sample, find_images, log, visible, visible_folders
+from datamodules.folders import Sample, find_images, visible, visible_folders
+from datamodules.image_folder import ImageFolder
 from files import is_image
 
+log = logging.getLogger(__name__)
 FOLDER = re.compile(r"(cat|dog)s?", re.IGNORECASE)
 # cat.12.jpg, cat_12.jpg, dog-12.JPG, dog12.png. What category.jpg or cat_and_dog.jpg shows, nobody knows.
 FILE = re.compile(r"(cat|dog)s?[ ._-]?[0-9]+\.[a-z]+", re.IGNORECASE)

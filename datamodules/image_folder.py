@@ -1,29 +1,21 @@
 """Any folder of class folders of images."""
 
 import logging
-import os
-import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
-from torchvision.datasets.folder import make_dataset
 from torchvision.transforms import v2
 
 from datamodules.base import Batch, ImageDataModule
 from datamodules.decoding import read_image
+from datamodules.folders import Sample, class_folders, find_images, visible_folders, without_broken, without_empty
 from datamodules.sampling import Draw, random_key, seeded, stratified_split
-from files import is_image
 
 log = logging.getLogger(__name__)
-LINE_SECONDS = 10.0  # between two lines about files that are looked for
-LEFT = (".", "__")  # how the names of folders begin that other programs leave
-# (path, label)
-Sample = tuple[str, int]
 
 
 class ImageFiles(Dataset):
@@ -194,12 +186,7 @@ class ImageFolder(ImageDataModule):
     def _whole(self, split: str) -> list[Sample]:
         """The samples without empty and broken files; of a training set, every class must have some."""
         folder = self.folders[split]
-        found = self.samples(folder)
-        tell = Told(len(found), f"images of {folder} looked at")
-        samples = [(path, label) for path, label in found if tell() and os.path.getsize(path)]
-        if len(samples) < len(found):
-            first = os.path.relpath(min(set(found) - set(samples))[0], folder)
-            log.warning(f"empty files, left out: {len(found) - len(samples)} in {folder}, the first {first}")
+        samples = without_empty(self.samples(folder), folder)
         if self.broken == "skip":
             samples = without_broken(samples, folder)
         missing = set(range(len(self.class_names))) - {label for _, label in samples}
@@ -209,81 +196,3 @@ class ImageFolder(ImageDataModule):
                 raise FileNotFoundError(told)
             log.warning(f"{told}{f', nor of {len(missing) - 1} more' if len(missing) > 1 else ''}")
         return samples
-
-
-def find_images(folder: Path, classes: dict[str, int]) -> list[Sample]:
-    """The images in the class folders of a folder and all below them."""
-    told, start = Told(None, f"files found in {folder}"), len(os.path.join(folder, ""))
-
-    def wanted(path: str) -> bool:
-        *folders, name = path[start:].split(os.sep)
-        return told() and is_image(name) and not any(part.startswith(LEFT) for part in folders)
-
-    return make_dataset(str(folder), classes, is_valid_file=wanted, allow_empty=True)
-
-
-def without_broken(samples: Sequence[Sample], folder: Path) -> list[Sample]:
-    """Those whose files can be read, for which each is decoded; of the others, says which they are."""
-    tell, complaints = Told(len(samples), f"images of {folder} decoded"), {}
-
-    def complaint(sample: Sample) -> str | None:
-        try:
-            read_image(sample[0])
-        except ValueError as error:
-            return str(error)
-
-    with ThreadPoolExecutor() as pool:  # decoding lets go of Python's lock
-        for start in range(0, len(samples), 1000):
-            part = samples[start : start + 1000]
-            for sample, said in zip(part, pool.map(complaint, part), strict=True):
-                if tell() and said:
-                    complaints[sample] = said
-    if complaints:
-        lines = [f"{'broken':<12} {len(complaints):,} of {len(samples):,} files in {folder}, left out"]
-        lines += [f"  {said}" for said in list(complaints.values())[:10]]
-        lines += [f"  and {len(complaints) - 10:,} more"] if len(complaints) > 10 else []
-        log.warning("\n".join(lines))
-    return [sample for sample in samples if sample not in complaints]
-
-
-class Told:
-    """Counts what takes long in a large folder or over a network, and says so now and then. Calling it is true.
-
-    Args:
-        total: of what is counted, if that is known.
-        what: it is.
-    """
-
-    def __init__(self, total: int | None, what: str):
-        self.count, self.next = 0, time.monotonic() + LINE_SECONDS
-        self.of, self.what = f" of {total:,}" if total else "", what
-
-    def __call__(self) -> bool:
-        self.count += 1
-        if self.count % 100 == 0 and time.monotonic() >= self.next:
-            log.info(f"{self.count:,}{self.of} {self.what}")
-            self.next += LINE_SECONDS
-        return True
-
-
-def visible_folders(folder: Path) -> tuple[str, ...]:
-    return tuple(entry.name for entry in visible(folder) if entry.is_dir())
-
-
-def visible(folder: Path) -> list[os.DirEntry]:
-    """What is in a folder, by name, without what other programs leave there (``._cat.0.jpg``, ``__MACOSX``)."""
-    with os.scandir(folder) as entries:
-        return sorted((e for e in entries if not e.name.startswith(LEFT)), key=lambda entry: entry.name)
-
-
-def class_folders(folder: Path) -> tuple[str, ...]:
-    """The names of the classes. Raises: FileNotFoundError, ValueError: there is none, or one that is no text."""
-    names = visible_folders(folder)
-    if not names:
-        raise FileNotFoundError(f"{folder} has no class folders; expected {folder}/<class>/<image>")
-    for name in names:
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            raise ValueError(f"{folder} has a class folder {name!r}, whose name is not UTF-8; rename it") from None
-    return names

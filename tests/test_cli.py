@@ -33,7 +33,7 @@ MISTAKES = {
 @pytest.mark.parametrize("args", [("--cfg", "job"), ("-m", "hydra/launcher=slurm", "seed=0,1")])
 def test_images_may_be_missing_where_nothing_runs(args, monkeypatch):
     monkeypatch.setattr(mistakes, "find_spec", lambda name: True)  # slurm's plugin may not be installed
-    monkeypatch.setattr(cli, "plan", lambda args, config_name: None)
+    monkeypatch.setattr(cli, "plan", lambda *_: None)
     cli.examine(cli.parse([*args, "datamodule=image_folder", "datamodule.data_dir=nowhere"]), "train")
 
 

@@ -30,8 +30,8 @@ def test_where_one_process_is_killed_the_other_ends_and_the_run_goes_on_to_the_s
     done = forks("train.py", *TWO, "hydra.run.dir=run", cwd=tmp_path, MORTAL=str(rank), timeout=120)
     assert time.time() - (tmp_path / "run" / "checkpoints" / "last.ckpt").stat().st_mtime < 60  # since that batch
     record = records.read(tmp_path / "run")
-    if done.code == -signal.SIGKILL:  # rank 0 itself, or by Lightning's observer, where that was the first to see it
-        assert record["status"] == "running"
+    if done.code == -signal.SIGKILL:  # rank 0 itself, or by Lightning's observer, before or after it could say why
+        assert record["status"] == "running" or (rank, record["status"]) == (1, "failed") and "peer" in record["error"]
     else:
         assert (rank, done.code, record["status"]) == (1, 1, "failed") and "peer" in record["error"], done.err
     (tmp_path / "elsewhere").mkdir()

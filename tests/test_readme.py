@@ -35,7 +35,7 @@ def test_it_opens_with_the_two_commands_of_the_set_up():
 def test_every_command_is_one_that_the_scripts_accept(command, monkeypatch, tmp_path):
     if "hydra/launcher=" in command or "hydra/sweeper=" in command:  # its plugin may not be installed
         monkeypatch.setattr(mistakes, "find_spec", lambda name: True)
-        monkeypatch.setattr(cli, "plan", lambda args, config_name: None)
+        monkeypatch.setattr(cli, "plan", lambda *_: None)
     script, *args = shlex.split(command + "some" if command.endswith("=") else command)[1:]  # where an ellipsis was
     if args and args[0].startswith("resume="):
         return  # what it needs is a run

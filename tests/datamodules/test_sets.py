@@ -28,10 +28,10 @@ from datamodules import (
     ImageNet,
     Synthetic,
     fashion_mnist,
-    image_folder,
+    folders,
 )
+from datamodules.decoding import read_image
 from datamodules.fashion_mnist import DEBIAN_DIR
-from datamodules.image_folder import read_image
 from datamodules.sampling import Draw
 from studies.record import one_line
 
@@ -537,7 +537,7 @@ def test_folders_that_are_none_are_refused(tmp_path):
 
 
 def test_a_large_folder_is_read_with_a_line_now_and_then(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(image_folder, "LINE_SECONDS", 0.0)
+    monkeypatch.setattr(folders, "LINE_SECONDS", 0.0)
     caplog.set_level("INFO")
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
