@@ -194,7 +194,7 @@ def stopped(folder, number, *argv, after="checkpoints/last.ckpt", again=False):
     return process.exitcode
 
 
-LONG = [*SMALL, "datamodule.num_images=6000", "hydra.run.dir=run", "trainer.max_epochs=4"]
+LONG = [*SMALL, "datamodule.num_images=3000", "hydra.run.dir=run", "trainer.max_epochs=4"]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -213,7 +213,7 @@ def test_a_signal_saves_and_resume_needs_nothing_but_the_folder(number, code, wh
     (tmp_path / "elsewhere").mkdir()
     assert in_process(script, tmp_path / "elsewhere", [f"resume='{run}'"]) == 0, said(tmp_path / "elsewhere")
     assert f"going on     from step {step} of last.ckpt" in (tmp_path / "elsewhere" / "out.txt").read_text()
-    assert_same_run(run, whole("datamodule.num_images=6000", "trainer.max_epochs=4"))
+    assert_same_run(run, whole("datamodule.num_images=3000", "trainer.max_epochs=4"))
     assert records.read(run)["overrides"] == [o for o in LONG if not o.startswith("hydra.")]
 
     before = (run / "result.json").read_bytes()
@@ -224,7 +224,7 @@ def test_a_signal_saves_and_resume_needs_nothing_but_the_folder(number, code, wh
 
 def test_a_second_signal_stops_at_once(tmp_path):
     # The batch at which it could save is far.
-    slow = [*LONG, "datamodule.num_images=60000", "trainer.accumulate_grad_batches=10000"]
+    slow = [*LONG, "datamodule.num_images=30000", "trainer.accumulate_grad_batches=10000"]
     assert stopped(tmp_path, signal.SIGTERM, *slow, again=True) == -signal.SIGTERM
     assert records.read(tmp_path / "run")["status"] == "running"
 
@@ -355,13 +355,13 @@ def test_slurm_puts_a_job_back_and_it_goes_on_in_its_folder(scontrol, whole, tmp
     assert records.read(run)["status"] == "interrupted"
     assert sorted(path.name for path in tmp_path.rglob("*.ckpt")) in (["last.ckpt"], ["best.ckpt", "last.ckpt"])
     step = checkpoint(run)["global_step"]
-    assert 0 < step < 4 * 168  # 6,000 images, a tenth of them for validation: 168 batches of 32 an epoch
+    assert 0 < step < 4 * 84  # 3,000 images, a tenth of them for validation: 84 batches of 32 an epoch
 
     assert in_process(slurm_job, tmp_path, 1, [*LONG, "optimizer.lr=0.5"]) == 2
     assert "run holds a job with nothing more, this one has optimizer.lr=0.5" in said(tmp_path).splitlines()[-1]
     assert in_process(slurm_job, tmp_path, 1, LONG) == 0, said(tmp_path)
     assert f"going on     from step {step} of last.ckpt" in (tmp_path / "out.txt").read_text()
-    assert_same_run(run, whole("datamodule.num_images=6000", "trainer.max_epochs=4"))
+    assert_same_run(run, whole("datamodule.num_images=3000", "trainer.max_epochs=4"))
 
     before = (run / "result.json").read_bytes()
     assert in_process(slurm_job, tmp_path, 2, LONG) == 0
