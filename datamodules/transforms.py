@@ -7,6 +7,7 @@ and the draw decide everything.
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import torch
 from torch import Generator, Tensor
@@ -18,6 +19,15 @@ from datamodules.sampling import Draw, seeded
 def _check_probability(p: float) -> None:
     if not 0 <= p <= 1:
         raise ValueError(f"p={p} is no probability; expected a number from 0 to 1")
+
+
+@lru_cache(maxsize=8)  # most batches have the same shape
+def _row_starts(shape: torch.Size, padding: int, device: torch.device) -> Tensor:
+    """Where the rows of the upper left corner begin in padded images that follow one another, ``(N, C, H)``."""
+    count, channels, height, width = shape
+    high, wide = height + 2 * padding, width + 2 * padding
+    corners = torch.arange(count * channels, device=device).view(count, channels, 1) * (high * wide)
+    return corners + torch.arange(height, device=device) * wide
 
 
 class RandomCrop:
@@ -36,11 +46,12 @@ class RandomCrop:
         count, _, height, width = images.shape
         if self.padding == 0:
             return images
-        shifts = 2 * self.padding + 1
+        shifts, wide = 2 * self.padding + 1, width + 2 * self.padding
         top, left = torch.randint(shifts, (2, count), generator=generator, device=images.device)
-        padded = F.pad(images, (self.padding,) * 4)
-        windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # (N, C, shifts, shifts, H, W), a view
-        return windows[torch.arange(count, device=images.device), :, top, left]
+        padded = F.pad(images, (self.padding,) * 4).flatten()
+        starts = _row_starts(images.shape, self.padding, images.device) + (top * wide + left).view(-1, 1, 1)
+        # Of pixels that follow one another, every run of a row's length, a view: each row is copied as a whole.
+        return padded.unfold(0, width, 1).index_select(0, starts.flatten()).view(images.shape)
 
 
 def _where(chosen: Tensor, others: Tensor, images: Tensor) -> Tensor:
