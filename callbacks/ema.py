@@ -10,9 +10,9 @@ from lightning.pytorch.callbacks import WeightAveraging
 class EMA(WeightAveraging):
     """Validation, test and checkpoints see an exponential moving average of the weights and of batch norm's statistics.
 
-    The average begins with the weights after the first update, and is the network as it began until then; update n
-    brings it nearer to the weights at hand by ``1 - decay``, at first by ``9 / (10 + n)``, so that it forgets how the
-    network began, also in a short training.
+    The average begins with the weights after the first update, and is the network as it began until then. After n
+    updates the next one brings it nearer to the weights at hand by ``1 - decay``, at first by ``9 / (10 + n)``, so that
+    it forgets how the network began, also in a short training.
     Training itself is not changed; ``last.ckpt`` holds both.
 
     Lightning's own ``EMAWeightAveraging`` keeps the average on the CPU where a GPU trains, goes through the tensors one

@@ -47,7 +47,7 @@ class Classifier(LightningModule):
         num_classes: length of the logits.
         optimizer: from parameter groups to an optimizer. Parameters of one dimension (gains and biases) come
             in a group without weight decay.
-        scheduler: from ``(optimizer, total_steps=…)`` to a scheduler that steps every batch, or None.
+        scheduler: from ``(optimizer, total_steps=…)`` to a scheduler that steps after every optimizer step, or None.
         label_smoothing: share of the target spread over all classes (Szegedy et al. 2016, section 7), in
             training only.
         backbone_lr_ratio: learning rate of all but the backbone's ``head``, as a share of the optimizer's ``lr``.

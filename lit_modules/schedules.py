@@ -1,4 +1,4 @@
-"""Learning-rate schedules, a step a batch. Each takes ``total_steps``, which the Classifier fills in."""
+"""Learning-rate schedules, which change after every optimizer step. The Classifier fills in their ``total_steps``."""
 
 import math
 from collections.abc import Sequence

@@ -41,14 +41,15 @@ def test_digits_are_scikit_learns_and_the_test_set_is_the_last_fifth():
     data.setup("fit")
     data.setup("test")
     train, val, test = (data.sets[name] for name in ("train", "val", "test"))
-    assert (len(train), len(val), len(test)) == (1295, 142, 360)
-    assert test.images.shape == (360, 1, 32, 32)
+    assert (len(train), len(val), len(test)) == (1275, 140, 382)
+    assert test.images.shape == (382, 1, 32, 32)
     target = torch.from_numpy(load_digits().target)
-    assert torch.equal(test.labels, target[-360:])
-    assert torch.equal(train.all_labels, target[:-360])
+    assert torch.equal(test.labels, target[-382:])
+    assert torch.equal(test.labels[:30], torch.arange(10).repeat(3))  # as each sheet begins
+    assert torch.equal(train.all_labels, target[:-382])
     small = Digits(10, 1, 8)
     pixels = small.load("test").images
-    assert torch.equal(pixels[:, 0].double(), torch.from_numpy(load_digits().images[-360:] * 255 / 16).round())
+    assert torch.equal(pixels[:, 0].double(), torch.from_numpy(load_digits().images[-382:] * 255 / 16).round())
 
 
 @pytest.mark.parametrize("module", [Digits])
