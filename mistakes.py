@@ -1,5 +1,6 @@
 """Mistakes in what was typed, found by comparing it with ``conf/`` before anything is imported or run."""
 
+import ast
 import os
 import re
 from argparse import Namespace
@@ -15,6 +16,8 @@ from hydra.core.override_parser.types import Glob, Override, QuotedString, Trans
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from studies.runs import nearest
+
 CONF = Path(__file__).parent / "conf"
 # Values that may be of another kind than the default.
 SEVERAL_KINDS = ("trainer.devices", "lit_module.compile", "model.width_per_group")
@@ -27,7 +30,8 @@ LEAST = {
         0: "seed datamodule.num_workers datamodule.mixup datamodule.cutmix optimizer.lr optimizer.momentum "
         "optimizer.weight_decay scheduler.final scheduler.gamma scheduler.warmup lit_module.label_smoothing "
         "callbacks.ema.decay callbacks.early_stopping.patience trainer.log_every_n_steps trainer.gradient_clip_val",
-        1: "datamodule.batch_size datamodule.image_size datamodule.num_images trainer.accumulate_grad_batches",
+        1: "datamodule.batch_size datamodule.image_size datamodule.num_images datamodule.resize_ratio "
+        "trainer.accumulate_grad_batches",
         2: "datamodule.num_classes",
     }.items()
     for key in keys.split()
@@ -110,6 +114,8 @@ def check(args: Namespace, config_name: str) -> None:
             raise Mistake(f"{override.input_line}: {config_name}.py has no choice of {group}{known}")
         options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
         picked = values_of(override)
+        if group == "study" and override.is_sweep_override():
+            raise Mistake(f"{override.input_line}: each study is a sweep of its own; run one at a time")
         for value in (one for several in picked for one in (several if isinstance(several, list) else [several])):
             if value not in options:
                 raise Mistake(f"{group}={_say(value)}: no such option{_nearest(value, options)}")
@@ -122,6 +128,11 @@ def check(args: Namespace, config_name: str) -> None:
         _check_range(override)
         if not override.is_add() and not override.is_force_add():
             _check_value(override, tree)
+        elif (
+            override.key_or_group.startswith("trainer.")
+            and (tree.get("trainer") or {}).get("_target_") == "lightning.Trainer"
+        ):
+            _check_trainers(override)
         if runs_here:
             _check_folder(override, tree)
     given = {override.key_or_group for override in valued}
@@ -180,8 +191,12 @@ def values(tree: dict, prefix: str = "") -> Iterable[tuple[str, Any]]:
 
 def _check_range(override: Override) -> None:
     """Raise a Mistake for a number or a word that this key cannot have, whatever else is chosen."""
-    key = override.key_or_group
-    for value in values_of(override):
+    key, found = override.key_or_group, values_of(override)
+    if override.is_interval_sweep():
+        found = [override.value().start, override.value().end]
+        if not found[0] < found[1]:
+            raise Mistake(f"{override.input_line}: expected an interval from a smaller number to a larger one")
+    for value in found:
         if key in CHOICES:
             check_choices({key: value}, CHOICES)
         if _kind(value) == "number":
@@ -241,12 +256,26 @@ def _check_value(override: Override, tree: dict) -> None:
             raise Mistake(f"{key}={value}: expected {'whole number' if whole else expected}{example}")
 
 
+def _check_trainers(override: Override) -> None:
+    """Raise a Mistake for what is no argument of Lightning's Trainer, by its source: to import it takes seconds."""
+    package = find_spec("lightning").submodule_search_locations[0]
+    tree = ast.parse(Path(package, "pytorch", "trainer", "trainer.py").read_text(encoding="utf-8"))
+    trainer = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Trainer")
+    init = next(node for node in trainer.body if isinstance(node, ast.FunctionDef) and node.name == "__init__")
+    names = [argument.arg for argument in init.args.kwonlyargs]
+    name = override.key_or_group.split(".")[1]
+    if names and name not in names:
+        near = get_close_matches(name, names, n=1)
+        hint = f"; did you mean +trainer.{near[0]}?" if near else ""
+        raise Mistake(f"{override.input_line}: Lightning's Trainer has no such argument{hint}")
+
+
 def _check_folder(override: Override, tree: dict) -> None:
     """Raise a Mistake for a folder of images that is not there. What is downloaded has a default, and need not be."""
     if override.key_or_group == "datamodule.data_dir" and tree.get("datamodule", {}).get("data_dir") == "???":
         for value in values_of(override):
             if _kind(value) == "text" and not Path(value).expanduser().is_dir():
-                raise Mistake(f"datamodule.data_dir={value} is not a folder")
+                raise Mistake(f"datamodule.data_dir={value} is not a folder{nearest(Path(value).expanduser())}")
 
 
 def values_of(override: Override) -> list[Any]:
@@ -336,7 +365,10 @@ def check_search(config: DictConfig, overrides: Sequence[Override]) -> None:
         for override in overrides:
             if override.is_sweep_override() and not override.is_discrete_sweep():
                 raise Mistake(f"{override.input_line}: an interval needs a search; add hydra/sweeper=search")
-    elif "direction" in config.hydra.sweeper:
+        return
+    if not any(o.is_sweep_override() for o in overrides) and not config.hydra.sweeper.get("custom_search_space"):
+        raise Mistake("a search needs something to search, say 'optimizer.lr=tag(log, interval(0.001, 0.5))'")
+    if "direction" in config.hydra.sweeper:
         direction = getattr(config.hydra.sweeper.direction, "name", config.hydra.sweeper.direction)
         if direction != f"{config.mode}imize":
             raise Mistake(f"hydra.sweeper.direction={direction} with mode={config.mode}; expected {config.mode}imize")

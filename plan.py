@@ -83,14 +83,19 @@ def plan(args: Namespace, config_name: str, early: Callable[[DictConfig], None] 
     if "monitor" in config:
         check_monitor(str(config.monitor), str(config.mode))
     if not args.multirun and config.hydra.mode != RunMode.MULTIRUN:
+        for override in OverridesParser.create(composer.config_loader).parse_overrides(typed):
+            if override.is_sweep_override():
+                hint = "several values need -m; a comma that is part of one, quotes"
+                raise Mistake(f"{override.input_line}: {hint}: \"{key(override.input_line)}='…'\"")
         reason = None if args.config_dir else against_network(config)
         if reason:
             raise Mistake(reason)
+        _refuse_folder(given, "hydra.sweep.dir", "a single run", "hydra.run.dir")
         placed = any(o.startswith("hydra.run.dir=") for o in given)
         if "TORCHELASTIC_RUN_ID" in os.environ and not placed:
             raise Mistake("torchrun starts several processes that need one folder: say hydra.run.dir=runs/…")
-        if placed and "monitor" in config and is_main_process() and not jobs.is_requeued():
-            refuse_used(Path(config.hydra.run.dir), config.ckpt_path)
+        if placed and is_main_process() and not jobs.is_requeued():
+            refuse_used(Path(config.hydra.run.dir), config.get("ckpt_path"))
         if early and not args.config_dir:
             early(config)
         return None
@@ -98,10 +103,16 @@ def plan(args: Namespace, config_name: str, early: Callable[[DictConfig], None] 
         raise Mistake(f"impossible={config.impossible} is neither skip nor refuse")
     params = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
     overrides = OverridesParser.create(composer.config_loader).parse_overrides(params + typed)
+    _refuse_folder(given, "hydra.run.dir", "a sweep", "hydra.sweep.dir")
     refuse_several_processes(config, overrides)
     check_search(config, overrides)
     swept = {o.key_or_group for o in overrides if o.is_sweep_override()}
     combinations = BasicSweeper.split_arguments(overrides, None)[0] if is_grid(config) else []
+    if is_grid(config) and not combinations:
+        raise Mistake(f"{' '.join(o.input_line for o in overrides if o.is_sweep_override())}: no values, so no jobs")
+    for name in {"output", "grid"} - swept:
+        if config.get(name) is not None and len(combinations) > 1:
+            raise Mistake(f"{name}={config[name]}: {len(combinations)} jobs would write it; without, each has a folder")
     if not args.config_dir:
         check_combinations(config_name, combinations, swept, refuse=config.get("impossible") == "refuse")
 
@@ -130,6 +141,14 @@ def plan(args: Namespace, config_name: str, early: Callable[[DictConfig], None] 
             *(f"+hydra.job.env_set.{name}='{value}'" for name, value in facts.items()),
         ],
     )
+
+
+def _refuse_folder(given: Sequence[str], wrong: str, what: str, right: str) -> None:
+    """Raise a Mistake for a folder that would not be used."""
+    for override in given:
+        if override.startswith(f"{wrong}="):
+            folder = override.partition("=")[2]
+            raise Mistake(f"{override}: this is {what}, whose folder is {right}={folder}")
 
 
 def refuse_used(folder: Path, ckpt_path: str | None) -> None:

@@ -35,6 +35,8 @@ def asked(args: Namespace) -> Path | None:
     value = next(o.value() for o in typed if o.key_or_group == "resume")
     if value is None:
         return None
+    if value == "":
+        raise Mistake("resume= has no value; give it the folder of a run")
     if "://" in str(value):
         raise Mistake(f"resume={value} is an address; expected a run's folder on this machine")
     folder = Path(str(value)).expanduser()
@@ -53,7 +55,8 @@ def asked(args: Namespace) -> Path | None:
     if not folder.is_dir():
         raise FileNotFoundError(f"resume={folder}: no such folder{nearest(folder)}")
     if not all((folder / ".hydra" / f"{name}.yaml").is_file() for name in ("config", "hydra")):
-        runs = sorted(folder.glob(f"*/{records.FILE}"), key=lambda path: path.stat().st_mtime)
+        found = [path for depth in ("*", "*/*") for path in folder.glob(f"{depth}/{records.FILE}")]
+        runs = sorted(found, key=lambda path: path.stat().st_mtime)
         hint = f"; its newest run is {runs[-1].parent}" if runs else ""
         raise FileNotFoundError(f"resume={folder} is no run's folder: it has no .hydra/config.yaml{hint}")
     if not (folder / FOLDER / LAST).is_file() and not jobs.is_completed(folder):

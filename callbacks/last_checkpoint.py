@@ -109,6 +109,9 @@ class LastCheckpoint(Checkpoint):
 
     def _catch_signals(self, trainer: Trainer) -> None:
         def handler(number: int, frame: Any) -> None:
+            passed_on = number == signal.SIGTERM and trainer.local_rank > 0  # as the first process does, below
+            if passed_on and self._received == number:
+                return  # timeout, a batch system or a container had told this process already
             if self._received is not None:
                 signal.signal(number, signal.SIG_DFL)
                 os.kill(os.getpid(), number)

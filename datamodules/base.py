@@ -130,7 +130,7 @@ class ImageDataModule(LightningDataModule):
         mixers = {v2.MixUp: mixup, v2.CutMix: cutmix}
         if min(mixup, cutmix) < 0:
             raise ValueError(f"mixup={mixup}, cutmix={cutmix}; expected alpha of a Beta distribution, or 0")
-        self.mixers = [mixer(alpha=alpha, num_classes=num_classes) for mixer, alpha in mixers.items() if alpha]
+        self.mixers = [mixer(alpha=float(alpha), num_classes=num_classes) for mixer, alpha in mixers.items() if alpha]
         self.shuffle, self.num_workers, self.data_dir = shuffle, num_workers, os.path.expanduser(data_dir)
         self.sets: dict[str, Dataset] = {}
         self._train_sampler: BatchSampler | None = None
@@ -153,6 +153,9 @@ class ImageDataModule(LightningDataModule):
             if val is None:
                 train_indices, val_indices = stratified_split(train.labels.cpu(), self.val_fraction, self.seed)
                 train, val = train.subset(train_indices, True), train.subset(val_indices, False)
+                if not len(val):
+                    few = f"has {len(train)} images for training and none to set aside for validation"
+                    raise ValueError(f"{type(self).__name__} {few}; some class needs two")
             self.sets.update(train=train, val=val)
         if stage == "test" and "test" not in self.sets:
             self.sets["test"] = self._load("test")

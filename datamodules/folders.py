@@ -33,7 +33,8 @@ def class_folders(folder: Path) -> tuple[str, ...]:
     """The names of the classes. Raises: FileNotFoundError, ValueError: there is none, or one that is no text."""
     names = visible_folders(folder)
     if not names:
-        raise FileNotFoundError(f"{folder} has no class folders; expected {folder}/<class>/<image>")
+        named = "names like cat.0.jpg are for datamodule=cats_vs_dogs"
+        raise FileNotFoundError(f"{folder} has no class folders; expected {folder}/<class>/<image> ({named})")
     for name in names:
         try:
             name.encode()
@@ -63,13 +64,13 @@ def without_empty(samples: Sequence[Sample], folder: Path) -> list[Sample]:
     return held
 
 
-def without_broken(samples: Sequence[Sample], folder: Path) -> list[Sample]:
+def without_broken(samples: Sequence[Sample], folder: Path, channels: int) -> list[Sample]:
     """Those whose files can be read, for which each is decoded; of the others, says which they are."""
     tell, complaints = Told(len(samples), f"images of {folder} decoded"), {}
 
     def complaint(sample: Sample) -> str | None:
         try:
-            read_image(sample[0])
+            read_image(sample[0], channels)
         except ValueError as error:
             return str(error)
 

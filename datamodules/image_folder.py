@@ -14,6 +14,7 @@ from datamodules.base import Batch, ImageDataModule
 from datamodules.decoding import read_image
 from datamodules.folders import Sample, class_folders, find_images, visible_folders, without_broken, without_empty
 from datamodules.sampling import Draw, random_key, seeded, stratified_split
+from studies.runs import nearest
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ class ImageFolder(ImageDataModule):
     Args:
         num_classes: None counts the folders.
         mean, std: of each channel, for pixels from 0 to 1; ImageNet's unless given.
-        test_fraction: of each class, where there is no ``test`` folder.
+        test_fraction: of each class, where there is no ``test`` folder; 1: all, to evaluate by and not to train.
         resize_ratio: images are resized to ``image_size * resize_ratio`` before the central crop of evaluation.
         image_transforms: torchvision's v2 transforms by name, applied to each training image by itself, where it is
             decoded, after the random crop; None leaves one out.
@@ -113,13 +114,15 @@ class ImageFolder(ImageDataModule):
     ):
         self.root = Path(data_dir).expanduser()
         if not self.root.is_dir():
-            raise FileNotFoundError(f"datamodule.data_dir={data_dir} is not a folder")
+            raise FileNotFoundError(f"datamodule.data_dir={data_dir} is not a folder{nearest(self.root)}")
         self.folders = {split: folder for split in self.parts if (folder := self.folder(split))}
         if not self.folders:
             self.folders = {"train": self.root}
         elif "train" not in self.folders:
             first = next(iter(self.folders.values())).name
             raise FileNotFoundError(f"{self.root} has a folder {first}, but none named train")
+        elif aside := self.aside():
+            log.warning(f"{'left aside':<12} in {self.root}: {', '.join(aside)}; parts are train, val and test")
         self.class_names = self.find_classes()
         self.found: dict[str, list[Sample]] = {}
         self.mean, self.std = tuple(mean), tuple(std)
@@ -144,6 +147,8 @@ class ImageFolder(ImageDataModule):
         if split == "val":
             return None
         files = self._files("train")  # no test folder: set a part of the training folder aside
+        if self.test_fraction == 1 and split == "test":
+            return files.subset(torch.arange(len(files)), False)
         rest, test = stratified_split(files.labels, self.test_fraction, self.seed)
         return files.subset(rest, True) if split == "train" else files.subset(test, False)
 
@@ -156,9 +161,13 @@ class ImageFolder(ImageDataModule):
             raise ValueError(f"{self.root} has the folders {said}; expected one of them")
         return found[0] if found else None
 
+    def aside(self) -> list[str]:
+        """The folders beside the parts that are none, and are not used."""
+        return sorted({*visible_folders(self.root)} - {folder.name for folder in self.folders.values()})
+
     def is_split(self, folder: Path) -> bool:
         """Whether a folder that is called like a part of the data is one, not a class of that name."""
-        parts = {name for names in self.parts.values() for name in names}
+        parts = {"test1", *(name for names in self.parts.values() for name in names)}  # test1: a contest's, unlabelled
         return bool(visible_folders(folder)) or {name.lower() for name in visible_folders(self.root)} <= parts
 
     def find_classes(self) -> tuple[str, ...]:
@@ -188,7 +197,7 @@ class ImageFolder(ImageDataModule):
         folder = self.folders[split]
         samples = without_empty(self.samples(folder), folder)
         if self.broken == "skip":
-            samples = without_broken(samples, folder)
+            samples = without_broken(samples, folder, self.in_channels)
         missing = set(range(len(self.class_names))) - {label for _, label in samples}
         if missing:
             told = f"{folder} has no images of the class {self.class_names[min(missing)]}"

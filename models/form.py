@@ -127,9 +127,11 @@ def inner_widths(block: str, widths: Sequence[int], groups: int, width_per_group
     if block == "basic":
         if groups != 1 or width_per_group not in (None, 64, "matched"):
             what = f"groups={groups}" if groups != 1 else f"width_per_group={width_per_group}"
+            depths = "depth 50, 101, 152, or block=bottleneck where the depth allows"
+            if len(widths) == 3:
+                depths = "block=bottleneck and a depth of 9n+2, say 20 or 29"
             raise ValueError(
-                f"{what} needs bottleneck blocks (depth 50, 101, 152, or block=bottleneck where the depth allows); "
-                "a basic block has groups=1 and width_per_group=64"
+                f"{what} needs bottleneck blocks ({depths}); a basic block has groups=1 and width_per_group=64"
             )
     elif width_per_group is None:
         if groups < 1 or common % groups:

@@ -82,10 +82,14 @@ def read(file: Path) -> Any:
 
 
 def bare(content: Any, file: Path) -> dict[str, Tensor]:
-    """The weights of a backbone by its own names: of a state dict, or of a checkpoint of ``train.py``."""
+    """The weights of a backbone by its own names: of a state dict, or of a checkpoint of ``train.py``.
+
+    Those of PyTorch's examples have them under ``state_dict`` too, with ``module.`` where several GPUs trained.
+    """
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        prefix = "backbone."
-        content = {k.removeprefix(prefix): v for k, v in content["state_dict"].items() if str(k).startswith(prefix)}
+        found = content["state_dict"]
+        prefix = next((p for p in ("backbone.", "module.") if any(str(k).startswith(p) for k in found)), "")
+        content = {k.removeprefix(prefix): v for k, v in found.items() if str(k).startswith(prefix)}
     if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         raise ValueError(f"{file} holds no weights; expected a state dict, or a checkpoint of train.py")
     return dict(content)

@@ -3,14 +3,18 @@
 import os
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from studies import record as records
 from studies.page import to_csv, to_markdown, to_text
-from studies.record import FILE, replacing
+from studies.record import FILE, HARMLESS, replacing
 from studies.runs import nearest
-from studies.table import Job, natural, tabulate
+from studies.table import ABSENT, Job, natural, number, tabulate
 
 EXPECTED = "expected a sweep's folder, runs/<name>/<date>, whose jobs' folders have a result.json"
 
@@ -87,8 +91,41 @@ def find(folders: Sequence[Path]) -> list[Path]:
 
 def read(folders: Sequence[Path]) -> list[Job]:
     """The jobs, named by their folders below the sweep's, or below the common parent of several sweeps'."""
-    parent = Path(os.path.commonpath([Path(folder).resolve() for folder in folders]))
-    return [read_job(job, job.name if job == parent else job.relative_to(parent).as_posix()) for job in find(folders)]
+    parent, places = Path(os.path.commonpath([Path(folder).resolve() for folder in folders])), find(folders)
+    jobs = [read_job(job, job.name if job == parent else job.relative_to(parent).as_posix()) for job in places]
+    typed: dict[str, set[str]] = {}
+    for job in jobs:
+        for key, text in job.overrides.items():
+            typed.setdefault(key, set()).add(text)
+    for place, job in zip(places, jobs, strict=True):
+        if lacking := sorted(typed.keys() - job.overrides.keys() - HARMLESS - {"seed"}):
+            job.overrides.update(untyped(place, {key: typed[key] for key in lacking}))
+    return jobs
+
+
+def untyped(folder: Path, typed: Mapping[str, set[str]]) -> dict[str, str]:
+    """What a job's own config has for keys that were typed for others, in their spelling where it is the same value.
+
+    Nothing where the network or the data have no such key, or the job has no config.
+    """
+    try:
+        config, hydra = (OmegaConf.load(folder / ".hydra" / f"{name}.yaml") for name in ("config", "hydra"))
+        choices = hydra.hydra.runtime.choices
+    except (OSError, YAMLError, OmegaConfBaseException):
+        return {}
+    found = {}
+    for key, texts in typed.items():
+        try:
+            value = choices[key] if key in choices else OmegaConf.select(config, key, default=ABSENT)
+        except OmegaConfBaseException:  # an interpolation of a run that is over
+            continue
+        if value != ABSENT and not OmegaConf.is_config(value):
+            text = "null" if value is None else str(value)
+            same = (
+                t for t in texts if t.lower() == text.lower() or number(text) is not None and number(t) == number(text)
+            )
+            found[key] = next(same, text)
+    return found
 
 
 def read_job(folder: Path, name: str) -> Job:

@@ -192,6 +192,9 @@ def test_a_search_finds_the_best_of_its_trials_and_goes_on(forks, tmp_path):
         (["hydra/launcher=paralel"], "hydra/launcher=paralel: no such option; did you mean parallel?"),
         (["hydra/sweeper=serach"], "hydra/sweeper=serach: no such option; did you mean search?"),
         (["optimizer.lr=interval(0.1,1)"], "an interval needs a search; add hydra/sweeper=search"),
+        (["optimizer.lr=interval(-1,1)"], "optimizer.lr=-1.0: expected at least 0"),
+        (["optimizer.lr=interval(1,0.1)"], "expected an interval from a smaller number to a larger one"),
+        pytest.param(["hydra/sweeper=search"], "a search needs something to search", marks=needs("optuna_sweeper")),
     ],
 )
 def test_mistakes(args, message, tmp_path):

@@ -2,6 +2,7 @@
 
 import math
 import shutil
+import signal
 from types import SimpleNamespace
 
 import pytest
@@ -90,6 +91,17 @@ def test_early_stopping_that_must_wait_does_not_write_in_each_step(composed, mon
     stopping = ["callbacks=early_stopping", "callbacks.early_stopping.patience=0", "optimizer.lr=0.0"]
     train(composed(*TINY, *stopping, "trainer.max_epochs=4", "+trainer.min_epochs=4"))
     assert saved == [0, 5, 10, 15, 20]
+
+
+def test_a_second_sigterm_ends_no_process_to_which_the_first_may_be_passed_on():
+    last = LastCheckpoint("anywhere")
+    last._catch_signals(SimpleNamespace(local_rank=1, strategy=SimpleNamespace(launcher=None)))
+    try:
+        for _ in range(2):
+            signal.raise_signal(signal.SIGTERM)
+        assert last._received == signal.SIGTERM
+    finally:
+        last._release_signals()
 
 
 @pytest.mark.parametrize("accumulate", [1, 16, 64])

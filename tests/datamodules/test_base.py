@@ -182,7 +182,7 @@ def test_images_and_labels_are_mixed_by_the_same_share(way):
 
 def test_with_both_ways_of_mixing_a_batch_takes_one_and_workers_change_nothing():
     both = seen(synthetic(mixup=0.4, cutmix=1.0), epochs=2).train_batches
-    workers = seen(synthetic(mixup=0.4, cutmix=1.0, num_workers=2), epochs=2).train_batches
+    workers = seen(synthetic(mixup=0.4, cutmix=1, num_workers=2), epochs=2).train_batches
     plain = seen(synthetic(), epochs=2).train_batches
     pasted = [((a == b) | (a == b.roll(1, 0))).all().item() for (a, _), (b, _) in zip(both, plain, strict=True)]
     assert 4 < sum(pasted) < len(pasted) - 4

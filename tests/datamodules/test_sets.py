@@ -304,6 +304,29 @@ def test_parts_under_other_usual_names(names, tmp_path, caplog):
     assert [m.endswith("Val has no images of the class dog") for m in caplog.messages] == [True] * (names[1] == "Val")
 
 
+def test_folders_beside_the_parts_are_named(tmp_path, caplog):
+    for name in ("train", "dev", "test_set"):
+        image_tree(tmp_path / name, count=20)
+    data = ready(ImageFolder(str(tmp_path), image_size=16, num_workers=0))
+    assert sum(map(len, data.sets.values())) == 40
+    assert [m.split(maxsplit=2)[-1] for m in caplog.messages] == [
+        f"in {tmp_path}: dev, test_set; parts are train, val and test"
+    ]
+
+
+def test_a_contests_files_are_no_classes(tmp_path):
+    for name in ("train", "test1"):
+        image_tree(tmp_path / name, ("",))
+    with pytest.raises(FileNotFoundError, match=r"train has no class folders.*datamodule=cats_vs_dogs"):
+        ImageFolder(str(tmp_path))
+
+
+def test_a_folder_can_be_scored_as_a_whole(tmp_path):
+    data = ImageFolder(str(image_tree(tmp_path / "pets", count=20)), image_size=16, num_workers=0, test_fraction=1)
+    data.setup("test")
+    assert len(data.sets["test"]) == 40 and not data.sets["test"].training
+
+
 def test_two_folders_for_one_part_are_refused(tmp_path):
     for name in ("train", "val", "valid"):
         image_tree(tmp_path / name)

@@ -77,6 +77,13 @@ def test_a_head_of_as_many_classes_is_kept(resnet18, caplog):
     assert caplog.messages == ["weights      mine.pth: 122 tensors"]
 
 
+@pytest.mark.parametrize("prefix", ["", "module.", "backbone."])
+def test_a_checkpoint_of_pytorchs_examples_will_do(prefix, resnet18, tmp_path):
+    theirs, _ = resnet18
+    torch.save({"state_dict": {prefix + k: v for k, v in theirs.state_dict().items()}, "epoch": 3}, tmp_path / "a.pth")
+    assert torch.equal(ResNet(18, weights=str(tmp_path / "a.pth")).conv1.weight, theirs.conv1.weight)
+
+
 def test_without_a_top_the_head_is_left(resnet18, caplog):
     theirs, file = resnet18
     with caplog.at_level(logging.INFO):

@@ -55,6 +55,29 @@ def sweep(tmp_path):
     return tmp_path / "runs" / "digits"
 
 
+def test_what_was_not_typed_is_what_the_jobs_config_has(tmp_path):
+    """So that a default beside the same value typed is one configuration, and another default is said."""
+    for name, typed, model in (
+        ("seed-0", ["seed=0"], "lenet"),
+        ("lr-0.1", ["optimizer.lr=0.1", "seed=0"], "lenet"),
+        ("lr-5e-2", ["optimizer.lr=5e-2", "seed=1"], "lenet"),
+        ("deep", ["model=resnet", "model.depth=50", "seed=0"], "resnet"),
+    ):
+        put(tmp_path / name, *typed, metrics=scores(0.5))
+        (tmp_path / name / ".hydra").mkdir()
+        config = (
+            f"optimizer: {{lr: {0.1 if '0.1' in name else 0.05}}}\nmodel: {{{'depth: 50' if name == 'deep' else ''}}}"
+        )
+        (tmp_path / name / ".hydra" / "config.yaml").write_text(config)
+        (tmp_path / name / ".hydra" / "hydra.yaml").write_text(f"hydra: {{runtime: {{choices: {{model: {model}}}}}}}")
+    found = table.tabulate(report.read([tmp_path]), "val/top1")
+    assert sorted((found.name(row), len(row.jobs)) for row in found.rows) == [
+        ("model lenet, depth –, lr 0.1", 1),
+        ("model lenet, depth –, lr 5e-2", 2),
+        ("model resnet, depth 50, lr 5e-2", 1),
+    ]
+
+
 def rows_of(folder):
     with open(folder / "report.csv", newline="") as file:
         return list(csv.DictReader(file))
