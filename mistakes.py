@@ -258,11 +258,11 @@ def _check_value(override: Override, tree: dict) -> None:
 
 def _check_trainers(override: Override) -> None:
     """Raise a Mistake for what is no argument of Lightning's Trainer, by its source: to import it takes seconds."""
-    package = find_spec("lightning").submodule_search_locations[0]
-    tree = ast.parse(Path(package, "pytorch", "trainer", "trainer.py").read_text(encoding="utf-8"))
-    trainer = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Trainer")
-    init = next(node for node in trainer.body if isinstance(node, ast.FunctionDef) and node.name == "__init__")
-    names = [argument.arg for argument in init.args.kwonlyargs]
+    source = Path(find_spec("lightning").submodule_search_locations[0], "pytorch", "trainer", "trainer.py")
+    tree = ast.parse(source.read_text(encoding="utf-8") if source.is_file() else "")
+    trainers = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Trainer"]
+    methods = [node for trainer in trainers for node in trainer.body if isinstance(node, ast.FunctionDef)]
+    names = [a.arg for method in methods if method.name == "__init__" for a in method.args.kwonlyargs]
     name = override.key_or_group.split(".")[1]
     if names and name not in names:
         near = get_close_matches(name, names, n=1)

@@ -98,7 +98,8 @@ def read(folders: Sequence[Path]) -> list[Job]:
         for key, text in job.overrides.items():
             typed.setdefault(key, set()).add(text)
     for place, job in zip(places, jobs, strict=True):
-        if lacking := sorted(typed.keys() - job.overrides.keys() - HARMLESS - {"seed"}):
+        lacking = sorted(typed.keys() - job.overrides.keys() - HARMLESS - {"seed"})
+        if lacking and job.record:
             job.overrides.update(untyped(place, {key: typed[key] for key in lacking}))
     return jobs
 
@@ -110,8 +111,8 @@ def untyped(folder: Path, typed: Mapping[str, set[str]]) -> dict[str, str]:
     """
     try:
         config, hydra = (OmegaConf.load(folder / ".hydra" / f"{name}.yaml") for name in ("config", "hydra"))
-        choices = hydra.hydra.runtime.choices
-    except (OSError, YAMLError, OmegaConfBaseException):
+        choices = OmegaConf.select(hydra, "hydra.runtime.choices") or {}
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException):  # gone or damaged
         return {}
     found = {}
     for key, texts in typed.items():

@@ -71,6 +71,9 @@ def test_what_was_not_typed_is_what_the_jobs_config_has(tmp_path):
         (tmp_path / name / ".hydra" / "config.yaml").write_text(config)
         (tmp_path / name / ".hydra" / "hydra.yaml").write_text(f"hydra: {{runtime: {{choices: {{model: {model}}}}}}}")
     found = table.tabulate(report.read([tmp_path]), "val/top1")
+    for damage in ("", "a: [", "[1]", "\x00"):
+        (tmp_path / "seed-0" / ".hydra" / "hydra.yaml").write_text(damage)
+        assert len(report.read([tmp_path])) == 4
     assert sorted((found.name(row), len(row.jobs)) for row in found.rows) == [
         ("model lenet, depth –, lr 0.1", 1),
         ("model lenet, depth –, lr 5e-2", 2),
