@@ -6,11 +6,9 @@ every error.
 """
 
 import atexit
-import functools
 import gc
 import logging
 import os
-import re
 import shlex
 import signal
 import sys
@@ -18,24 +16,20 @@ import threading
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import SimpleNamespace
 from typing import NoReturn
 
 import hydra
 import hydra._internal.utils as hydra_utils
-from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
 import resume
-from mistakes import CONF, Mistake, check, quoted
+from mistakes import Mistake, is_mistake, tell
+from overrides import CONF, check, quoted
 from plan import Sweep, plan
-from studies import jobs, side_by_side
-from studies.record import OutOfTime, is_main_process, one_line, out_of_memory, signal_code
-from studies.runs import FOLDER, LAST, short
+from studies import jobs
+from studies.record import is_main_process, one_line
+from task import as_job
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +44,7 @@ def run(task: Callable, config_name: str, early: Callable[[DictConfig], None] | 
     hydra_utils.run_and_report = lambda function: function()
     logging.raiseExceptions = False  # where the disk is full, a log that cannot be written is not the news
     threading.excepthook = _thread_failed
-    main = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(_job(task))
+    main = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(as_job(task))
     code, sweep = 0, None
     try:
         for flag in {"-m", "--multirun"} & set(sys.argv[2:]):  # argparse wants it before all overrides, or after
@@ -65,7 +59,7 @@ def run(task: Callable, config_name: str, early: Callable[[DictConfig], None] | 
             sys.argv[0] = os.path.abspath(sys.argv[0])  # further processes of DDP begin where the run did
             at = next(n for n, argument in enumerate(sys.argv) if resume.is_resume(argument))
             sys.argv[at] = f"resume={quoted(str(folder))}"
-            _job(task)(resume.config(folder, args.overrides))
+            as_job(task)(resume.config(folder, args.overrides))
         elif sweep is None:
             main()
         else:
@@ -137,92 +131,6 @@ def _sweep(main: Callable, sweep: Sweep) -> None:
         attempts = 0 if ended > before else attempts + 1
 
 
-def _job(task: Callable) -> Callable:
-    """``task`` with its errors said at once and turned into exit codes; in a sweep it leaves the other jobs alone."""
-
-    @functools.wraps(task)
-    def job(cfg: DictConfig) -> float | None:
-        if HydraConfig.get().mode == RunMode.MULTIRUN and "monitor" in cfg:  # else it keeps no record
-            return _job_of_sweep(task, cfg)
-        try:
-            with jobs.alone(cfg.run_dir, wait=False):
-                if "monitor" in cfg and jobs.is_requeued() and _go_on(cfg):
-                    return None
-                return task(cfg)
-        except Exception as error:
-            _log_to_file(error)
-            code = tell(error)
-            if isinstance(error, OutOfTime):
-                _say_how_it_goes_on(cfg.run_dir)
-            sys.exit(code)
-        except BaseException as end:  # a signal, or an exit
-            if signal_code(end):
-                _say_how_it_goes_on(cfg.run_dir)
-            sys.exit(signal_code(end) or getattr(end, "code", 1))
-
-    return job
-
-
-def _say_how_it_goes_on(run_dir: str) -> None:
-    if Path(run_dir, FOLDER, LAST).is_file() and is_main_process():
-        again = shlex.quote(f"resume={short(run_dir)}")
-        print(f"go on with it: python {sys.argv[0]} {again}", file=sys.stderr)
-
-
-def _go_on(cfg: DictConfig) -> bool:
-    """Let a job that SLURM has started again go on in its folder. Returns whether it had been completed.
-
-    Raises: ValueError, OSError: the folder is another one, or holds another run.
-    """
-    earlier = jobs.earlier(cfg.run_dir, overrides())
-    placed = any(override.startswith("hydra.run.dir=") for override in HydraConfig.get().overrides.hydra)
-    if earlier is None and not placed:
-        raise FileNotFoundError(
-            f"SLURM has started this job again, and {cfg.run_dir} is a new folder with nothing to go on with; "
-            "give the job one of its own, say hydra.run.dir=runs/$SLURM_JOB_ID"
-        )
-    if earlier and earlier["status"] == "completed":
-        log.info(f"{cfg.run_dir} is completed; there is nothing to go on with")
-        return True
-    last = Path(cfg.run_dir, FOLDER, LAST)
-    if last.is_file():
-        cfg.ckpt_path = str(last)
-    return False
-
-
-def _job_of_sweep(task: Callable, cfg: DictConfig) -> float | None:
-    """A job's value, or None: its failure stands in its record and is no reason to stop the others."""
-    hydra_config = HydraConfig.get()
-    at_a_time = hydra_config.launcher.get("n_jobs", 1)
-    if at_a_time not in (1, None):
-        side_by_side.settle(hydra_config.sweep.dir, at_a_time)
-    size = os.environ.get(jobs.SIZE, "?")
-    name = f"job {hydra_config.job.num + 1} of {size}  {Path(cfg.run_dir).name}"
-    with jobs.alone(cfg.run_dir):
-        earlier = jobs.earlier(cfg.run_dir, overrides())
-        if earlier and jobs.ended(cfg.run_dir, earlier):
-            log.info(f"{name} was {earlier['status']} before")
-            return earlier["metrics"].get(cfg.monitor) if earlier["status"] == "completed" else None
-        last = jobs.checkpoint(cfg.run_dir, earlier)
-        left = jobs.seconds_left(hydra_config.sweep.dir, int(size)) if size.isdigit() else None
-        said = f"  about {jobs.duration(left)} left" if left else ""
-        log.info(name + (" goes on from its last checkpoint" if last else "") + said)
-        cfg.ckpt_path = last or cfg.ckpt_path
-        try:
-            return task(cfg)
-        except BaseException as error:
-            if signal_code(error):
-                sys.exit(signal_code(error))  # ends the sweep
-            _log_to_file(error)
-            full = os.environ.get("HYDRA_FULL_ERROR") == "1"
-            log.error(f"{name} failed: {one_line(error)}", exc_info=error if full else None)
-            if jobs.SIZE not in os.environ:  # nobody will count the records
-                raise
-        finally:
-            jobs.report_now_and_then(hydra_config.sweep.dir, cfg.monitor)
-    return None
-
-
 def _conclude(sweep: Sweep, code: int) -> int:
     """Say what came of a sweep, and how it goes on. Returns the exit code: 1 if a job has not completed."""
     from studies import report
@@ -276,46 +184,3 @@ def _import_torchmetrics() -> None:
     finally:
         if absent:
             del sys.modules["scipy.signal"]
-
-
-def _log_to_file(error: BaseException) -> None:
-    """Keep an error's traceback in the run's log; the console gets one line."""
-    trace = (type(error), error, error.__traceback__)
-    entry = log.makeRecord(log.name, logging.ERROR, __file__, 0, one_line(error), (), trace)
-    for handler in logging.root.handlers:
-        if isinstance(handler, logging.FileHandler):
-            handler.handle(entry)
-
-
-def refuse_sweep(what: str) -> None:
-    """Each of a job's further processes would run the whole sweep again; where SLURM started them, they do not."""
-    sweeping = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
-    if sweeping and "SLURM_PROCID" not in os.environ:
-        raise ValueError(f"{what} cannot be part of a sweep; sweep with trainer.devices=1, or run each job on its own")
-
-
-def tell(error: Exception) -> int:
-    """Say what went wrong on stderr, and return the exit code."""
-    if os.environ.get("HYDRA_FULL_ERROR") == "1" or not is_mistake(error):
-        raise error
-    if is_main_process():
-        print(f"error: {one_line(error)}", file=sys.stderr)
-    return 2
-
-
-def is_mistake(error: BaseException) -> bool:
-    """Whether the user can mend this."""
-    if type(error).__name__ == "InstantiationException" and error.__cause__ is not None:
-        told = re.search("unexpected keyword argument|missing .* required|`devices` selected", str(error.__cause__))
-        return bool(told) or isinstance(error.__cause__, ImportError) or is_mistake(error.__cause__)
-    known = (ValueError, OSError, HydraException, OmegaConfBaseException)
-    return (
-        isinstance(error, known)
-        or out_of_memory(error) is not None
-        or type(error).__name__ == "MisconfigurationException"
-    )
-
-
-def overrides() -> list[str]:
-    """What was typed for this run, or nothing outside a script."""
-    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []

@@ -105,7 +105,7 @@ def scores(facts: Mapping[str, Any], metrics: Mapping[str, float], counts: Mappi
     Args:
         facts: of the data that was scored.
         metrics: by their full names, say ``test/top1``, ``test/flip/top1``, ``test/accuracy/<class>``.
-        counts: images of each class.
+        counts: images of each class; one without is left out.
     """
     split = facts["split"]
     seen = " ".join(f"{key}={_short(facts['preprocessing'][key])}" for key in ("in_channels", "image_size"))
@@ -115,7 +115,7 @@ def scores(facts: Mapping[str, Any], metrics: Mapping[str, float], counts: Mappi
     for name in (*SCORES, "ece"):
         if f"{split}/{name}" in metrics:
             lines.append(f"  {name:<10}" + "".join(f" {metrics[prefix + name]:>9.4f}" for prefix in columns.values()))
-    rows = [(name, metrics[f"{split}/accuracy/{name}"], count) for name, count in counts.items()]
+    rows = [(name, metrics[f"{split}/accuracy/{name}"], count) for name, count in counts.items() if count]
     title = "class"
     if len(rows) > MANY:
         rows, title = sorted(rows, key=lambda row: row[1])[:MANY], f"the {MANY} classes of {len(rows)} least known"

@@ -16,7 +16,7 @@ import cli
 import console
 from files import check_writable, find_images
 from mistakes import Mistake, check_choices
-from plan import run_of
+from names import run_of
 from studies.runs import find_checkpoint, short
 
 if TYPE_CHECKING:

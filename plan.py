@@ -5,12 +5,11 @@ holds another sweep, is said in the first second, not after an hour.
 """
 
 import os
-import re
 import sys
 import time
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from inspect import signature
@@ -20,18 +19,17 @@ import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from mistakes import CONF, Mistake, check_monitor, check_search, is_grid, quoted, refuse_several_processes, values
+from mistakes import Mistake, check_monitor
 from models.form import CHECKS
+from names import key, name_jobs
+from overrides import CONF, quoted, values, values_of
 from studies import jobs, report
-from studies.record import HARMLESS, is_main_process
-from studies.runs import FOLDER, LAST, short
-
-# Overrides that are not in a folder's name: they say where to, or are in it already.
-UNNAMED = {"run_dir", "ckpt_path", "ckpt", "trust", "output", "grid", "num_workers"}
-PART = re.compile(r"[\w.,+\[\]-]{1,200}")  # what may be the name of a job's folder
+from studies.record import is_main_process
+from studies.runs import FOLDER, LAST
 
 
 @dataclass
@@ -116,12 +114,8 @@ def plan(args: Namespace, config_name: str, early: Callable[[DictConfig], None] 
     if not args.config_dir:
         check_combinations(config_name, combinations, swept, refuse=config.get("impossible") == "refuse")
 
-    folder, names = Path(config.hydra.sweep.dir), [job_name(job, swept) for job in combinations]
-    if swept and all(map(PART.fullmatch, names)):
-        fixed = sorted({o.key_or_group for o in overrides} - swept)
-        naming = f"hydra.job.config.override_dirname.exclude_keys=[{','.join(fixed)}]"
-    else:  # nothing to tell the jobs apart by, or values that make no name: paths, long lists
-        names, naming = [str(i) for i, _ in enumerate(combinations)], "hydra.sweep.subdir=${hydra.job.num}"
+    folder = Path(config.hydra.sweep.dir)
+    names, naming = name_jobs(combinations, swept, fixed={o.key_or_group for o in overrides} - swept)
     known = is_grid(config) and not any(o.startswith("hydra.sweep.subdir=") for o in given)
     if known:
         before = [job for name, job in zip(names, combinations, strict=True) if jobs.earlier(folder / name, job)]
@@ -176,15 +170,6 @@ def warn_of_changes(config_name: str, job_dir: Path, job: Sequence[str]) -> None
         print(f"note: conf/ has changed since {job_dir} began: {'; '.join(changed[:3])}", file=sys.stderr)
 
 
-def job_name(job: Sequence[str], swept: set[str]) -> str:
-    """The name of a job's folder, as Hydra makes it from what is swept."""
-    return "_".join(sorted(override for override in job if key(override) in swept)).replace("=", "-")
-
-
-def key(override: str) -> str:
-    return override.partition("=")[0].lstrip("+~")
-
-
 def check_combinations(config_name: str, combinations: Sequence[Sequence[str]], swept: set[str], refuse: bool) -> None:
     """Name the combinations that cannot be, a line each, before the first trains.
 
@@ -228,40 +213,36 @@ def against_network(config: DictConfig) -> str | None:
     return None
 
 
-def run_name(name: str | None, choices: Mapping[str, str], overrides: Iterable[str]) -> str:
-    """A folder name that says what is run: data, model (or the experiment), and every other override.
-
-    As the resolver ``${run_name:…}`` it is cached, so all jobs of a sweep get the name of the sweep.
-
-    Args:
-        name: taken as it is, if given.
-        choices: the option chosen in each config group.
-        overrides: what was typed.
-    """
-    if name is not None:
-        return name
-    typed = {o.key_or_group: o for o in OverridesParser.create().parse_overrides(list(overrides))}
-    given = {key: override.input_line.partition("=")[2] for key, override in typed.items()}
-    chosen = {**choices, **given}  # a sweep over a group is not yet among the choices
-    whole = next((group for group in ("study", "experiment") if chosen.get(group) not in (None, "null")), None)
-    said = {whole} if whole else {"datamodule", "model"}
-    parts = [run_of(given["ckpt"])] if "ckpt" in given else []
-    parts += [chosen[group] for group in sorted(said) if chosen.get(group) not in (None, "null")]
-    for key, value in given.items():
-        if key not in said | HARMLESS | UNNAMED and "/" not in value:
-            parts.append(f"{key.rpartition('.')[2]}-{value}")
-    return re.sub(r"[^A-Za-z0-9._]+", "-", "_".join(parts)).strip("-")[:100]
+def is_grid(config: DictConfig) -> bool:
+    """Whether a sweep takes every combination; else a search decides as it goes."""
+    return config.hydra.sweeper._target_.endswith("BasicSweeper")
 
 
-def run_of(ckpt: str) -> str:
-    """The name of the run that a checkpoint is of: its folders' names below ``runs`` without dates, or the last one."""
-    *folders, last = Path(ckpt.strip("'\"")).parts or ("",)
-    parts = [*folders, last] if Path(last).suffix != ".ckpt" else folders
-    parts = [part for part in parts if part != "checkpoints" and not re.match(r"\d{4}-\d\d-\d\d_", part)]
-    below = parts[len(parts) - parts[::-1].index("runs") :] if "runs" in parts else parts[-1:]
-    return "_".join(below) or Path(last).stem
+def refuse_several_processes(config: DictConfig, overrides: Sequence[Override]) -> None:
+    """Each of a job's further processes would run the whole sweep again. Under SLURM they are tasks of the job."""
+    if "LOCAL_RANK" in os.environ:
+        raise Mistake("a sweep cannot be started by torchrun: each of its processes would run the whole sweep")
+    if "submitit" in config.hydra.launcher._target_ or "trainer" not in config:
+        return
+    for name in ("devices", "num_nodes"):
+        swept = [v for o in overrides if o.key_or_group == f"trainer.{name}" for v in values_of(o)]
+        for value in swept or [config.trainer.get(name)]:
+            count = value if isinstance(value, int) else len(value) if isinstance(value, list | ListConfig) else 1
+            if count > 1:
+                what = f"trainer.{name}={value}"
+                raise Mistake(f"{what}: a job of several processes cannot be part of a sweep, but on SLURM")
 
 
-# When this module is imported, so that it is there in the processes of a launcher too.
-OmegaConf.register_new_resolver("run_name", run_name, use_cache=True, replace=True)
-OmegaConf.register_new_resolver("short", short, replace=True)
+def check_search(config: DictConfig, overrides: Sequence[Override]) -> None:
+    """An interval needs a search, and a search must go where the metric gets better."""
+    if is_grid(config):
+        for override in overrides:
+            if override.is_sweep_override() and not override.is_discrete_sweep():
+                raise Mistake(f"{override.input_line}: an interval needs a search; add hydra/sweeper=search")
+        return
+    if not any(o.is_sweep_override() for o in overrides) and not config.hydra.sweeper.get("custom_search_space"):
+        raise Mistake("a search needs something to search, say 'optimizer.lr=tag(log, interval(0.001, 0.5))'")
+    if "direction" in config.hydra.sweeper:
+        direction = getattr(config.hydra.sweeper.direction, "name", config.hydra.sweeper.direction)
+        if direction != f"{config.mode}imize":
+            raise Mistake(f"hydra.sweeper.direction={direction} with mode={config.mode}; expected {config.mode}imize")

@@ -11,7 +11,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
-from mistakes import Mistake, parsed
+from mistakes import Mistake
+from overrides import parsed
 from studies import jobs
 from studies import record as records
 from studies.runs import FOLDER, LAST, nearest

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import checkpoints
 import cli
 import console
+import task
 from studies.record import OutOfTime, hidden, recording
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def train(cfg: "DictConfig") -> float | None:
     Returns:
         The best value of ``cfg.monitor``, for sweepers to optimise.
     """
-    with recording(cfg.run_dir, overrides=cli.overrides(), seed=cfg.seed) as record:
+    with recording(cfg.run_dir, overrides=task.typed(), seed=cfg.seed) as record:
         with cli.importing():  # from here on torch is there
             from hydra.utils import instantiate
             from lightning import seed_everything
@@ -99,7 +100,7 @@ def train(cfg: "DictConfig") -> float | None:
         if trainer.strategy.root_device.type == "cpu" and trainer.num_devices > 4 * (os.cpu_count() or 1):
             raise ValueError(f"trainer.devices={trainer.num_devices}: this machine has {os.cpu_count()} cores")
         if trainer.world_size > 1:
-            cli.refuse_sweep(f"a job of {trainer.world_size} processes")
+            task.refuse_sweep(f"a job of {trainer.world_size} processes")
         log.info(console.summary(config))
         log_start(trainer.loggers, config, record["overrides"])
 

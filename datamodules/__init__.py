@@ -4,7 +4,7 @@ Images arrive as ``(N, C, H, W)`` float32, normalised and, in training, augmente
 in training (``mixup``, ``cutmix``) as ``(N, num_classes)`` float32.
 """
 
-from datamodules.base import ImageDataModule, TensorImages
+from datamodules.base import ImageDataModule
 from datamodules.cats_vs_dogs import CatsVsDogs
 from datamodules.cifar import CIFAR10, CIFAR100
 from datamodules.digits import Digits
@@ -14,6 +14,7 @@ from datamodules.imagenet import ImageNet
 from datamodules.preprocessing import Preprocessing
 from datamodules.scored import Scored
 from datamodules.synthetic import Synthetic
+from datamodules.tensor_images import TensorImages
 from datamodules.transforms import AlternatingFlip, PerImage, RandomCrop, RandomErasing, RandomHorizontalFlip
 from datamodules.unlabelled import Unlabelled
 

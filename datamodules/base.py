@@ -4,70 +4,19 @@ A batch is drawn as one tensor of indices, fetched by one indexing operation, an
 Augmentation and normalisation happen on the device, in ``on_after_batch_transfer``.
 """
 
-import logging
 import os
-import tarfile
 from collections.abc import Callable, Mapping, Sequence
-from copy import copy
-from typing import Any
 
 import torch
 from lightning import LightningDataModule
 from lightning.fabric.utilities.data import suggested_max_num_workers
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision.datasets import utils
 from torchvision.transforms import v2
-from tqdm import tqdm
 
 from datamodules.preprocessing import Preprocessing
 from datamodules.sampling import BatchSampler, Draw, seeded, stratified_split
-
-log = logging.getLogger(__name__)
-# (uint8 images, labels, what was drawn): what a loader delivers.
-Batch = tuple[Tensor, Tensor, Draw]
-
-
-class TensorImages(Dataset):
-    """Images in memory.
-
-    Args:
-        images: ``(N, C, H, W)`` uint8.
-        labels: ``(N,)`` int64.
-    """
-
-    def __init__(self, images: Tensor, labels: Tensor):
-        self.images, self.all_labels = images, labels
-        self.indices = torch.arange(len(labels))
-
-    @property
-    def labels(self) -> Tensor:
-        return self.all_labels[self.indices]
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    @property
-    def device(self) -> torch.device:
-        return self.images.device
-
-    def to(self, device: torch.device) -> "TensorImages":
-        """The same images in a device's memory, where batches of them are drawn without crossing the bus."""
-        part = copy(self)
-        part.images, part.all_labels, part.indices = (
-            tensor.to(device) for tensor in (self.images, self.all_labels, self.indices)
-        )
-        return part
-
-    def subset(self, indices: Tensor, training: bool) -> "TensorImages":
-        """The images at ``indices``, without copying them."""
-        part = copy(self)
-        part.indices = self.indices[indices.to(self.device)]
-        return part
-
-    def __getitem__(self, draw: Draw) -> Batch:
-        indices = self.indices.index_select(0, draw.indices)  # which copies rows; images[indices] goes pixel by pixel
-        return self.images.index_select(0, indices), self.all_labels.index_select(0, indices), draw
+from datamodules.tensor_images import Batch, TensorImages
 
 
 class ImageDataModule(LightningDataModule):
@@ -272,24 +221,6 @@ class ImageDataModule(LightningDataModule):
     def unnormalize(self, images: Tensor) -> Tensor:
         """``(N, in_channels, h, w)`` as the network sees it → uint8, to be looked at."""
         return self.prepare.unnormalize(images)
-
-    def download(self, source: type[Dataset]) -> None:
-        """Have a data set of torchvision's put its files, and none elsewhere, into ``data_dir``."""
-
-        def bar(*args, total: int | None = None, **options) -> Any:
-            size = f"{total / 1e6:.1f} MB" if total else "a file"
-            log.info(f"{'downloading':<12} {size} of {source.__name__} to {self.data_dir}")
-            return tqdm(*args, total=total, disable=None, **options)  # None: only on a terminal
-
-        utils.tqdm = bar  # torchvision's own would draw in a log file too
-        # Not every torchvision asks for the filter, and Python has it by default from 3.14 on.
-        tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
-        try:
-            source(self.data_dir, download=True)
-        except (OSError, RuntimeError, tarfile.TarError) as error:
-            raise OSError(
-                f"{source.__name__} is not in datamodule.data_dir={self.data_dir}, and the download failed: {error}"
-            ) from error
 
     def resize(self, images: Tensor) -> Tensor:
         """``(N, c, h, w)`` uint8 → ``(N, c, image_size, image_size)`` uint8."""

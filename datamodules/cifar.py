@@ -3,7 +3,9 @@
 import torch
 from torchvision import datasets
 
-from datamodules.base import ImageDataModule, TensorImages
+from datamodules.base import ImageDataModule
+from datamodules.downloading import download
+from datamodules.tensor_images import TensorImages
 
 
 class CIFAR10(ImageDataModule):
@@ -15,7 +17,7 @@ class CIFAR10(ImageDataModule):
     std = (0.2470, 0.2435, 0.2616)
 
     def prepare_data(self) -> None:
-        self.download(self.source)
+        download(self.source, self.data_dir)
 
     def load(self, split: str) -> TensorImages | None:
         if split == "val":

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.base import ImageDataModule, TensorImages
+from datamodules.base import ImageDataModule
+from datamodules.tensor_images import TensorImages
 
 TEST_IMAGES = 382
 

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 from torchvision import datasets
 
-from datamodules.base import ImageDataModule, TensorImages
+from datamodules.base import ImageDataModule
+from datamodules.downloading import download
+from datamodules.tensor_images import TensorImages
 
 # Where Debian's package dataset-fashion-mnist puts the four files.
 DEBIAN_DIR = Path("/usr/share/datasets/fashion-mnist")
@@ -33,7 +35,7 @@ class FashionMNIST(ImageDataModule):
 
     def prepare_data(self) -> None:
         if not self._downloaded() and not DEBIAN_DIR.is_dir():
-            self.download(datasets.FashionMNIST)
+            download(datasets.FashionMNIST, self.data_dir)
 
     def load(self, split: str) -> TensorImages | None:
         if split == "val":

@@ -10,10 +10,11 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 from torchvision.transforms import v2
 
-from datamodules.base import Batch, ImageDataModule
+from datamodules.base import ImageDataModule
 from datamodules.decoding import read_image
 from datamodules.folders import Sample, class_folders, find_images, visible_folders, without_broken, without_empty
 from datamodules.sampling import Draw, random_key, seeded, stratified_split
+from datamodules.tensor_images import Batch
 from studies.runs import nearest
 
 log = logging.getLogger(__name__)

@@ -8,8 +8,9 @@ from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from datamodules.base import Batch, ImageDataModule
+from datamodules.base import ImageDataModule
 from datamodules.preprocessing import Preprocessing
+from datamodules.tensor_images import Batch
 
 SPLITS = ("test", "val", "train")
 

@@ -2,7 +2,8 @@
 
 import torch
 
-from datamodules.base import ImageDataModule, TensorImages
+from datamodules.base import ImageDataModule
+from datamodules.tensor_images import TensorImages
 
 
 class Synthetic(ImageDataModule):

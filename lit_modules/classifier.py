@@ -20,6 +20,7 @@ from torchmetrics.classification import (
 from lit_modules.going_on import check_place, check_trained_by, trained_by
 from lit_modules.mean import Mean
 from lit_modules.nonfinite import Losses
+from lit_modules.parameter_groups import parameter_groups
 from lit_modules.training_scores import TrainingScores
 
 COMPILE = (False, True, "reduce-overhead", "max-autotune")
@@ -40,7 +41,7 @@ class Classifier(LightningModule):
 
     Logs, an epoch: ``train/loss``, ``train/top1`` (of mixed labels the larger share counts); ``val/`` and ``test/``
     ``loss``, ``top1``, ``f1_macro`` and, with more than five classes, ``top5``; at test also
-    ``test/accuracy/<class>``. All but the losses are fractions.
+    ``test/accuracy/<class>``, of classes with test images. All but the losses are fractions.
 
     Args:
         backbone: the network.
@@ -213,26 +214,11 @@ class Classifier(LightningModule):
 
     def on_test_epoch_end(self) -> None:
         counts = self.confusion.compute()  # (true class, predicted class)
-        accuracies = counts.diag() / counts.sum(1).clamp(min=1)
-        named = {f"test/accuracy/{n}": a for n, a in zip(self.class_names, accuracies, strict=True)}
-        self.log_dict(named, sync_dist=True)
-
-    def _parameter_groups(self) -> list[dict[str, Any]]:
-        """Weights, and gains and biases, which take no decay.
-
-        Those of backbone and head are apart where their rates differ or the backbone is frozen. What is frozen is among
-        them, untouched while it has no gradient; fused SGD takes no group where only some have a momentum.
-        """
-        parameters = list(self.backbone.parameters())
-        frozen = not all(p.requires_grad for p in parameters) and getattr(self.backbone, "head", None) is not None
-        if self.backbone_lr_ratio == 1 and not frozen:
-            return _with_and_without_decay(parameters)
-        of_head = set(self.backbone.head.parameters())
-        body, head = ([p for p in parameters if (p in of_head) == wanted] for wanted in (False, True))
-        return _with_and_without_decay(body, "backbone") + _with_and_without_decay(head, "head")
+        of_classes = zip(self.class_names, counts.diag() / counts.sum(1), counts.sum(1).tolist(), strict=True)
+        self.log_dict({f"test/accuracy/{name}": a for name, a, images in of_classes if images}, sync_dist=True)
 
     def configure_optimizers(self):
-        optimizer = self.optimizer(self._parameter_groups())
+        optimizer = self.optimizer(parameter_groups(self.backbone, self.backbone_lr_ratio))
         for group in optimizer.param_groups:
             if group.get("name", "").startswith("backbone"):
                 group["lr"] *= self.backbone_lr_ratio
@@ -261,14 +247,3 @@ class Classifier(LightningModule):
         so_far = checkpoint.get("epoch_so_far", {})
         if so_far and self.trainer.is_global_zero:  # the first process goes on with what all had
             self.train_scores.go_on(so_far)
-
-
-def _with_and_without_decay(parameters: list[nn.Parameter], name: str | None = None) -> list[dict[str, Any]]:
-    """Two parameter groups: weights, and gains and biases. With a name the learning rates are logged by it."""
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in parameters if p.ndim > 1]},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    if name:
-        groups[0]["name"], groups[1]["name"] = name, f"{name}_gains"
-    return groups

@@ -47,6 +47,8 @@ CONFIG = {
     "trainer.limit_train_batches=0.5": "+trainer.limit_train_batches=… adds it",
     "+trainer.limit_train_batchs=3": "no such argument; did you mean +trainer.limit_train_batches?",
     "+trainer.foo=1": "+trainer.foo=1: Lightning's Trainer has no such argument",
+    "-m optimizer=sgd,adamw optimizer.momentum=0.5": "optimizer=adamw: optimizer.momentum: no such key",
+    "-m model=resnet,lenet model.depth=18": "model=lenet: model.depth: no such key",
     "seed=0 hydra.sweep.dir=there": "this is a single run, whose folder is hydra.run.dir=there",
     "-m seed=0,1 hydra.run.dir=there": "this is a sweep, whose folder is hydra.sweep.dir=there",
     "-m seed=range(0)": "seed=range(0): no values, so no jobs",

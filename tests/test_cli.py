@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import cli
-import mistakes
-import plan
+import names
+import overrides
 
 ROOT = Path(__file__).parent.parent
 
@@ -32,7 +32,7 @@ MISTAKES = {
 
 @pytest.mark.parametrize("args", [("--cfg", "job"), ("-m", "hydra/launcher=slurm", "seed=0,1")])
 def test_images_may_be_missing_where_nothing_runs(args, monkeypatch):
-    monkeypatch.setattr(mistakes, "find_spec", lambda name: True)  # slurm's plugin may not be installed
+    monkeypatch.setattr(overrides, "find_spec", lambda name: True)  # slurm's plugin may not be installed
     monkeypatch.setattr(cli, "plan", lambda *_: None)
     cli.examine(cli.parse([*args, "datamodule=image_folder", "datamodule.data_dir=nowhere"]), "train")
 
@@ -113,8 +113,8 @@ def test_asking_is_not_importing_torch(args, tmp_path):
 def test_folders_say_what_was_run(overrides, expected):
     choices = {"model": "lenet", "datamodule": "digits", "experiment": None}
     choices |= {o.split("=")[0]: o.split("=")[1] for o in overrides if "," not in o and "." not in o.split("=")[0]}
-    assert plan.run_name(None, choices, overrides) == expected
-    assert plan.run_name("mine", choices, overrides) == "mine"
+    assert names.run_name(None, choices, overrides) == expected
+    assert names.run_name("mine", choices, overrides) == "mine"
 
 
 def test_imports_are_made_without_the_garbage_collector_and_scipy_and_then_left_alone():

@@ -4,8 +4,8 @@ import pytest
 from hydra.errors import InstantiationException
 
 import checkpoints
-import cli
 from evaluate import evaluate
+from mistakes import is_mistake
 from predict import predict
 from studies import record as records
 from train import train
@@ -57,5 +57,5 @@ def test_a_wrong_folder_is_one_line(folder, message, composed, tmp_path):
     cfg = composed("experiment=cats_vs_dogs_resnet34", f"datamodule.data_dir={tmp_path / folder}", "trainer=cpu")
     with pytest.raises(InstantiationException) as caught:
         train(cfg)
-    assert cli.is_mistake(caught.value)
+    assert is_mistake(caught.value)
     assert records.read(tmp_path)["error"] == message.replace("{}", str(tmp_path / folder))

@@ -17,10 +17,11 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 import checkpoints
 import cli
-import plan
+import names
 from callbacks.evaluation import reliability, surest_mistakes
 from datamodules import Digits, fashion_mnist
 from evaluate import check, evaluate
+from mistakes import is_mistake, tell
 from studies import record as records
 from train import train
 
@@ -218,7 +219,7 @@ def test_classes_must_be_the_networks(names, message, trained, composed, tmp_pat
 def test_what_cannot_be_scored_is_the_users_to_mend(overrides, message, trained, composed):
     with pytest.raises((ValueError, InstantiationException)) as caught:
         evaluate(composed("trainer=cpu", *overrides, f"ckpt={trained}", config_name="evaluate"))
-    assert cli.is_mistake(caught.value)
+    assert is_mistake(caught.value)
     assert message in records.one_line(caught.value)
 
 
@@ -241,7 +242,7 @@ def test_a_mistake_is_found_before_anything_is_made(args, message, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     with pytest.raises(Exception) as caught:
         cli.examine(cli.parse(args), "evaluate", check)
-    assert cli.is_mistake(caught.value)
+    assert is_mistake(caught.value)
     assert message in records.one_line(caught.value)
 
 
@@ -258,7 +259,7 @@ def test_so_is_a_checkpoint_that_means_harm(trained, tmp_path, capsys, composed)
     torch.save(content, tmp_path / "some.ckpt")
     with pytest.raises(ValueError) as caught:
         evaluate(composed("trainer=cpu", f"ckpt={tmp_path / 'some.ckpt'}", config_name="evaluate"))
-    assert cli.tell(caught.value) == 2
+    assert tell(caught.value) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: the checkpoint's datamodule names os.mkdir") and said.count("\n") == 1
     assert not (tmp_path / "harm").exists()
@@ -299,7 +300,7 @@ def test_a_sweep_scores_several_checkpoints_each_in_its_folder(trained, forks, t
     ],
 )
 def test_folders_say_what_was_scored(overrides, expected):
-    assert plan.run_name(None, {"trainer": "default", "datamodule": None}, overrides) == expected
+    assert names.run_name(None, {"trainer": "default", "datamodule": None}, overrides) == expected
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

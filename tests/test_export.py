@@ -21,6 +21,7 @@ import exported
 from datamodules import Digits, Preprocessing
 from export import check, export
 from files import find_images
+from mistakes import is_mistake
 from rebuild import MODELS, build
 from studies import record as records
 
@@ -248,7 +249,7 @@ def test_a_mistake_is_found_before_anything_is_made(args, message, trained, tmp_
         args = [f"ckpt={trained}", *args]
     with pytest.raises(Exception) as caught:
         cli.examine(cli.parse(args), "export", check)
-    assert cli.is_mistake(caught.value)
+    assert is_mistake(caught.value)
     assert records.one_line(caught.value) == message
 
 

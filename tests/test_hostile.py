@@ -17,10 +17,11 @@ from hydra.errors import InstantiationException
 from PIL import Image
 
 import checkpoints
-import cli
 from evaluate import evaluate
 from export import export
+from mistakes import is_mistake
 from predict import predict
+from studies.record import one_line
 from tests.conftest import compose_in
 from train import train
 
@@ -165,8 +166,8 @@ def refused(task, argument) -> str:
     """What ``task(argument)`` says in one line, for the user to mend."""
     with pytest.raises((ValueError, OSError, InstantiationException)) as caught:
         task(argument.copy() if hasattr(argument, "copy") else argument)
-    assert cli.is_mistake(caught.value), caught.value
-    return cli.one_line(caught.value)
+    assert is_mistake(caught.value), caught.value
+    return one_line(caught.value)
 
 
 @pytest.mark.filterwarnings("ignore:.*TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD")

@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 import cli
-import mistakes
+import overrides
+from mistakes import Mistake
 from studies import record as records
 from studies import side_by_side
 
@@ -205,8 +206,6 @@ def test_mistakes(args, message, tmp_path):
 
 
 def test_a_missing_plugin_is_named_with_what_installs_it(monkeypatch):
-    monkeypatch.setattr(mistakes, "find_spec", lambda name: None)
-    with pytest.raises(
-        mistakes.Mistake, match=r"hydra/launcher=parallel needs a plugin .* pip install -e '\.\[joblib\]'"
-    ):
+    monkeypatch.setattr(overrides, "find_spec", lambda name: None)
+    with pytest.raises(Mistake, match=r"hydra/launcher=parallel needs a plugin .* pip install -e '\.\[joblib\]'"):
         cli.examine(cli.parse(["-m", "hydra/launcher=parallel", "seed=0,1"]), "train")

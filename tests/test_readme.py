@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import cli
-import mistakes
+import overrides
 from studies import record as records
 
 ROOT = Path(__file__).parent.parent
@@ -34,7 +34,7 @@ def test_it_opens_with_the_two_commands_of_the_set_up():
 @pytest.mark.parametrize("command", [c for c in COMMANDS if "tiny" not in c and "stripes" not in c])
 def test_every_command_is_one_that_the_scripts_accept(command, monkeypatch, tmp_path):
     if "hydra/launcher=" in command or "hydra/sweeper=" in command:  # its plugin may not be installed
-        monkeypatch.setattr(mistakes, "find_spec", lambda name: True)
+        monkeypatch.setattr(overrides, "find_spec", lambda name: True)
         monkeypatch.setattr(cli, "plan", lambda *_: None)
     script, *args = shlex.split(command + "some" if command.endswith("=") else command)[1:]  # where an ellipsis was
     if args and args[0].startswith("resume="):

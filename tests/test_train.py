@@ -10,8 +10,8 @@ import pytest
 import torch
 from hydra.errors import InstantiationException
 
-import cli
 from datamodules.fashion_mnist import DEBIAN_DIR
+from mistakes import is_mistake
 from studies import record as records
 from train import train
 
@@ -155,7 +155,7 @@ def test_an_error_while_training_leaves_a_record(composed, tmp_path, monkeypatch
 def test_a_mistake_that_only_the_parts_know_is_the_users(overrides, message, composed, tmp_path):
     with pytest.raises((ValueError, InstantiationException)) as caught:
         train(composed(*TINY, *overrides))
-    assert cli.is_mistake(caught.value)
+    assert is_mistake(caught.value)
     record = records.read(tmp_path)
     assert record["status"] == "failed"
     assert message in record["error"]
@@ -310,4 +310,4 @@ def test_going_on_from_a_wrong_checkpoint_is_one_line(content, message, composed
         path.write_bytes(content)
     with pytest.raises(ValueError, match=message) as caught:
         train(composed(*TINY, "model=resnet18", f"ckpt_path={path}"))
-    assert cli.is_mistake(caught.value) and "\n" not in str(caught.value)
+    assert is_mistake(caught.value) and "\n" not in str(caught.value)

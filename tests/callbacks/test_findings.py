@@ -12,7 +12,7 @@ from torch import nn
 import console
 from callbacks import Findings
 from callbacks.findings import at_chance
-from datamodules.base import ImageDataModule, TensorImages
+from datamodules import ImageDataModule, TensorImages
 from lit_modules import Classifier
 from studies import record as records
 

@@ -9,7 +9,8 @@ import yaml
 from hydra.errors import InstantiationException
 
 import cli
-import mistakes
+import overrides
+from mistakes import Mistake, is_mistake
 from studies import record as records
 from train import train
 
@@ -96,7 +97,7 @@ def test_wandb_without_an_account_is_one_line(composed, tmp_path, monkeypatch):
     monkeypatch.setattr("lightning.pytorch.loggers.WandbLogger.log_hyperparams", fail)
     with pytest.raises((OSError, InstantiationException)) as caught:
         train(composed(*SHORT, "logger=wandb", "logger.wandb.offline=false"))
-    assert cli.is_mistake(caught.value)
+    assert is_mistake(caught.value)
     assert str(caught.value) == "WandbLogger does not work: No API key configured."
 
 
@@ -107,7 +108,7 @@ def fail(*_):
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
 @pytest.mark.parametrize("sweep", [[], ["seed=0,1", "-m"]])
 def test_a_missing_package_is_said_before_anything_is_made(name, sweep, monkeypatch):
-    monkeypatch.setattr(mistakes, "find_spec", lambda package: None)
-    with pytest.raises(mistakes.Mistake) as caught:
+    monkeypatch.setattr(overrides, "find_spec", lambda package: None)
+    with pytest.raises(Mistake) as caught:
         cli.examine(cli.parse([f"logger={name}", *sweep]), "train")
     assert str(caught.value) == f"logger={name} needs {name}, not installed: pip install -e '.[{name}]'"

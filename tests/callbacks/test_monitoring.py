@@ -57,7 +57,7 @@ def run(tmp_path_factory):
     cfg = compose_in(folder, [*SMALL, *everything], "train")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.optim.SGD, "step", watched)
-        patch.setattr("cli.overrides", lambda: [*SMALL, *everything])
+        patch.setattr("task.typed", lambda: [*SMALL, *everything])
         patch.setattr(script.log, "info", said.append)
         script.train(cfg)
     sizes = dict.fromkeys(("scalars", "images", "tensors", "histograms"), 0)  # all of them

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-import cli
 import speed
 from datamodules import Synthetic
+from mistakes import is_mistake
 from studies import record as records
 from tests.killed import SMALL, differences
 from train import train
@@ -53,7 +53,7 @@ def answer(cfg):
     """The one line in which a training refuses to begin; nothing was trained."""
     with pytest.raises((ValueError, OSError)) as caught:
         train(cfg)
-    assert cli.is_mistake(caught.value)
+    assert is_mistake(caught.value)
     record = records.read(cfg.run_dir)
     assert record["status"] == "failed" and "\n" not in record["error"]
     return record["error"]

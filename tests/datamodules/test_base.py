@@ -12,6 +12,7 @@ from torchvision.datasets.utils import download_url
 from torchvision.transforms.v2 import functional as F
 
 from datamodules import FashionMNIST, RandomCrop, RandomHorizontalFlip, Synthetic
+from datamodules.downloading import download
 from datamodules.sampling import BatchSampler, random_key, stratified_split
 
 
@@ -294,7 +295,7 @@ def test_a_download_says_so_in_a_line_and_draws_its_bar_on_a_terminal_only(tmp_p
             download_url(f"http://127.0.0.1:{server.server_port}/a.bin", root)
 
     caplog.set_level("INFO")
-    synthetic(data_dir=str(tmp_path / "data")).download(Remote)
+    download(Remote, str(tmp_path / "data"))
     server.shutdown()
     assert (tmp_path / "data" / "a.bin").stat().st_size == 1_500_000
     assert caplog.messages == [f"downloading  1.5 MB of Remote to {tmp_path / 'data'}"]

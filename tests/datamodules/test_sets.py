@@ -18,7 +18,6 @@ from torchvision import datasets
 from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-import cli
 from datamodules import (
     CIFAR10,
     CIFAR100,
@@ -33,6 +32,7 @@ from datamodules import (
 from datamodules.decoding import read_image
 from datamodules.fashion_mnist import DEBIAN_DIR
 from datamodules.sampling import Draw
+from mistakes import is_mistake
 from studies.record import one_line
 
 
@@ -227,7 +227,7 @@ def test_a_hostile_archive_writes_nothing_outside_its_folder(kind, known, tmp_pa
         monkeypatch.setattr(CIFAR10.source, "url", (tmp_path / "nowhere").as_uri())  # it would be downloaded again
     with pytest.raises(Exception) as caught:
         CIFAR10(10, 3, 32, data_dir=str(folder)).prepare_data()
-    assert cli.is_mistake(caught.value) and "CIFAR10 is not in datamodule.data_dir" in one_line(caught.value)
+    assert is_mistake(caught.value) and "CIFAR10 is not in datamodule.data_dir" in one_line(caught.value)
     assert list(tmp_path.iterdir()) == [folder]
     assert known or list(folder.iterdir()) == [archive]
 
@@ -514,7 +514,10 @@ def test_a_download_that_fails_names_the_data_and_the_folder(module, tmp_path, m
     monkeypatch.setattr(fashion_mnist, "DEBIAN_DIR", tmp_path / "none")
     monkeypatch.setattr("torchvision.datasets.utils._urlretrieve", fail)
     classes = len(module.class_names)
-    with pytest.raises(OSError, match=f"{module.__name__} is not in datamodule.data_dir={tmp_path}, and the download"):
+    expected = (
+        f"{module.__name__} is not in datamodule.data_dir={tmp_path}, or not as it was published, and the download"
+    )
+    with pytest.raises(OSError, match=expected):
         module(classes, 1, 32, data_dir=str(tmp_path)).prepare_data()
 
 

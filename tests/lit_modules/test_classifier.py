@@ -62,6 +62,15 @@ def test_metrics_are_what_they_say():
     assert got == pytest.approx({name: value.item() for name, value in expected.items()}, abs=1e-6)
 
 
+def test_a_class_without_test_images_has_no_accuracy():
+    logits, labels, _ = data()
+    loader = DataLoader(TensorDataset(logits, labels.clamp(max=CLASSES - 2)), batch_size=16)
+    run = trainer()
+    run.test(Classifier(Logits(), CLASSES, sgd, class_names="abcdef"), loader, verbose=False)
+    accuracies = {name for name in run.callback_metrics if name.startswith("test/accuracy/")}
+    assert accuracies == {f"test/accuracy/{name}" for name in "abcde"}
+
+
 def test_mixed_labels_are_learnt_in_their_shares_and_scored_by_the_larger():
     logits = torch.randn(4, CLASSES, 1, 1, generator=torch.Generator().manual_seed(1))
     shares = torch.zeros(4, CLASSES)
