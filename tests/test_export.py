@@ -81,13 +81,20 @@ def exports(composed, tmp_path):
     return exports
 
 
-@pytest.fixture(
-    scope="module", params=["lenet", "resnet18", pytest.param("resnet50", marks=pytest.mark.slow), "resnext50"]
-)
+NETWORKS = {
+    "lenet": "model=lenet",
+    "resnet18": "model=resnet18",
+    "resnext": "model=resnet_cifar model.depth=11 model.groups=4 model.width_per_group=16",  # three bottlenecks
+}
+PEOPLES = {name: f"model={name}" for name in ("resnet50", "resnext50")}
+
+
+@pytest.fixture(scope="module", params=[*NETWORKS, *(pytest.param(name, marks=pytest.mark.slow) for name in PEOPLES)])
 def network(request, tmp_path_factory):
-    """A checkpoint of one of the networks that people export."""
+    """A checkpoint of one of the networks that people export, or of a smaller one of its kind."""
+    options = (NETWORKS | PEOPLES)[request.param].split()
     folder = tmp_path_factory.mktemp(request.param)
-    return checkpoint_of(folder, f"model={request.param}", "datamodule.in_channels=3", "datamodule.image_size=64")
+    return checkpoint_of(folder, *options, "datamodule.in_channels=3", "datamodule.image_size=64")
 
 
 @pytest.mark.parametrize("form", FORMATS)
