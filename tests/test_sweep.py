@@ -21,7 +21,8 @@ from tests.killed import in_process, script, started
 ROOT = Path(__file__).parent.parent
 # A job of a second: few small images, one epoch.
 TINY = (
-    "datamodule=synthetic datamodule.num_images=64 datamodule.batch_size=16 trainer=cpu trainer.max_epochs=1"
+    "datamodule=synthetic datamodule.num_images=64 datamodule.batch_size=16 trainer=cpu trainer.max_epochs=1 "
+    "callbacks.curves=null callbacks.confusion_matrix=null callbacks.mistakes=null"
 ).split()
 
 
@@ -96,10 +97,7 @@ def test_failures_leave_the_others_alone_and_are_named(sweep, tmp_path):
     assert again.out.count("the device fell off") > 0
 
 
-KILLABLE = (
-    "trainer.max_epochs=3 optimizer.lr=0.01,0.1,1 datamodule.num_images=256 "
-    "callbacks.curves=null callbacks.confusion_matrix=null callbacks.mistakes=null"
-).split()
+KILLABLE = ("trainer.max_epochs=3", "optimizer.lr=0.01,0.1,1", "datamodule.num_images=256")
 
 
 def test_a_sweep_that_is_killed_twice_ends_as_one_that_is_not(tmp_path):

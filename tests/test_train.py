@@ -286,9 +286,9 @@ def test_swept_keys_are_hyperparameters():
 
 @pytest.mark.skipif(not DEBIAN_DIR.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed")
 def test_fashion_mnist_is_learnt_from_real_images(composed, tmp_path):
-    cfg = composed("experiment=fashion_mnist_lenet", "trainer.max_epochs=1", "callbacks.ema.decay=0.9")
-    assert train(cfg) > 0.80
-    assert records.read(tmp_path)["metrics"]["test/top1"] > 0.80
+    few = ("trainer.max_epochs=1", "+trainer.limit_train_batches=150", "callbacks.ema.decay=0.9")
+    assert train(composed("experiment=fashion_mnist_lenet", *few)) > 0.74  # of three seeds 0.78 to 0.79
+    assert records.read(tmp_path)["metrics"]["test/top1"] > 0.74
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

@@ -31,7 +31,7 @@ def test_each_says_how_it_is_used(name, monkeypatch, capsys):
 
 
 def test_the_trainer_and_the_bare_loop_learn_the_very_same_weights(benchmark, tmp_path):
-    config = ["datamodule=synthetic", "datamodule.num_images=2000", "datamodule.batch_size=32", "trainer=cpu"]
+    config = ["datamodule=synthetic", "datamodule.num_images=600", "datamodule.batch_size=32", "trainer=cpu"]
     args = [word for override in config for word in ("--config", override)]
     done = benchmark("trainer_overhead", *args, "--epochs", "2", "--json", str(tmp_path / "found.json"))
     assert done.code == 0, done.err
