@@ -260,6 +260,12 @@ def test_a_part_of_a_sweep_and_odd_records_are_no_failure(forks, tmp_path):
     assert "unreadable record" in done.out
 
 
+def test_a_sweep_may_be_asked_for_by_hydras_mode(forks, tmp_path):
+    done = forks("train.py", *TINY, "seed=0,1", "hydra.mode=MULTIRUN", "hydra.sweep.dir=sweep", cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert statuses(tmp_path) == {"seed-0": "completed", "seed-1": "completed"}
+
+
 @pytest.mark.parametrize(
     ("typed", "folders"),
     [
