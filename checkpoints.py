@@ -231,5 +231,5 @@ def datamodule(checkpoint: dict[str, Any], config: "DictConfig", trust: Iterable
     if "_target_" not in config:
         changed = checkpoint["datamodule"] | OmegaConf.to_container(config, resolve=True)
         return build(changed, "datamodule", DATAMODULES, trust)
-    seen = {"resize_ratio": 1.0} | checkpoint["preprocessing"]  # a network that saw whole images is shown whole ones
+    seen = {"resize_ratio": None} | checkpoint["preprocessing"]  # a network that saw whole images is shown whole ones
     return instantiate(config, **{fact: value for fact, value in seen.items() if fact in config})

@@ -11,6 +11,7 @@ from studies.runs import nearest
 
 # What a folder is searched for, for training as for prediction; a glob or a single file may have any other.
 SUFFIXES = (".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm .avif").split()
+LEFT = (".", "__MACOSX")  # how the names of folders begin that other programs leave
 
 
 def find_images(images: str) -> tuple[Path, list[str]]:
@@ -45,7 +46,7 @@ def _below(folder: Path) -> Iterator[str]:
 
     start = os.path.join(folder, "")
     for parent, folders, files in os.walk(start, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
+        folders[:] = [name for name in folders if not name.startswith(LEFT)]
         for name in files:
             if is_image(name):
                 yield os.path.join(parent, name).removeprefix(start)

@@ -163,9 +163,7 @@ def warn_of_changes(config_name: str, job_dir: Path, job: Sequence[str]) -> None
         return
     configs = OmegaConf.load(saved), hydra.compose(config_name, list(job))
     was, now = (dict(values(OmegaConf.to_container(config))) for config in configs)
-    changed = [
-        f"{key} was {was.get(key)}, is {now.get(key)}" for key in now.keys() | was if was.get(key) != now.get(key)
-    ]
+    changed = [f"{key} was {was.get(key)}, is {now.get(key)}" for key in now | was if was.get(key) != now.get(key)]
     if changed:
         print(f"note: conf/ has changed since {job_dir} began: {'; '.join(changed[:3])}", file=sys.stderr)
 

@@ -52,8 +52,8 @@ def write(
     if cfg.format == "features":
         import numpy as np
 
-        with replacing(path) as temporary:
-            np.savez(temporary, features=found.outputs[0].numpy(), files=np.array(named))
+        with replacing(path) as temporary, open(temporary, "wb") as file:  # to a path NumPy would add .npz
+            np.savez(file, features=found.outputs[0].numpy(), files=np.array(named))
         return path
     if cfg.format == "submission":
         labels = found.outputs[1][:, 0].tolist()

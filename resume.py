@@ -11,8 +11,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
-from mistakes import Mistake
-from overrides import parsed
+from mistakes import Mistake, check_limits
+from overrides import parsed, values_of
 from studies import jobs
 from studies import record as records
 from studies.runs import FOLDER, LAST, nearest
@@ -30,7 +30,7 @@ def asked(args: Namespace) -> Path | None:
     Raises:
         Mistake, OSError: it cannot be gone on with, or not in this way.
     """
-    if not any(map(is_resume, args.overrides)):
+    if not any(map(is_resume, args.overrides)) or args.help or args.hydra_help or args.shell_completion:
         return None
     typed = parsed(args.overrides)
     value = next(o.value() for o in typed if o.key_or_group == "resume")
@@ -51,6 +51,8 @@ def asked(args: Namespace) -> Path | None:
                 f"{override.input_line} would change the run; beside resume= there may be "
                 f"{', '.join(sorted(ALLOWED))} (a new run from its weights: ckpt_path=…, or model.weights=…)"
             )
+        for given in values_of(override):
+            check_limits(override.key_or_group, given)
     if folder.is_file():
         raise NotADirectoryError(f"resume={folder} is a file; expected the folder of its run")
     if not folder.is_dir():
@@ -62,6 +64,8 @@ def asked(args: Namespace) -> Path | None:
         raise FileNotFoundError(f"resume={folder} is no run's folder: it has no .hydra/config.yaml{hint}")
     if not (folder / FOLDER / LAST).is_file() and not jobs.is_completed(folder):
         raise FileNotFoundError(f"resume={folder} holds no {FOLDER}/{LAST} to go on from; start the run anew")
+    if args.cfg or args.info:
+        raise Mistake(f"resume={folder} composes nothing: the run's config is {folder}/.hydra/config.yaml")
     return folder.absolute()
 
 

@@ -22,6 +22,8 @@ def settle(cfg: DictConfig, backbone: nn.Module) -> None:
     Args:
         cfg: the run's config; changed in place.
         backbone: the network that the choice is for.
+
+    Raises: ValueError: a precision that this device has not, or not with what else is chosen.
     """
     device = device_type(cfg.trainer.accelerator)
     settings = fastest(device, backbone)
@@ -31,6 +33,7 @@ def settle(cfg: DictConfig, backbone: nn.Module) -> None:
     chosen = {name: settings[name] for name, place in places.items() if place[name] == "auto"}
     for name, value in chosen.items():
         places[name][name] = value
+    check_precision(cfg.trainer.precision, device)
     if chosen:
         log.info(f"{'chosen':<12} {' '.join(f'{name}={value}' for name, value in chosen.items())}, for {device}")
     clipping, precision = cfg.trainer.get("gradient_clip_val"), str(cfg.trainer.precision)

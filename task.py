@@ -70,6 +70,7 @@ def _job_of_sweep(task: Callable, cfg: DictConfig) -> float | None:
             if signal_code(error):
                 sys.exit(signal_code(error))  # ends the sweep
             _log_to_file(error)
+            jobs.keep_interrupted(cfg.run_dir, last)
             full = os.environ.get("HYDRA_FULL_ERROR") == "1"
             log.error(f"{name} failed: {one_line(error)}", exc_info=error if full else None)
             if jobs.SIZE not in os.environ:  # nobody will count the records

@@ -39,6 +39,7 @@ def train(cfg: "DictConfig") -> float | None:
             from hydra.utils import instantiate
             from lightning import seed_everything
             from lightning.pytorch.callbacks import Checkpoint
+            from lightning.pytorch.utilities.exceptions import SIGTERMException
             from omegaconf import OmegaConf
 
             import speed
@@ -62,7 +63,6 @@ def train(cfg: "DictConfig") -> float | None:
                 cfg.model.weights = None  # its own come in their place
         backbone = instantiate(cfg.model)
         speed.settle(cfg, backbone)
-        speed.check_precision(cfg.trainer.precision, speed.device_type(cfg.trainer.accelerator))
         if going_on:
             other = "; a ResNet begins with those of other classes by model.weights=…"
             checkpoints.weights_for(backbone, going_on, "to be trained", other)
@@ -110,11 +110,13 @@ def train(cfg: "DictConfig") -> float | None:
         record["best_checkpoint"] = os.path.relpath(best, cfg.run_dir) if best else None
 
         trainer.test(classifier, datamodule=datamodule, ckpt_path=best, weights_only=True, verbose=False)
+        if trainer.received_sigterm:  # in the last batch or later, where Lightning does not raise it
+            raise SIGTERMException
         record["metrics"] |= {name: value.item() for name, value in trainer.callback_metrics.items()}
         log.info(console.result(record, cfg.monitor, measure.best_epoch, cfg.run_dir))
+        log_result(trainer.loggers, config, record["overrides"], record["metrics"])
         if missing := measure.out_of_time(trainer):
             raise OutOfTime(missing)
-        log_result(trainer.loggers, config, record["overrides"], record["metrics"])
     return measure.best.get(cfg.monitor)
 
 

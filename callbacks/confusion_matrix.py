@@ -86,7 +86,8 @@ def accuracy_bars(counts: Tensor, class_names: Sequence[str]) -> np.ndarray:
         draw.text((left - 8, top + BAR / 2), name, "black", font, anchor="rm")
         if accuracy > 0:
             draw.rectangle((left, top + 2, left + BAR_LENGTH * accuracy, top + BAR - 3), SKY)
-        draw.text((left + 8, top + BAR / 2), f"{accuracy:.1%}", "black", font, anchor="lm")
+        if images[number]:
+            draw.text((left + 8, top + BAR / 2), f"{accuracy:.1%}", "black", font, anchor="lm")
     draw.rectangle((left, MARGIN, left + BAR_LENGTH, MARGIN + height), outline="gray")
     mean = (counts.diag().sum() / images.sum().clamp(min=1)).item()
     at = left + BAR_LENGTH * mean

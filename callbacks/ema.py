@@ -63,6 +63,9 @@ class EMA(WeightAveraging):
             torch._foreach_copy_(*map(list, zip(*counters, strict=True)))
         self._average_model.n_averaged += 1
 
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._copy_average_to_current(pl_module)  # where a run goes on when its training is over, there is no train end
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._device = trainer.strategy.root_device
         super().setup(trainer, pl_module, stage)

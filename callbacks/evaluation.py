@@ -140,7 +140,8 @@ class PrecisionRecall(Callback):
         self._seen = []
 
     def on_test_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0) -> None:
-        if outputs.shape[1] <= self.max_classes and trainer.loggers:
+        drawn = any(isinstance(logger, TensorBoard) for logger in trainer.loggers)
+        if drawn and outputs.shape[1] <= self.max_classes:
             self._seen.append((outputs.float().softmax(1), batch[1]))
 
     def on_test_epoch_end(self, trainer, pl_module) -> None:

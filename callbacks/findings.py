@@ -29,6 +29,7 @@ class Findings(Callback):
 
     def __init__(self):
         self.found: list[str] = []
+        self._looked = False
         self.best, self.validations = 0.0, 0
         self.train: dict[str, float] = {}
         self.val: dict[str, float] = {}
@@ -41,8 +42,13 @@ class Findings(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.train = _scores(trainer, "train")
 
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self._looked:  # a run that goes on when its training is over: Lightning has torn down, and no train end
+            pl_module.to(trainer.strategy.root_device)
+            self.on_train_end(trainer, pl_module)
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.found = []
+        self.found, self._looked = [], True
         if {"train", "val"} <= getattr(trainer.datamodule, "sets", {}).keys() and self.train and self.val:
             with untouched(pl_module.backbone):
                 self._look(trainer, pl_module)
@@ -51,7 +57,9 @@ class Findings(Callback):
 
     def _look(self, trainer: Trainer, pl_module: LightningModule) -> None:
         sets, size = trainer.datamodule.sets, trainer.datamodule.batch_size * trainer.world_size
-        labels = sets["val"].labels[: int(sum(trainer.num_val_batches)) * size]  # limit_val_batches takes the first
+        labels = sets["val"].labels
+        if trainer.num_val_batches:  # limit_val_batches takes the first; where no training began it is not known
+            labels = labels[: int(sum(trainer.num_val_batches)) * size]
         chance, limit, commonest = at_chance(labels, self.validations)
         limit_of_one = at_chance(labels, 1)[1]
         train_labels = sets["train"].labels

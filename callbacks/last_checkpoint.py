@@ -28,12 +28,12 @@ ASKED_EVERY = 20  # steps, or batches of a validation; of several processes
 class LastCheckpoint(Checkpoint):
     """``last.ckpt``: a run that goes on from it ends, on a CPU, with the very bits that it would have had.
 
-    Written before the first step, so that a folder without room is found out at once; after every whole epoch; within
-    an epoch when so much time has passed or so many steps; when ``trainer.max_time`` or ``max_steps`` ends the training
-    there; and when SIGINT or SIGTERM comes: after the batch at hand it is written and the run ends. A second signal
-    ends the process at once. Under SLURM, Lightning has SIGUSR1 put the job back into the queue; that too is done after
-    the batch at hand, for in the midst of a step the weights may be changed in part, and of several processes each
-    would be somewhere else.
+    Written before the first step of a new run, so that a folder without room is found out at once; after every whole
+    epoch; within an epoch when so much time has passed or so many steps; when ``trainer.max_time`` or ``max_steps``
+    ends the training there; and when SIGINT or SIGTERM comes: after the batch at hand it is written and the run ends.
+    A second signal ends the process at once. Under SLURM, Lightning has SIGUSR1 put the job back into the queue; that
+    too is done after the batch at hand, for in the midst of a step the weights may be changed in part, and of several
+    processes each would be somewhere else.
 
     Within an epoch it is not written where gradients are being accumulated, nor where a validation is next, of which a
     checkpoint knows too little: then the next batch must do, and a signal during a validation ends the run without it.
@@ -91,6 +91,7 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._release_signals()
+        self._end_if_told(trainer)  # since the last epoch's end: what other callbacks do there takes a while
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._release_signals()

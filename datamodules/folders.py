@@ -10,11 +10,10 @@ from pathlib import Path
 from torchvision.datasets.folder import make_dataset
 
 from datamodules.decoding import read_image
-from files import is_image
+from files import LEFT, is_image
 
 log = logging.getLogger(__name__)
 LINE_SECONDS = 10.0  # between two lines about files that are looked for
-LEFT = (".", "__")  # how the names of folders begin that other programs leave
 # (path, label)
 Sample = tuple[str, int]
 

@@ -107,7 +107,7 @@ class ImageFolder(ImageDataModule):
         mean: Sequence[float] = (0.485, 0.456, 0.406),
         std: Sequence[float] = (0.229, 0.224, 0.225),
         test_fraction: float = 0.1,
-        resize_ratio: float = 256 / 224,
+        resize_ratio: float | None = 256 / 224,
         num_workers: int | None = None,
         image_transforms: Mapping[str, Callable] | None = None,
         broken: str = "fail",

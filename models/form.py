@@ -101,11 +101,11 @@ def blocks_per_stage(depth: int, block: str | None, stages: int) -> tuple[str, S
     if stages == 4:
         depths = {name: IMAGENET_LAYERS[name] for name in candidates}
     elif stages == 3:  # two or three convolutions a block, n blocks a stage, the stem and the classifier
-        step = {"basic": 6, "bottleneck": 9}
-        longest = max(int(depth), 2) + 18
-        depths = {
-            name: {step[name] * n + 2: (n,) * 3 for n in range(1, longest // step[name] + 1)} for name in candidates
-        }
+        depths = {}
+        for name in candidates:
+            step = {"basic": 6, "bottleneck": 9}[name]
+            near = max(1, (int(depth) - 2) // step)
+            depths[name] = {step * n + 2: (n,) * 3 for n in range(max(1, near - 1), near + 3)}
     else:
         raise ValueError(f"widths has {stages} entries; ResNet has 4 stages (ImageNet) or 3 (CIFAR)")
     for name, layers in depths.items():

@@ -103,6 +103,21 @@ def checkpoint(run_dir: str | Path, record: dict[str, Any] | None) -> str | None
     return None
 
 
+def keep_interrupted(run_dir: str | Path, last: str | None) -> None:
+    """A job that failed before it came any further than its last checkpoint can still go on from there.
+
+    Its data may have been out of reach, or another process had its memory.
+
+    Args:
+        last: the checkpoint that it went on from, if any.
+    """
+    record, start = sound(Path(run_dir)), Path(run_dir, ".hydra", "config.yaml")  # written when a job begins
+    if not (last and record and start.exists() and os.path.exists(last)):
+        return
+    if os.path.getmtime(last) < start.stat().st_mtime:
+        records.write(run_dir, record | {"status": "interrupted"})
+
+
 def seconds_left(sweep_dir: str | Path, size: int) -> float | None:
     """How long a sweep will still take when a job of it begins: as its completed jobs took, as many at a time as now.
 

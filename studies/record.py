@@ -66,22 +66,24 @@ def recording(run_dir: str | Path, **facts: Any) -> Iterator[dict[str, Any]]:
                     raise
 
 
-def hidden(value: Any) -> Any:
+def hidden(value: Any, secrets: bool = True) -> Any:
     """The same without what is nobody's business: ``~`` for the home folder, ``***`` for a secret's value.
 
-    A secret is known by its name, or by its place in an address.
+    A secret is known by its name, or by its place in an address. A network has none: its ``token_dim`` is a number.
 
     Args:
         value: a text, or plain dicts and lists with texts.
+        secrets: whether there may be some with a name.
     """
     if isinstance(value, dict):
-        secrets = {key for key, part in value.items() if NAME.search(str(key)) and type(part) in (str, int, float)}
-        return {key: "***" if key in secrets else hidden(part) for key, part in value.items()}
+        told = {key: hidden(part, secrets and key != "model") for key, part in value.items()}
+        named = [key for key, part in value.items() if is_secret(str(key)) and type(part) in (str, int, float)]
+        return told | dict.fromkeys(named if secrets else (), "***")
     if isinstance(value, list):
-        return list(map(hidden, value))
+        return [hidden(part, secrets) for part in value]
     if not isinstance(value, str):
         return value
-    for pattern, instead in ((SECRET, r"\1***"), (ACCOUNT, r"\1***@")):
+    for pattern, instead in ((SECRET, r"\1***"),) * secrets + ((ACCOUNT, r"\1***@"),):
         value = pattern.sub(instead, value)
     home = re.escape(os.path.expanduser("~").rstrip("/"))
     return re.sub(rf"(?:(?<![\w./-])|(?<=://)){home}(?![\w.-])", "~", value) if home else value
@@ -90,7 +92,16 @@ def hidden(value: Any) -> Any:
 def hidden_override(typed: str) -> str:
     """An override without them: of a secret, all that comes after the equals sign."""
     key, equals, _ = typed.partition("=")
-    return f"{key}=***" if equals and NAME.search(key) else hidden(typed)
+    return f"{key}=***" if equals and is_secret(key) else hidden(typed, secrets=not of_network(key))
+
+
+def is_secret(key: str) -> bool:
+    """Whether the value of an override's or a config's key is nobody's business."""
+    return bool(NAME.search(key)) and not of_network(key)
+
+
+def of_network(key: str) -> bool:
+    return key.lstrip("+~").startswith("model.")
 
 
 def signal_code(error: BaseException) -> int | None:

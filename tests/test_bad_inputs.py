@@ -118,6 +118,7 @@ CONFIG = {
     "mode=maximum": "mode=maximum: expected one of max, min; did you mean max?",
     "impossible=skp": "impossible=skp: expected one of skip, refuse; did you mean skip?",
     # networks that cannot be
+    "model=resnet_cifar model.depth=1000000000": "the nearest that are: 999999998 and 1000000001",
     "model=resnet model.depth=19": "depth=19 is no four-stage ResNet; the nearest that are: 18 and 34",
     "model=resnet18 model.groups=32": "groups=32 needs bottleneck blocks",
     "model=resnet50 model.groups=3": "groups=3 does not divide the width 64; the nearest that do: 2 and 4",

@@ -189,6 +189,21 @@ def test_other_data_is_shown_as_the_network_was_trained(trained, scored, tmp_pat
     assert got == pytest.approx(expected, abs=0.01)  # the files became RGB, then grey again, a value off by one
 
 
+def test_files_that_are_not_square_are_seen_whole_as_in_prediction(trained, composed, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 32), dtype=np.uint8)
+    for name in "0123456789":
+        for part in ("train", "test"):
+            (tmp_path / "files" / part / name).mkdir(parents=True)
+            Image.fromarray(pixels).save(tmp_path / "files" / part / name / "0.png")
+    other = ["datamodule=image_folder", f"datamodule.data_dir={tmp_path / 'files'}", "datamodule.num_workers=0"]
+    cfg = composed(f"ckpt={trained}", *other, config_name="evaluate")
+    data = checkpoints.datamodule(checkpoints.opened(str(trained))[1], cfg.datamodule)
+    data.setup("test")
+    seen = data.prepare(data.fetch("test", torch.tensor([0]))[0])
+    whole = checkpoints.load(trained).preprocess(torch.from_numpy(pixels)[None, None])
+    torch.testing.assert_close(seen, whole, atol=0.02, rtol=0)  # read as RGB, then grey again
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [

@@ -219,8 +219,9 @@ def test_flipping_is_the_mean_over_an_image_and_its_mirror_image(chance, told, t
 def test_features_are_what_the_head_sees(chance, composed, tmp_path):
     folder, path = noise(tmp_path / "images", 5), chance[0]
     (folder / "2.png").write_bytes(b"broken")
-    predict(composed("trainer=cpu", f"ckpt={path}", f"images={folder}", "format=features", config_name="predict"))
-    with np.load(tmp_path / "features.npz", allow_pickle=False) as found:
+    where = [f"ckpt={path}", f"images={folder}", f"output={tmp_path / 'features.NPZ'}"]
+    predict(composed("trainer=cpu", "format=features", *where, config_name="predict"))
+    with np.load(tmp_path / "features.NPZ", allow_pickle=False) as found:
         features, names = torch.from_numpy(found["features"]), found["files"].tolist()
     assert names == ["0.png", "1.png", "3.png", "4.png"]
     network, seen = checkpoints.load(path), []

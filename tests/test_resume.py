@@ -235,6 +235,9 @@ def test_resume_refuses_what_would_change_the_run(tmp_path):
     for argv, words in {
         ("resume=run", "optimizer.lr=1"): "optimizer.lr=1 would change the run",
         ("resume=run", "trainer.max_epochs=9"): "trainer.max_epochs=9 would change the run",
+        ("resume=run", "trainer.max_time=2h"): "trainer.max_time=2h: expected days:hours:minutes:seconds",
+        ("resume=run", "callbacks.last.minutes=0"): "callbacks.last.minutes=0: expected above 0",
+        ("resume=run", "--cfg", "job"): "the run's config is run/.hydra/config.yaml",
         ("resume=rum",): "resume=rum: no such folder; did you mean run?",
         ("resume=.",): "is no run's folder",
         ("-m", "resume=run"): "a sweep goes on by its own command",

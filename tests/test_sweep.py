@@ -45,8 +45,16 @@ def statuses(folder):
 
 
 ODD = """
-import sys, time
+import os, signal, sys, time
 from lightning import Callback
+
+class Interrupts(Callback):  # while what is drawn at the end of training would be drawn
+    def on_train_end(self, *args):
+        os.kill(os.getpid(), signal.SIGINT)
+
+class Terminates(Callback):
+    def on_test_end(self, *args):
+        os.kill(os.getpid(), signal.SIGTERM)
 
 class Nothing(Callback):
     pass
@@ -60,6 +68,10 @@ class Exits(Callback):
         sys.exit(3)
 
 class Sleeps(Callback):
+    def on_fit_start(self, *args):
+        if "AWAY" in os.environ:
+            raise OSError("the disk is away")
+
     def on_train_batch_end(self, *args):
         time.sleep(5)
 """
@@ -95,6 +107,14 @@ def test_failures_leave_the_others_alone_and_are_named(sweep, tmp_path):
     assert again.code == 1
     assert again.out.count("was completed before") == 1
     assert again.out.count("the device fell off") > 0
+
+
+@pytest.mark.parametrize(("who", "code"), [("Interrupts", 130), ("Terminates", 143)])
+def test_a_signal_after_the_last_batch_is_heard(who, code, sweep, tmp_path):
+    (tmp_path / "odd.py").write_text(ODD)
+    done = sweep("seed=0,1", f"+callbacks.odd._target_=odd.{who}", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert done.code == code, done.err
+    assert statuses(tmp_path) == {"seed-0": "interrupted"}
 
 
 KILLABLE = ("trainer.max_epochs=3", "optimizer.lr=0.01,0.1,1", "datamodule.num_images=256")
@@ -327,6 +347,9 @@ def test_what_ran_out_of_time_goes_on_with_whole_epochs(sweep, tmp_path):
     args = ["+callbacks.odd._target_=odd.Sleeps", "trainer.max_epochs=3", "seed=0,1"]  # 3 batches an epoch
     first = sweep(*args, "trainer.max_time=00:00:00:02", cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert first.code == 1
+    assert set(statuses(tmp_path).values()) == {"interrupted"}
+    away = sweep(*args, cwd=tmp_path, PYTHONPATH=str(tmp_path), AWAY="1")  # before a step: nothing is thrown away
+    assert (away.code, away.out.count("failed: the disk is away")) == (1, 2)
     assert set(statuses(tmp_path).values()) == {"interrupted"}
     again = sweep(*args, "trainer.max_time=00:00:01:00", cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert again.code == 0, again.err

@@ -106,6 +106,22 @@ def test_a_network_that_learns_nothing():
     assert "it learnt nothing at all; optimizer.lr=0.0 may be too high or too low" in said
 
 
+def test_a_run_that_goes_on_when_its_training_is_over_finds_the_same(tmp_path):
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "max_epochs": 15}
+    said, file = [], tmp_path / "last.ckpt"
+    for ckpt_path in (None, file):
+        seed_everything(0, verbose=False)
+        findings, data = Findings(), Given(signal=False, batch_size=32)
+        trainer = Trainer(accelerator="cpu", callbacks=[findings], enable_checkpointing=False, **quiet)
+        classifier = Classifier(mlp(), 2, lambda g: torch.optim.SGD(g, lr=0.0), class_names=("up", "low"))
+        trainer.fit(classifier, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
+        if ckpt_path is None:
+            trainer.save_checkpoint(file)
+        said.append(findings.found)
+    assert "it learnt nothing at all" in said[0][0]
+    assert said[0] == said[1]
+
+
 def test_a_training_that_was_too_short():
     (said,) = found(mlp, Given(signal=False, batch_size=32), lr=1e-6, epochs=1)
     assert "8 steps are few" in said

@@ -34,6 +34,19 @@ def test_what_failed_starts_anew_and_keeps_its_log(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["result.json", "train.log"]
 
 
+@pytest.mark.parametrize(("seconds", "status"), [(-1, "interrupted"), (1, "failed")])
+def test_what_failed_before_it_came_any_further_can_still_go_on(seconds, status, tmp_path):
+    job(tmp_path, "failed", "a=1")
+    start, last = tmp_path / ".hydra" / "config.yaml", tmp_path / "checkpoints" / "last.ckpt"
+    start.parent.mkdir()
+    start.touch()
+    os.utime(last, (start.stat().st_mtime + seconds,) * 2)
+    jobs.keep_interrupted(tmp_path, None)
+    assert records.read(tmp_path)["status"] == "failed"  # it went on from nothing
+    jobs.keep_interrupted(tmp_path, str(last))
+    assert records.read(tmp_path)["status"] == status
+
+
 def test_a_job_that_failed_in_this_very_sweep_is_not_tried_again(tmp_path, monkeypatch):
     job(tmp_path, "failed")
     record = records.read(tmp_path)

@@ -116,6 +116,15 @@ def test_what_is_hidden(text, shown, monkeypatch):
     assert records.hidden(text) == shown
 
 
+def test_a_network_has_no_secrets(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ann")
+    config = {"model": {"num_tokens": 4, "weights": "/home/ann/w.pth"}, "logger": {"token": 4}}
+    assert records.hidden(config) == {"model": {"num_tokens": 4, "weights": "~/w.pth"}, "logger": {"token": "***"}}
+    typed = ["model.num_tokens=4", "+model.weights=/home/ann/w.pth", "datamodule.token=abc"]
+    shown = ["model.num_tokens=4", "+model.weights=~/w.pth", "datamodule.token=***"]
+    assert list(map(records.hidden_override, typed)) == shown
+
+
 def test_a_name_that_is_no_text_is_kept_in_json(tmp_path):
     name = os.fsdecode(b"caf\xe9")
     records.write_json(tmp_path / "a.json", {"name": name})
