@@ -189,6 +189,11 @@ def test_other_data_is_shown_as_the_network_was_trained(trained, scored, tmp_pat
     assert got == pytest.approx(expected, abs=0.01)  # the files became RGB, then grey again, a value off by one
 
 
+def test_a_precision_that_a_cpu_has_not_is_refused(trained, composed):
+    with pytest.raises(ValueError, match=r"trainer.precision=16-mixed needs a GPU; on a CPU there are 32-true"):
+        evaluate(composed("trainer=cpu", f"ckpt={trained}", "trainer.precision=16-mixed", config_name="evaluate"))
+
+
 def test_files_that_are_not_square_are_seen_whole_as_in_prediction(trained, composed, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (64, 32), dtype=np.uint8)
     for name in "0123456789":

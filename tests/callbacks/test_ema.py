@@ -3,7 +3,7 @@
 import pytest
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -40,6 +40,27 @@ def averages(values, decay):
         kept = min(decay, (1 + number) / (10 + number))
         found.append(kept * found[-1] + (1 - kept) * value)
     return found
+
+
+class Keeps(Checkpoint):
+    """Writes a checkpoint at the epoch's end, when the training has not ended yet."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        trainer.save_checkpoint(self.path)
+
+
+def test_a_run_that_goes_on_when_its_training_is_over_has_the_average(tmp_path):
+    loader, file = DataLoader(TensorDataset(torch.zeros(4)), batch_size=1), tmp_path / "last.ckpt"
+    silent = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    for ckpt_path in (None, file):
+        counter = Counter()
+        trainer = Trainer(accelerator="cpu", max_epochs=1, callbacks=[EMA(decay=0.3), Keeps(file)], **silent)
+        trainer.fit(counter, loader, ckpt_path=ckpt_path, weights_only=True)
+        assert counter.weight.item() == pytest.approx(averages([1.0, 2.0, 3.0, 4.0], 0.3)[-1])
+    assert trainer.global_step == 4  # none of them here
 
 
 @pytest.mark.parametrize("every", [1, 2])

@@ -469,9 +469,9 @@ def test_a_grey_network_sees_the_grey_values_of_grey_files(tmp_path):
 
 
 def test_folders_of_other_programs_are_no_classes(tmp_path):
-    for name in ("cat", "dog", ".ipynb_checkpoints", "__MACOSX"):
+    for name in ("__background__", "cat", "dog", ".ipynb_checkpoints", "__MACOSX"):
         (tmp_path / name).mkdir()
-    assert ImageFolder(str(tmp_path)).class_names == ("cat", "dog")
+    assert ImageFolder(str(tmp_path)).class_names == ("__background__", "cat", "dog")
 
 
 @pytest.mark.parametrize("part", ["val", "test"])
