@@ -55,8 +55,8 @@ def run(task: Callable, config_name: str, early: Callable[[DictConfig], None] | 
         args = parse(sys.argv[1:])
         folder = resume.asked(args) if config_name == "train" else None
         sweep = None if folder else examine(args, config_name, early)
-        # What hydra.mode says; Hydra would compose the config once more to learn it.
-        Hydra.get_mode = lambda *_, **__: RunMode.MULTIRUN if sweep and not args.multirun else None
+        if args.overrides:  # looked at, so hydra.mode is known; Hydra would compose the config once more to learn it
+            Hydra.get_mode = lambda *_, **__: RunMode.MULTIRUN if sweep and not args.multirun else None
         if folder and jobs.is_completed(folder):
             print(f"{folder} is completed; there is nothing to go on with")
         elif folder:
