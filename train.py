@@ -14,7 +14,7 @@ import checkpoints
 import cli
 import console
 import task
-from studies.record import OutOfTime, hidden, recording
+from studies.record import OutOfTime, recording, redact
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -73,7 +73,7 @@ def train(cfg: "DictConfig") -> float | None:
             scheduler=instantiate(cfg.scheduler) or None,
             class_names=datamodule.class_names,
         )
-        config = hidden(OmegaConf.to_container(cfg, resolve=True))  # for checkpoints and loggers
+        config = OmegaConf.to_container(cfg, resolve=True)
         classifier.description = {
             "model": config["model"],
             "datamodule": config["datamodule"],
@@ -84,6 +84,7 @@ def train(cfg: "DictConfig") -> float | None:
                 "memory_format": config["lit_module"]["memory_format"],
             },
         }
+        config = redact(config)  # from here on for loggers and the console
         measure = Measure(cfg.monitor, cfg.mode)
         findings = Findings()
         # Findings last: at the end it asks the network that was validated, which EMA has put in place by then.

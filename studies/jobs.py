@@ -56,7 +56,7 @@ def ended(run_dir: str | Path, record: dict[str, Any]) -> bool:
 
 def _essential(overrides: Sequence[str]) -> set[str]:
     essential = (typed for typed in overrides if typed.partition("=")[0].lstrip("+") not in records.HARMLESS)
-    return set(map(records.hidden_override, essential))  # as they stand in a record
+    return set(map(records.redact_override, essential))  # as they stand in a record
 
 
 @contextmanager

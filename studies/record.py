@@ -46,7 +46,7 @@ def recording(run_dir: str | Path, **facts: Any) -> Iterator[dict[str, Any]]:
     """
     record = dict.fromkeys(KEYS) | {"status": "running", "metrics": {}}
     record |= {"versions": versions(), "git_commit": git_commit()} | facts
-    record["overrides"] = list(map(hidden_override, record["overrides"] or ()))
+    record["overrides"] = list(map(redact_override, record["overrides"] or ()))
     if is_main_process():
         write(run_dir, record)
     try:
@@ -55,7 +55,7 @@ def recording(run_dir: str | Path, **facts: Any) -> Iterator[dict[str, Any]]:
     except BaseException as error:
         stopped = signal_code(error) or isinstance(error, OutOfTime)
         said = STOPPED.get(signal_code(error)) or one_line(error)
-        record |= {"status": "interrupted" if stopped else "failed", "error": hidden(said)}
+        record |= {"status": "interrupted" if stopped else "failed", "error": redact(said)}
         raise
     finally:
         if is_main_process():
@@ -66,42 +66,59 @@ def recording(run_dir: str | Path, **facts: Any) -> Iterator[dict[str, Any]]:
                     raise
 
 
-def hidden(value: Any, secrets: bool = True) -> Any:
-    """The same without what is nobody's business: ``~`` for the home folder, ``***`` for a secret's value.
+def redact(value: Any, secret: bool = False, network: bool = False) -> Any:
+    """A copy for records and loggers: secrets become ``***``, the home folder becomes ``~``.
 
-    A secret is known by its name, or by its place in an address. A network has none: its ``token_dim`` is a number.
+    A text is a secret if its key has a secret-like name, as in ``api_key=…``, or if it is the account in an address.
+    Numbers and booleans are none: ``token_length=16`` stays. A network has no secrets either.
 
     Args:
         value: a text, or plain dicts and lists with texts.
-        secrets: whether there may be some with a name.
+        secret: whether the value's key has a secret-like name.
+        network: whether the value belongs to the network.
     """
     if isinstance(value, dict):
-        told = {key: hidden(part, secrets and key != "model") for key, part in value.items()}
-        named = [key for key, part in value.items() if is_secret(str(key)) and type(part) in (str, int, float)]
-        return told | dict.fromkeys(named if secrets else (), "***")
+        return {
+            key: redact(part, not network and (secret or bool(NAME.search(str(key)))), network or key == "model")
+            for key, part in value.items()
+        }
     if isinstance(value, list):
-        return [hidden(part, secrets) for part in value]
+        return [redact(part, secret, network) for part in value]
     if not isinstance(value, str):
         return value
-    for pattern, instead in ((SECRET, r"\1***"),) * secrets + ((ACCOUNT, r"\1***@"),):
-        value = pattern.sub(instead, value)
+    if secret:
+        return "***"
+    if not network:
+        value = SECRET.sub(lambda found: found[0] if _is_plain(found[2]) else f"{found[1]}***", value)
+    value = ACCOUNT.sub(r"\1***@", value)
     home = re.escape(os.path.expanduser("~").rstrip("/"))
     return re.sub(rf"(?:(?<![\w./-])|(?<=://)){home}(?![\w.-])", "~", value) if home else value
 
 
-def hidden_override(typed: str) -> str:
-    """An override without them: of a secret, all that comes after the equals sign."""
-    key, equals, _ = typed.partition("=")
-    return f"{key}=***" if equals and is_secret(key) else hidden(typed, secrets=not of_network(key))
+def redact_override(typed: str) -> str:
+    """An override for records and loggers; of a secret, everything after the equals sign becomes ``***``."""
+    return f"{typed.partition('=')[0]}=***" if is_secret(typed) else redact(typed, network=_of_network(typed))
 
 
-def is_secret(key: str) -> bool:
-    """Whether the value of an override's or a config's key is nobody's business."""
-    return bool(NAME.search(key)) and not of_network(key)
+def is_secret(override: str) -> bool:
+    """Whether an override sets something with a secret-like name to more than plain numbers."""
+    key, equals, value = override.partition("=")
+    return bool(equals and NAME.search(key)) and not _of_network(key) and not _is_plain(value)
 
 
-def of_network(key: str) -> bool:
-    return key.lstrip("+~").startswith("model.")
+def _of_network(override: str) -> bool:
+    return override.lstrip("+~").startswith("model.")
+
+
+def _is_plain(value: str) -> bool:
+    """Whether a typed value consists of numbers, booleans and null alone, or of nothing."""
+    for part in filter(None, re.split(r"[\s\[\](),]+", value)):
+        try:
+            float(part)
+        except ValueError:
+            if part.lower() not in ("true", "false", "null"):
+                return False
+    return True
 
 
 def signal_code(error: BaseException) -> int | None:

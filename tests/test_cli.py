@@ -106,6 +106,7 @@ def test_asking_is_not_importing_torch(args, tmp_path):
         (["model=resnet", "model.depth=34", "optimizer.lr=1e-3"], "digits_resnet_depth-34_lr-1e-3"),
         (["experiment=fashion_mnist_lenet", "seed=1"], "fashion_mnist_lenet_seed-1"),
         (["+logger.wandb.api_key=abc", "model.token_dim=8"], "digits_lenet_token_dim-8"),
+        (["+datamodule.token=abc", "+datamodule.token_length=16"], "digits_lenet_token_length-16"),
         (["model=resnet18,resnet50", "model.groups=1,32"], "digits_resnet18-resnet50_groups-1-32"),
         (["datamodule=image_folder", "datamodule.data_dir=/home/me/cats"], "image_folder_lenet"),
         (["experiment=cats_vs_dogs_resnet34", "datamodule.data_dir=/home/me/cats"], "cats_vs_dogs_resnet34"),

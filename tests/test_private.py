@@ -1,12 +1,15 @@
-"""What others may read of a run holds no secret, and not where its owner's home is; all that reads it works on."""
+"""Records and loggers show no secret and no home folder; what reads them still works."""
+
+from pathlib import Path
 
 import pytest
 
 import checkpoints
-from callbacks import AtomicCheckpointIO
+from datamodules import Digits
 from studies import jobs
 from studies import record as records
 
+ROOT = Path(__file__).parent.parent
 SMALL = "datamodule.batch_size=64 trainer=cpu trainer.max_epochs=1".split()
 
 
@@ -27,21 +30,30 @@ SMALL = "datamodule.batch_size=64 trainer=cpu trainer.max_epochs=1".split()
         ),
         ("monitor=val/top1", "monitor=val/top1"),
         ("~callbacks.token", "~callbacks.token"),
+        # A plain number is no secret, quoted it is a text.
+        ("datamodule.token_length=16", "datamodule.token_length=16"),
+        ("datamodule.token_length=[16, 3.2e1]", "datamodule.token_length=[16, 3.2e1]"),
+        ("+x.use_token=True", "+x.use_token=True"),
+        ("+x.token=null", "+x.token=null"),
+        ("+x={token_length:16,token:a1}", "+x={token_length:16,token:***}"),
+        ("+x.password='1234'", "+x.password=***"),
+        ("+x.tokens=[16,abc]", "+x.tokens=***"),
     ],
 )
 def test_what_an_override_shows(typed, expected, monkeypatch):
     monkeypatch.setenv("HOME", "/home/ann")
-    assert records.hidden_override(typed) == expected
-    assert records.hidden_override(expected) == expected
+    assert records.redact_override(typed) == expected
+    assert records.redact_override(expected) == expected
 
 
 def test_a_config_keeps_all_else(monkeypatch):
     monkeypatch.setenv("HOME", "/home/ann")
-    config = {"lr": 0.1, "use_token": True, "token": None, "api_key": 12, "a": [{"credentials": "x", "b": "/home/ann"}]}
-    expected = config | {"api_key": "***", "a": [{"credentials": "***", "b": "~"}]}
-    assert records.hidden(config) == expected
+    config = {"lr": 0.1, "use_token": True, "token": None, "token_length": 12, "api_keys": ["a", 3, {"b": "c"}]}
+    config["a"] = [{"credentials": "12", "b": "/home/ann"}]
+    expected = config | {"api_keys": ["***", 3, {"b": "***"}], "a": [{"credentials": "***", "b": "~"}]}
+    assert records.redact(config) == expected
     monkeypatch.setenv("HOME", "/")
-    assert records.hidden("/a/b") == "/a/b"
+    assert records.redact("/a/b") == "/a/b"
 
 
 def test_a_job_is_known_again_by_what_its_record_hides(tmp_path, monkeypatch):
@@ -63,25 +75,34 @@ def test_an_error_hides_them_too(tmp_path, monkeypatch):
     assert records.read(tmp_path)["error"] == "no way to http://***@host with api_key=*** from ~/x"
 
 
-def test_record_and_checkpoints_of_a_run_at_home(forks, contest, tmp_path, monkeypatch):
-    """All bytes of them are searched: neither is compressed."""
+def test_jobs_that_differ_in_a_number_with_a_secret_like_name_differ(tmp_path):
+    with records.recording(tmp_path, overrides=["datamodule.token_length=16"]):
+        pass
+    with pytest.raises(ValueError, match="holds a job with datamodule.token_length=16, this one has .*=32"):
+        jobs.earlier(tmp_path, ["datamodule.token_length=32"])
+
+
+class Texts(Digits):
+    """Digits with an argument whose name looks like a secret's, and one that is a secret."""
+
+    def __init__(self, *args, token_length, api_key, **options):
+        super().__init__(*args, **options)
+        assert (token_length, api_key) == (16, "abc123")
+
+
+def test_record_loggers_and_checkpoints_of_a_run_at_home(forks, tmp_path):
+    """All bytes are searched: none are compressed. A checkpoint rebuilds its data, so it keeps every argument."""
     home = tmp_path / "ann"
     home.mkdir()
-    (home / "pets").symlink_to(contest.folder)
-    typed = [*SMALL, f"datamodule.data_dir={home}/pets", "datamodule.image_size=16", "datamodule.num_workers=0"]
-    typed += [f"hydra.run.dir={home}/run"]
-    done = forks("train.py", "datamodule=cats_vs_dogs", "model=lenet", *typed, cwd=home, HOME=str(home))
+    typed = [*SMALL, "datamodule._target_=tests.test_private.Texts", "+datamodule.token_length=16", "logger=csv"]
+    typed += ["+datamodule.api_key=abc123", f"hydra.run.dir={home}/run", f"+logger.csv.prefix={home}"]
+    done = forks("train.py", "model=lenet", *typed, cwd=home, HOME=str(home), PYTHONPATH=str(ROOT))
     assert done.code == 0, done.err
     run = home / "run"
-    for file in (run / "result.json", *run.glob("checkpoints/*.ckpt"), *run.glob("*.tfevents*")):
-        assert str(home).encode() not in file.read_bytes(), file
-    stored = checkpoints.read(run / "checkpoints" / "best.ckpt")
-    assert stored["datamodule"]["data_dir"] == "~/pets"
-    (best,) = (state["best_model_path"] for name, state in stored["callbacks"].items() if "ModelCheckpoint" in name)
-    assert best == "~/run/checkpoints/best.ckpt"
-    monkeypatch.setenv("HOME", str(home))
-    callbacks = AtomicCheckpointIO().load_checkpoint(run / "checkpoints" / "last.ckpt", weights_only=True)["callbacks"]
-    (state,) = (state for name, state in callbacks.items() if "ModelCheckpoint" in name)
-    assert list(state["best_k_models"]) == [state["best_model_path"]] == [str(run / "checkpoints" / "best.ckpt")]
-    done = forks("evaluate.py", f"ckpt={run}", cwd=home, HOME=str(home))
-    assert done.code == 0, done.err
+    shown = [run / "result.json", *run.glob("*.tfevents*"), *run.rglob("hparams.yaml")]
+    for file in shown:
+        content = file.read_bytes()
+        assert b"abc123" not in content and str(home).encode() not in content, file
+        assert b"token_length" in content, file
+    stored = checkpoints.read(run / "checkpoints" / "best.ckpt")["datamodule"]
+    assert (stored["token_length"], stored["api_key"]) == (16, "abc123")

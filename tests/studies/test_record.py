@@ -94,7 +94,7 @@ def test_secrets_and_the_home_folder_stay_out(tmp_path, monkeypatch):
     found = records.read(tmp_path)
     assert found["overrides"] == shown
     assert found["error"] == "~/x: password=*** is wrong, /home/anna and /mnt/home/ann are not mine"
-    assert records.hidden({"n": 3, "at": ["/home/ann"]}) == {"n": 3, "at": ["~"]}
+    assert records.redact({"n": 3, "at": ["/home/ann"]}) == {"n": 3, "at": ["~"]}
     assert jobs.earlier(tmp_path, typed)["status"] == "failed"  # the same job, for a sweep that goes on
 
 
@@ -113,16 +113,18 @@ def test_secrets_and_the_home_folder_stay_out(tmp_path, monkeypatch):
 )
 def test_what_is_hidden(text, shown, monkeypatch):
     monkeypatch.setenv("HOME", "/home/ann")
-    assert records.hidden(text) == shown
+    assert records.redact(text) == shown
 
 
 def test_a_network_has_no_secrets(monkeypatch):
     monkeypatch.setenv("HOME", "/home/ann")
-    config = {"model": {"num_tokens": 4, "weights": "/home/ann/w.pth"}, "logger": {"token": 4}}
-    assert records.hidden(config) == {"model": {"num_tokens": 4, "weights": "~/w.pth"}, "logger": {"token": "***"}}
-    typed = ["model.num_tokens=4", "+model.weights=/home/ann/w.pth", "datamodule.token=abc"]
-    shown = ["model.num_tokens=4", "+model.weights=~/w.pth", "datamodule.token=***"]
-    assert list(map(records.hidden_override, typed)) == shown
+    config = {"model": {"num_tokens": 4, "weights": "/home/ann/w.pth"}, "logger": {"token": "4"}}
+    config["model"]["token_type"] = "word"
+    expected = {"model": {"num_tokens": 4, "weights": "~/w.pth", "token_type": "word"}, "logger": {"token": "***"}}
+    assert records.redact(config) == expected
+    typed = ["model.token_type=word", "+model.weights=/home/ann/w.pth", "datamodule.token=abc"]
+    shown = ["model.token_type=word", "+model.weights=~/w.pth", "datamodule.token=***"]
+    assert list(map(records.redact_override, typed)) == shown
 
 
 def test_a_name_that_is_no_text_is_kept_in_json(tmp_path):
