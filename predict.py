@@ -2,6 +2,7 @@
 
 python predict.py ckpt=runs/digits_lenet/2026-11-25_10-00-00.000000 images=photos output=predictions.csv
 python predict.py ckpt=best.ckpt images='photos/*.png' format=full output=predictions.json grid=predictions.png
+python predict.py ckpt=best.ckpt images=photos format=probability        for contests scored by log loss
 python predict.py ckpt=best.ckpt images=photos format=features output=features.npz
 """
 
@@ -35,7 +36,7 @@ def check(cfg: "DictConfig") -> tuple[list[str], list[str]]:
     find_checkpoint(cfg.ckpt)
     predictions.check(cfg)
     folder, names = files.find_images(str(cfg.images))
-    called = files.identify(names) if cfg.format == "submission" else {name: name for name in names}
+    called = files.identify(names) if cfg.format in predictions.BY_ID else {name: name for name in names}
     return [str(folder / name) for name in called.values()], list(called)
 
 
@@ -48,6 +49,9 @@ def predict(cfg: "DictConfig") -> None:
     console.quiet_lightning()
     _, checkpoint, backbone = checkpoints.opened(cfg.ckpt, cfg.trust)
     checkpoints.as_trained(cfg, checkpoint, backbone)
+    predictions.check_columns(cfg.format, checkpoint["class_names"])
+    if cfg.format == "probability":
+        cfg.top_k = len(checkpoint["class_names"])
     began = time.perf_counter()
     data, found = predicted(cfg, paths, checkpoint["preprocessing"], backbone)
     seconds = time.perf_counter() - began

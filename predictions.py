@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,11 @@ if TYPE_CHECKING:
     from datamodules import Unlabelled
     from lit_modules.predictor import Predictions
 
+log = logging.getLogger(__name__)
 # The kinds of file that a format can be written as; the first unless one is named.
-SUFFIXES = {"submission": (".csv", ".json"), "full": (".csv", ".json"), "features": (".npz",)}
+TABLE = (".csv", ".json")
+SUFFIXES = {"submission": TABLE, "probability": TABLE, "full": TABLE, "features": (".npz",)}
+BY_ID = ("submission", "probability")  # a row is named by the file's id, its name without folder and suffix
 
 
 def check(cfg: "DictConfig") -> None:
@@ -26,8 +30,17 @@ def check(cfg: "DictConfig") -> None:
         check_writable("output", Path(cfg.output), SUFFIXES[cfg.format])
     if cfg.grid is not None:
         if cfg.format == "features":
-            raise Mistake("grid shows classes, and format=features has none; expected format=submission or full")
+            raise Mistake("grid shows classes, and format=features has none; expected another format")
         check_writable("grid", Path(cfg.grid), (".png",))
+
+
+def check_columns(format: str, class_names: Sequence[str]) -> None:
+    """Raise a ValueError if two columns would have the same name."""
+    if format == "probability" and len(class_names) != 2 and len({"id", *class_names}) <= len(class_names):
+        raise ValueError(
+            "format=probability writes a column id and one per class, and two of them would have the same name; "
+            f"the classes are {', '.join(class_names)}; expected format=full"
+        )
 
 
 def write(
@@ -35,13 +48,14 @@ def write(
 ) -> Path:
     """Write predictions, and the picture if one is wanted.
 
-    ``submission``: a row ``id,label`` an image, the label a class's number. ``full``: the file, its label, and the
-    likeliest classes with their probabilities. ``features``: arrays ``features`` ``(N, F)`` float32 and ``files``
-    ``(N,)`` text.
+    ``submission``: a row ``id,label`` an image, the label a class's number. ``probability``: of two classes a row
+    ``id,label``, the label the second's probability; of more a row with each class's probability. ``full``: the file,
+    its label, and the likeliest classes with their probabilities. ``features``: arrays ``features`` ``(N, F)`` float32
+    and ``files`` ``(N,)`` text.
 
     Args:
         cfg: says what, as which kind of file, and where to.
-        names: of all files by index; for a submission their ids.
+        names: of all files by index; their ids for formats in ``BY_ID``.
 
     Returns:
         The file that was written.
@@ -58,6 +72,10 @@ def write(
     if cfg.format == "submission":
         labels = found.outputs[1][:, 0].tolist()
         write_table(path, [{"id": name, "label": label} for name, label in zip(named, labels, strict=True)])
+    elif cfg.format == "probability":
+        write_table(path, probabilities(named, found, class_names))
+        if len(class_names) == 2:
+            log.info(f"{'label':<12} the probability of {class_names[1]}")
     else:
         write_table(path, detailed(named, found, class_names))
     if cfg.grid is not None:
@@ -90,6 +108,21 @@ def detailed(named: Sequence[str], found: "Predictions", class_names: Sequence[s
         )
         rows.append({"file": name, **first, "others": others})
     return rows
+
+
+def probabilities(named: Sequence[str], found: "Predictions", class_names: Sequence[str]) -> list[dict[str, Any]]:
+    """Each image's id, and the probability of the second of two classes (``label``), or of every class by its name.
+
+    Args:
+        found: with all classes among its outputs.
+    """
+    values, classes = found.outputs
+    by_class = values.gather(1, classes.argsort(1)).tolist()  # (N, num_classes), in the classes' order
+    columns = {"label": 1} if len(class_names) == 2 else {name: label for label, name in enumerate(class_names)}
+    return [
+        {"id": name, **{column: float(f"{row[label]:.7g}") for column, label in columns.items()}}
+        for name, row in zip(named, by_class, strict=True)
+    ]
 
 
 def flat(row: Mapping[str, Any]) -> dict[str, Any]:

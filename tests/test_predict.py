@@ -216,6 +216,50 @@ def test_flipping_is_the_mean_over_an_image_and_its_mirror_image(chance, told, t
         assert abs(max(alone) - max(mean)) > 1e-4
 
 
+def test_probabilities_of_more_than_two_classes_have_a_column_each(chance, told, tmp_path):
+    folder, (path, network) = noise(tmp_path / "images", 11), chance
+    (folder / "3.png").write_bytes(b"broken")
+    names = [i for i in range(11) if i != 3]  # by number: 2 before 10
+    wanted = expected(network, folder, [f"{i}.png" for i in names])
+    assert wanted.argmax(1).unique().numel() > 1
+    rows = told(f"ckpt={path}", f"images={folder}", "format=probability", "batch_size=4", "top_k=1")
+    assert [list(row) for row in rows] == [["id", *"abcd"]] * 10
+    assert [row["id"] for row in rows] == list(map(str, names))
+    found = torch.tensor([[float(row[name]) for name in "abcd"] for row in rows])
+    torch.testing.assert_close(found, wanted, rtol=2e-5, atol=0)
+    assert told(f"ckpt={path}", f"images={folder}", "format=probability", output="p.json")[0]["id"] == "0"
+
+
+@pytest.mark.parametrize("names", [["cat", "dog"], ["id", "label"]])
+def test_of_two_classes_the_second_has_its_probability_written(names, told, tmp_path, caplog):
+    torch.manual_seed(0)
+    network = LeNet(1, 2, 16)
+    preprocessing = {"in_channels": 1, "image_size": 16, "mean": [0.0], "std": [0.02]}
+    path = write_checkpoint(tmp_path / "two.ckpt", network, names, preprocessing, in_channels=1, image_size=16)
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(10):
+        grey(number, (16, 16)).save(folder / f"{number}.png")
+    with caplog.at_level("INFO"):
+        rows = told(f"ckpt={path}", f"images={folder}", "format=probability")
+    assert f"label        the probability of {names[1]}" in caplog.text
+    assert list(rows[0]) == ["id", "label"]
+    images = torch.tensor([level(number) for number in range(10)], dtype=torch.uint8).view(-1, 1, 1, 1)
+    wanted = checkpoints.load(path)(images.expand(-1, 1, 16, 16))[:, 1].tolist()
+    assert min(wanted) < 0.5 < max(wanted)
+    assert [float(row["label"]) for row in rows] == pytest.approx(wanted, rel=2e-5)
+
+
+def test_two_columns_with_the_same_name_are_refused(told, tmp_path):
+    network, names = LeNet(1, 3, 16), ["a", "id", "b"]
+    preprocessing = {"in_channels": 1, "image_size": 16, "mean": [0.0], "std": [1.0]}
+    path = write_checkpoint(tmp_path / "three.ckpt", network, names, preprocessing, in_channels=1, image_size=16)
+    grey(1).save(tmp_path / "1.png")
+    with pytest.raises(ValueError, match="two of them would have the same name; the classes are a, id, b; expected fo"):
+        told(f"ckpt={path}", f"images={tmp_path}", "format=probability")
+    assert not (tmp_path / "predictions.csv").exists()
+
+
 def test_features_are_what_the_head_sees(chance, composed, tmp_path):
     folder, path = noise(tmp_path / "images", 5), chance[0]
     (folder / "2.png").write_bytes(b"broken")
@@ -385,7 +429,7 @@ def test_names_that_are_no_text_are_written_as_they_are(judge, composed, tmp_pat
     [
         (
             ["format=sumbission"],
-            "format=sumbission: expected one of submission, full, features; did you mean submission?",
+            "format=sumbission: expected one of submission, probability, full, features; did you mean submission?",
         ),
         (["tta=rotate"], "tta=rotate: expected one of null, flip"),
         (["broken=ignore"], "broken=ignore: expected one of skip, fail"),
@@ -396,6 +440,7 @@ def test_names_that_are_no_text_are_written_as_they_are(judge, composed, tmp_pat
         (["images=empty"], "images=empty has no image files (.jpg"),
         (["images='photos/*.gif'"], "images=photos/*.gif: no file has such a name"),
         (["images=photos"], "a/1.png and b/1.jpg would have the same id, 1; say format=full"),
+        (["images=photos", "format=probability"], "a/1.png and b/1.jpg would have the same id, 1; say format=full"),
         (["output=x.txt"], "output=x.txt: expected a name that ends in .csv or .json"),
         (["output=x.csv", "format=features"], "output=x.csv: expected a name that ends in .npz"),
         (["output=photos/a/1.png/x.csv"], "output=photos/a/1.png/x.csv: nothing can be written to"),
