@@ -8,6 +8,7 @@ tensorboard --logdir runs
 
 import logging
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 import checkpoints
@@ -49,7 +50,8 @@ def train(cfg: "DictConfig") -> float | None:
 
         console.quiet_lightning()
         seed_everything(cfg.seed, verbose=False)
-        datamodule = instantiate(cfg.datamodule)
+        build = partial(instantiate, _convert_="all")  # plain lists and dicts: a checkpoint cannot hold OmegaConf's
+        datamodule = build(cfg.datamodule)
         for fact in ("num_classes", "in_channels", "image_size"):  # the data may know what its config left open
             cfg.datamodule[fact] = value = getattr(datamodule, fact)
             for part in ("model", "lit_module"):
@@ -61,16 +63,16 @@ def train(cfg: "DictConfig") -> float | None:
             cfg.ckpt_path = str(file)
             if "weights" in cfg.model:
                 cfg.model.weights = None  # its own come in their place
-        backbone = instantiate(cfg.model)
+        backbone = build(cfg.model)
         speed.settle(cfg, backbone)
         if going_on:
             other = "; a ResNet begins with those of other classes by model.weights=…"
             checkpoints.weights_for(backbone, going_on, "to be trained", other)
-        classifier = instantiate(
+        classifier = build(
             cfg.lit_module,
             backbone=backbone,
-            optimizer=instantiate(cfg.optimizer),
-            scheduler=instantiate(cfg.scheduler) or None,
+            optimizer=build(cfg.optimizer),
+            scheduler=build(cfg.scheduler) or None,
             class_names=datamodule.class_names,
         )
         config = OmegaConf.to_container(cfg, resolve=True)
@@ -88,11 +90,11 @@ def train(cfg: "DictConfig") -> float | None:
         measure = Measure(cfg.monitor, cfg.mode)
         findings = Findings()
         # Findings last: at the end it asks the network that was validated, which EMA has put in place by then.
-        callbacks = [measure, *filter(None, instantiate(cfg.callbacks).values()), findings]
-        loggers = list(instantiate(cfg.logger).values())
+        callbacks = [measure, *filter(None, build(cfg.callbacks).values()), findings]
+        loggers = list(build(cfg.logger).values())
         if going_on:
             go_on_at(loggers, going_on["global_step"])
-        trainer = instantiate(
+        trainer = build(
             cfg.trainer,
             callbacks=callbacks,
             logger=loggers,

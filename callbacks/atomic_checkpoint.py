@@ -1,6 +1,8 @@
-"""Checkpoints that are whole or not there."""
+"""Checkpoint files: complete, and readable as plain values, or not written at all."""
 
+import io
 import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,21 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     Lightning's own stages through the system's temporary folder: where that is another file system, a kill or a full
     disk leaves half a file in the place of the good one.
 
+    Before the rename, the file is opened as it will be later, with ``weights_only=True``. A run whose optimizer,
+    schedule or callbacks keep something that cannot be read back therefore fails with its first checkpoint, before
+    step 1.
+
     The paths by which callbacks know their other checkpoints begin with ``~`` in the file, if they are below it. Where
     the file's folder has been moved or copied since, they are paths of the new place.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Raises: OSError: the folder cannot be written to, or is full; the earlier file is still there."""
+        """Write a checkpoint. If that fails, the previous file is still there.
+
+        Raises:
+            OSError: the folder cannot be written to, or is full.
+            ValueError: the checkpoint holds something other than plain values and tensors.
+        """
         if "://" in str(path):  # not a file of this machine: Lightning knows how
             super().save_checkpoint(checkpoint, path, storage_options)
             return
@@ -36,6 +47,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
+            torch.load(temporary, map_location="cpu", weights_only=True, mmap=True)
             os.replace(temporary, path)
         except (OSError, RuntimeError) as error:
             # Where a write fails, torch goes on to close its half of a file, which fails as well: a RuntimeError of
@@ -44,6 +56,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             if reason is None:
                 raise
             raise OSError(f"{path} could not be written: {reason.strerror or reason}") from reason
+        except (pickle.PickleError, AttributeError, TypeError) as error:
+            place = unreadable_entry(checkpoint)
+            if place is None:
+                raise
+            raise ValueError(
+                f"{path.name} could not be opened again: {place}; a checkpoint holds only numbers, texts, lists, dicts "
+                "and tensors"
+            ) from error
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -61,6 +81,24 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
             checkpoint["callbacks"] = _with_paths(checkpoint["callbacks"], found_now)
         return checkpoint
+
+
+def unreadable_entry(value: Any, place: str = "") -> str | None:
+    """Name the first entry of a checkpoint that ``torch.load`` refuses with ``weights_only=True``, and its type."""
+    try:
+        content = io.BytesIO()
+        torch.save(value, content)
+        content.seek(0)
+        torch.load(content, map_location="cpu", weights_only=True)
+        return None
+    except Exception:
+        entries = (
+            [*value.items()] if isinstance(value, dict) else [*enumerate(value)] if type(value) in (list, tuple) else []
+        )
+        keys = [(f"key {key!r}", key) for key, _ in entries]
+        inner = (unreadable_entry(entry, f"{place}/{key}" if place else str(key)) for key, entry in entries + keys)
+        name = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
+        return next(filter(None, inner), None) or f"{place} is a {name}"
 
 
 def _with_paths(state: Any, change: Callable[[str], str]) -> Any:
