@@ -186,8 +186,10 @@ class ResNet(nn.Module):
             blocks = [module for module in self.modules() if isinstance(module, Block)]
             for number, its in enumerate(blocks, 1):
                 its.drop_path = StochasticDepth(drop_path * number / len(blocks), "row")
+        published = published_name(depth, groups, inner, stem, norm, residual)
+        self.published = None if weights else published  # torchvision's name, if its weights were not used
         if weights:
-            load_weights(self, weights, published_name(depth, groups, inner, stem, norm, residual))
+            load_weights(self, weights, published)
 
     def _stage(self, block, blocks, planes, width, stride, groups, norm_layer, residual) -> nn.Sequential:
         out_channels = planes * block.expansion

@@ -1,4 +1,4 @@
-"""What a training that ran through says of itself: each fault made to happen, and none where all is well."""
+"""The diagnosis of a training: each fault made to happen, none in a healthy run, and no claim without the images."""
 
 import copy
 import re
@@ -11,7 +11,7 @@ from torch import nn
 
 import console
 from callbacks import Findings
-from callbacks.findings import at_chance
+from callbacks.chance import guessing, interval, judge
 from datamodules import ImageDataModule, TensorImages
 from lit_modules import Classifier
 from studies import record as records
@@ -96,14 +96,38 @@ def test_a_healthy_network_is_asked_nothing(monkeypatch):
 
 def test_labels_that_do_not_belong_to_the_images():
     (said,) = found(mlp, Given(signal=False, counts=(64, 400), batch_size=32), epochs=60)
-    assert said.startswith("val/top1 0.")
-    assert "always saying up is right for 0.5000 of these 400 images" in said
-    assert "train/top1 is" in said and "do the labels belong to the images?" in said
+    assert re.match(
+        r"val/top1 0\.\d+ on 400 images is no better than chance: always answering up is right for 0.5000", said
+    )
+    assert "so what it learned does not help with new images: try a lower optimizer.lr (now 0.1), more training" in said
+    assert said.endswith("if nothing helps, check that the labels belong to the images")
 
 
 def test_a_network_that_learns_nothing():
     (said,) = found(mlp, Given(signal=False, batch_size=32), lr=0.0, epochs=15)
-    assert "it learnt nothing at all; optimizer.lr=0.0 may be too high or too low" in said
+    assert (
+        "train/top1 is 0.5000, at chance as well: the network learned nothing. Try a higher optimizer.lr (now 0.0)"
+        in said
+    )
+    assert "labels" not in said and "pretrained" not in said
+
+
+def test_weights_that_torchvision_has_are_a_remedy_unless_they_were_used():
+    for published, expected in (("resnet18", True), (None, False)):
+        network = mlp()
+        network.published = published
+        (said,) = found(network, Given(signal=False, batch_size=32), lr=0.0, epochs=15)
+        assert ("pretrained weights (model.weights=DEFAULT)" in said) == expected
+
+
+@pytest.mark.parametrize(("images", "limit", "luck"), [(40, None, "0.7750"), (400, 2, "0.7188")])
+def test_of_few_images_it_claims_no_more_than_they_show(images, limit, luck):
+    """It counts the images that were scored, which limit_val_batches may leave only two batches of."""
+    (said,) = found(mlp, Given(signal=False, counts=(64, images), batch_size=32), epochs=60, limit_val_batches=limit)
+    assert re.match(
+        rf"{40 if images == 40 else 64} images are too few to tell val/top1 0\.\d+ from chance: always", said
+    )
+    assert f"and up to {luck} could be luck; more validation images would tell; a lower optimizer.lr (now 0.1)" in said
 
 
 def test_a_run_that_goes_on_when_its_training_is_over_finds_the_same(tmp_path):
@@ -118,7 +142,7 @@ def test_a_run_that_goes_on_when_its_training_is_over_finds_the_same(tmp_path):
         if ckpt_path is None:
             trainer.save_checkpoint(file)
         said.append(findings.found)
-    assert "it learnt nothing at all" in said[0][0]
+    assert "the network learned nothing" in said[0][0]
     assert said[0] == said[1]
 
 
@@ -134,7 +158,7 @@ def test_statistics_of_batch_norm_that_never_followed():
 
     said = found(lambda: nn.Sequential(nn.Flatten(), Shifted(), nn.BatchNorm1d(PIXELS, momentum=0.0), nn.Linear(16, 2)))
     assert len(said) == 2
-    assert "no better than chance" in said[0] and "learn" not in said[0]  # the cause is the other one
+    assert "no better than chance" in said[0] and ";" not in said[0]  # the cause is the other one
     assert re.match("of 128 training images 1(28|27) are right in training mode, [67]. in evaluation mode", said[1])
     assert "a larger datamodule.batch_size (now 32), more steps (there were 24), or model.norm=group" in said[1]
 
@@ -154,14 +178,18 @@ def test_weights_without_a_gradient():
 
     said = found(lambda: mlp(Cut()), epochs=15, lr=1e-4)
     assert len(said) == 2
-    assert said[1].startswith("no gradient reaches 89% of the weights, 1.weight among them")  # 4352 of 4866
+    assert said[1].startswith(
+        "no gradient of 32 images reaches 89% of the weights, 1.weight among them"
+    )  # 4352 of 4866
 
 
-def test_one_class_for_all():
+@pytest.mark.parametrize(("limit", "shown"), [(None, "128 of these 400"), (1, "these 32"), (4, "these 128")])
+def test_one_class_for_all(limit, shown):
     network = mlp()
     network[-1].bias.data[1] = 100.0
-    said = found(network, lr=0.0, epochs=1)
-    assert said[1:] == ["all of 64 validation images are called low"]
+    first, second = found(network, lr=0.0, epochs=1, limit_val_batches=limit)
+    assert f"{shown.rpartition(' ')[2]} images" in first
+    assert second == f"all of {shown} validation images are classified as low"
 
 
 def test_a_collapse_after_a_good_epoch():
@@ -177,26 +205,79 @@ def test_a_collapse_after_a_good_epoch():
     assert "the logits are the same" in said[1]
 
 
-def test_steps_left_out_are_said():
+def test_skipped_steps_are_reported():
     class LeftOut(Callback):
         def on_train_end(self, trainer, pl_module):
             pl_module.losses.left_out = 3
 
-    assert found(mlp, callbacks=[LeftOut()]) == ["3 of 24 steps were left out: their loss was not finite"]
+    assert found(mlp, callbacks=[LeftOut()]) == ["3 of 24 steps were skipped: their loss was NaN or infinite"]
 
 
 def test_without_a_validation_it_has_nothing_to_say():
     assert found(mlp, lr=0.0, limit_val_batches=0) == []
 
 
-def test_chance_by_hand():
+def test_guessing_by_hand():
     # Of ten guesses among two, 10 are right in 1 of 1024 trainings, 9 or more in 11.
-    share, _, commonest = at_chance(torch.tensor([1, 0] * 5 + [1]), tries=1)
-    assert (share, commonest) == (6 / 11, 1)
-    assert at_chance(torch.arange(10) % 2, tries=1) == (0.5, 0.9, 0)  # 11 of 1024 are not rare enough
-    assert at_chance(torch.arange(10) % 2, tries=11)[1] == 0.5  # nor is even the one, in one of eleven validations
-    assert at_chance(torch.arange(100) % 2, tries=1, seen=10)[1] == 0.9
-    assert at_chance(torch.zeros(9, dtype=torch.int64), tries=1) == (1.0, 1.0, 0)
+    assert guessing(torch.tensor([1, 0] * 5 + [1]))[::3] == (6 / 11, 1)
+    labels = torch.arange(10) % 2
+    assert guessing(labels) == (0.5, 0.9, 10, 0)  # 11 of 1024 are not rare enough
+    assert guessing(labels, tries=11).limit == 0.5  # nor is even the one, in one of eleven validations
+    assert guessing(torch.arange(100) % 2, images=10).limit == 0.9
+    assert guessing(torch.zeros(9, dtype=torch.int64)) == (1.0, 1.0, 9, 0)
+
+
+def test_an_interval_holds_the_true_accuracy_in_99_of_100_samples():
+    assert interval(0.5, 400) == pytest.approx((0.4423, 0.5577), abs=1e-4)  # Wilson by hand, z = 2.326
+    assert interval(0.0, 10)[0] == 0 and interval(1.0, 10)[1] == 1
+    for images, true in ((40, 0.5), (40, 0.75), (400, 0.1)):
+        scores = np.random.default_rng(0).binomial(images, true, 4000) / images
+        low, high = np.array([interval(score, images) for score in scores]).T
+        assert (high < true).mean() < 0.02 and (low > true).mean() < 0.02
+
+
+@pytest.mark.parametrize(
+    ("images", "validations", "best", "now", "train", "verdict"),
+    [
+        (4000, 30, 0.5075, 0.5, "chance", "chance"),  # the ResNet-34 that this was made for
+        (4000, 30, 0.5075, 0.5, "above", "chance"),
+        (4000, 30, 0.75, 0.74, "above", None),
+        (40, 30, 0.75, 0.65, "above", "unclear"),
+        (40, 30, 0.75, 0.65, "unclear", "unclear"),
+        (40, 30, 0.75, 0.65, "chance", "chance"),  # many training images show it
+        (40, 30, 0.8, 0.7, "above", None),
+        (40, 30, 0.375, 0.375, "above", "chance"),  # few images show it if the score is so low
+        (400, 30, 0.9, 0.5, "above", "fell to chance"),
+        (40, 30, 0.95, 0.5, "above", "fell"),
+        (40, 30, 0.8, 0.55, "above", None),  # luck
+        (6, 10, 1.0, 1.0, "above", None),
+        (6, 10, 0.5, 0.5, "above", "unclear"),
+    ],
+)
+def test_a_verdict_needs_the_images_that_support_it(images, validations, best, now, train, verdict):
+    assert judge(torch.arange(images) % 2, validations, best, now, train) == verdict
+
+
+def test_validation_images_of_one_class_show_nothing():
+    assert judge(torch.ones(50, dtype=torch.int64), 3, 1.0, 1.0, "above") is None
+
+
+@pytest.mark.parametrize("images", [20, 40, 100, 400])
+@pytest.mark.parametrize("accuracy", [0.6, 0.75])
+@pytest.mark.parametrize("alike", [True, False])
+def test_a_network_that_has_learned_is_rarely_said_not_to_have(images, accuracy, alike):
+    """Thirty validations of one network, which answers the same every time or anew."""
+    scores = np.random.default_rng(0).binomial(images, accuracy, (500, 1 if alike else 30)) / images
+    labels = torch.arange(images) % 2
+    claims = [judge(labels, 30, row.max(), row[-1], "above") for row in scores]
+    assert sum(claim not in (None, "unclear") for claim in claims) <= 10  # 1 % of 500, and two deviations
+
+
+@pytest.mark.parametrize("images", [400, 4000])
+def test_a_network_that_guesses_is_found_out(images):
+    scores = np.random.default_rng(0).binomial(images, 0.5, (200, 30)) / images
+    labels = torch.arange(images) % 2
+    assert sum(judge(labels, 30, row.max(), row[-1], "above") == "chance" for row in scores) > 180
 
 
 @pytest.mark.parametrize("images", [6, 10, 24])
@@ -206,10 +287,9 @@ def test_a_small_healthy_training_has_none(images):
 
 @pytest.mark.parametrize(("images", "tries"), [(100, 1), (1000, 10), (4000, 100)])
 def test_guessing_is_rarely_more_than_luck(images, tries):
-    limit = at_chance(torch.arange(images) % 2, tries)[1]
+    limit = guessing(torch.arange(images) % 2, tries).limit
     best = np.random.default_rng(0).binomial(images, 0.5, (2000, tries)).max(1) / images
     assert 0 < (best > limit + 1e-6).mean() < 0.017  # 0.01 and three deviations of 2,000 draws
-    assert at_chance(torch.arange(4000) % 2, 30)[1] >= 0.5075  # the ResNet-34 that this was made for
 
 
 def test_scores_go_on_with_the_run():
