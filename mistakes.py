@@ -127,9 +127,13 @@ def check_monitor(monitor: str, mode: str) -> None:
     known = ("val/loss", "val/top1", "val/top5", "val/f1_macro")  # a module of your own may log others
     if monitor not in known and (near := get_close_matches(monitor, known, n=1, cutoff=0.9)):
         raise Mistake(f"monitor={monitor}: no such metric; did you mean {near[0]}?")
-    wrong = "max" if monitor.endswith("loss") else "min" if monitor.endswith(("top1", "top5", "f1_macro")) else None
-    if mode not in ("min", "max") or mode == wrong:
+    if mode not in ("min", "max") or mode == wrong_mode(monitor):
         raise Mistake(f"mode={mode} with monitor={monitor}; expected mode=min for a loss, mode=max for a score")
+
+
+def wrong_mode(monitor: str) -> str | None:
+    """The mode that would take the worst value of a metric for the best; None for a metric of unknown meaning."""
+    return "max" if monitor.endswith("loss") else "min" if monitor.endswith(("top1", "top5", "f1_macro")) else None
 
 
 def kind(value: Any) -> str | None:

@@ -1,6 +1,7 @@
 """Lightning callbacks, a logger, a profiler and a way to write checkpoints that Lightning itself lacks."""
 
 from callbacks.atomic_checkpoint import AtomicCheckpointIO
+from callbacks.best_checkpoint import BestCheckpoint
 from callbacks.confusion_matrix import ConfusionMatrixPlot
 from callbacks.curves import CurvesPlot
 from callbacks.ema import EMA
@@ -20,6 +21,7 @@ from callbacks.tensorboard import TensorBoard
 __all__ = [
     "EMA",
     "AtomicCheckpointIO",
+    "BestCheckpoint",
     "ConfusionMatrixPlot",
     "CurvesPlot",
     "ExplanationPlot",

@@ -2,7 +2,6 @@
 
 import copy
 import logging
-import math
 import os
 import resource
 import sys
@@ -14,10 +13,11 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.utilities.throughput import measure_flops
-from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.callbacks import EarlyStopping, Timer
 from torch import nn
 
-from mistakes import check_monitor
+from callbacks.best_checkpoint import BestCheckpoint
+from mistakes import check_monitor, wrong_mode
 
 log = logging.getLogger(__name__)
 
@@ -48,19 +48,45 @@ def _goes_on_here(trainer: Trainer) -> bool:
     return bool(path) and Path(path).absolute().is_relative_to(folder)
 
 
-def check_monitors(trainer: Trainer) -> None:
-    """Raise a ValueError if a callback waits for a metric of the validation that there is not, before the training."""
-    there = sorted(name for name in trainer.callback_metrics if name.startswith("val/"))
+def check_monitors(trainer: Trainer, validated: bool) -> None:
+    """Raise a ValueError if a callback monitors a metric that is not logged.
+
+    Args:
+        validated: check the metrics of the validation, which has just ended; False: all others, after an epoch.
+    """
+    metrics = sorted(trainer.callback_metrics)
     for callback in trainer.callbacks:
         monitor = getattr(callback, "monitor", None)
-        if monitor and monitor.startswith("val/") and monitor not in there:
-            near = get_close_matches(monitor, there, n=1, cutoff=0.8)
-            hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(there)}"
+        if not monitor or monitor.startswith("val/") != validated or monitor in metrics:
+            continue
+        if getattr(callback, "strict", True):  # EarlyStopping's option to wait for a metric
+            near = get_close_matches(monitor, metrics, n=1, cutoff=0.8)
+            hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(metrics)}"
             raise ValueError(f"monitor={monitor}: no such metric; {hint}")
 
 
+def check_callbacks(trainer: Trainer, run_monitor: str, run_mode: str) -> None:
+    """Raise a ValueError if a callback prefers worse values, or the best checkpoint has another metric than the run."""
+    for callback in trainer.callbacks:
+        monitor, mode = getattr(callback, "monitor", None), getattr(callback, "mode", None)
+        chosen = f"monitor={monitor} mode={mode}"
+        if isinstance(callback, BestCheckpoint) and (monitor, mode) != (run_monitor, run_mode):
+            right_mode = {"max": "min", "min": "max"}.get(wrong_mode(monitor), mode)
+            raise ValueError(
+                f"callbacks.checkpoint has {chosen}, but the run has monitor={run_monitor} mode={run_mode}; to choose "
+                f"the best epoch by this metric, set it for the run: monitor={monitor} mode={right_mode}"
+            )
+        if monitor and mode == wrong_mode(monitor):
+            raise ValueError(
+                f"{type(callback).__name__} has {chosen}; expected mode=min for a loss, mode=max for a score"
+            )
+
+
 class Measure(Callback):
-    """Counts images and seconds of training, and remembers the metrics of each epoch and of the best validation.
+    """Counts images and seconds of training, and remembers the metrics of each epoch and of the last validation.
+
+    Every checkpoint holds this state, so the scores of a checkpoint are found in its own file. The best scores are
+    those in the file that is tested, whichever callback wrote it.
 
     Seconds are those of training alone, without validation; the device is waited for once an epoch. Logs, an epoch:
     ``throughput/images_per_second`` and ``memory/peak_mb``, as in the record.
@@ -70,6 +96,9 @@ class Measure(Callback):
         mode: ``max`` or ``min``.
 
     Attributes:
+        validation, validation_epoch: the metrics of the last validation, and its epoch, counted from 0.
+        best, best_epoch: those of the checkpoint that is tested; without one, of the last validation. Set when training
+            ends.
         history: of each metric of training and validation the (epochs so far, value) pairs, in order.
     """
 
@@ -78,8 +107,10 @@ class Measure(Callback):
         self.monitor, self.mode = monitor, mode
         self.params = self.flops_per_image = None
         self.images, self.train_seconds = 0, 0.0
-        self.best: dict[str, float] = {}
         self.last: dict[str, float] = {}
+        self.validation: dict[str, float] = {}
+        self.validation_epoch: int | None = None
+        self.best: dict[str, float] = {}
         self.best_epoch: int | None = None
         self.history: dict[str, list[list[float]]] = {}
         self._before = (0, 0.0)  # images and seconds when this epoch began, or was gone on with
@@ -88,6 +119,7 @@ class Measure(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
+            check_callbacks(trainer, self.monitor, self.mode)
             if trainer.strategy.root_device.type == "cuda":  # else a job of a sweep would report those before it
                 torch.cuda.reset_peak_memory_stats(trainer.strategy.root_device)
             data = trainer.datamodule
@@ -98,13 +130,24 @@ class Measure(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._began = True
-        if not _goes_on_here(trainer):  # the best of another folder is no checkpoint of this run
-            self.best, self.best_epoch = {}, None
+        if not _goes_on_here(trainer):  # an earlier run's validation has no checkpoint in this folder
+            self.validation, self.validation_epoch = {}, None
+        if not sum(trainer.num_val_batches):
+            for callback in trainer.callbacks:
+                monitor = str(getattr(callback, "monitor", ""))
+                if isinstance(callback, EarlyStopping) and callback.strict and monitor.startswith("val/"):
+                    raise ValueError(f"monitor={monitor} of EarlyStopping: there is no validation in this run")
         self._begin_epoch()  # a run may go on within an epoch
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._read_best(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Raises: ValueError: nothing was trained, and that is not because this run's training had ended before."""
-        if self._began or _goes_on_here(trainer):
+        if self._began:
+            return
+        if _goes_on_here(trainer):
+            self._read_best(trainer)
             return
         ckpt_path = trainer.ckpt_path
         before = f", of which {Path(ckpt_path).name} has had {trainer.current_epoch}" if ckpt_path else ""
@@ -125,20 +168,18 @@ class Measure(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn != "fit":
             return
+        check_monitors(trainer, validated=True)
         if trainer.sanity_checking:
-            check_monitors(trainer)
             return
         metrics = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
-        score, best = metrics.get(self.monitor), self.best.get(self.monitor)
-        first = best is None or math.isnan(best)  # a NaN is worse than any number, as to ModelCheckpoint
-        if score is not None and (first or (score > best if self.mode == "max" else score < best)):
-            self.best, self.best_epoch = metrics, trainer.current_epoch
+        self.validation, self.validation_epoch = metrics, trainer.current_epoch
         batches = trainer.fit_loop.epoch_loop.batch_progress.current.ready
         self._remember(trainer.current_epoch + batches / trainer.num_training_batches, metrics)
         self._start()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._stop(pl_module)
+        check_monitors(trainer, validated=False)
         self.last = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
         self._remember(trainer.current_epoch + 1, self.last)
         images, seconds = self.images - self._before[0], self.train_seconds - self._before[1]
@@ -187,11 +228,22 @@ class Measure(Callback):
 
     def best_checkpoint(self, trainer: Trainer) -> str | None:
         """The path of the best checkpoint; None if none was written, as without a validation."""
-        checkpoints = [c for c in trainer.checkpoint_callbacks if getattr(c, "monitor", None) == self.monitor]
-        best = checkpoints[0].best_model_path if checkpoints else ""
+        candidates = [c for c in trainer.checkpoint_callbacks if getattr(c, "monitor", None) == self.monitor]
+        candidates.sort(key=lambda callback: not isinstance(callback, BestCheckpoint))
+        best = candidates[0].best_model_path if candidates else ""
         if best and trainer.is_global_zero and not os.path.isfile(best):
             raise FileNotFoundError(f"{best} was written, and is gone")
         return best or None
+
+    def _read_best(self, trainer: Trainer) -> None:
+        """Set the best scores and their epoch: those in the file of the best checkpoint, else the last validation's."""
+        self.best, self.best_epoch = self.validation, self.validation_epoch
+        if path := self.best_checkpoint(trainer):
+            states = trainer.strategy.load_checkpoint(path, weights_only=True).get("callbacks", {})
+            state = states.get(self.state_key, {})
+            earlier = "validation" not in state  # of a version that remembered the best itself
+            self.best = state.get("best" if earlier else "validation", {})
+            self.best_epoch = state.get("best_epoch" if earlier else "validation_epoch")
 
     def out_of_time(self, trainer: Trainer) -> str | None:
         """What is missing, if ``trainer.max_time`` ended the training before its last batch."""
@@ -205,11 +257,12 @@ class Measure(Callback):
         return None
 
     def state_dict(self) -> dict[str, Any]:
-        keys = ("images", "train_seconds", "last", "best", "best_epoch", "history")
+        keys = ("images", "train_seconds", "last", "validation", "validation_epoch", "history")
         state = {key: getattr(self, key) for key in keys}
         if self._since is not None:
             state["train_seconds"] += time.perf_counter() - self._since
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        vars(self).update(state_dict)
+        keys = vars(self).keys() - {"best", "best_epoch"}  # which earlier versions kept here
+        vars(self).update({key: value for key, value in state_dict.items() if key in keys})

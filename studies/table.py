@@ -114,6 +114,8 @@ def std(numbers: Sequence[float]) -> float | None:
 def tabulate(jobs: Sequence[Job], metric: str) -> Table:
     """Join the jobs that differ only in their seed, and sort by the mean of a metric that is not the test set's.
 
+    Equal means are sorted by the mean validation loss, as equal epochs are in a run.
+
     Raises:
         ValueError: the metric is a test metric, or no completed job has it.
     """
@@ -137,8 +139,8 @@ def tabulate(jobs: Sequence[Job], metric: str) -> Table:
     sign = 1 if metric.endswith("loss") else -1
 
     def rank(row: Row) -> tuple:
-        value = row.mean(metric)
-        return (not row.completed, value is None, sign * (value or 0))
+        value, loss = row.mean(metric), row.mean("val/loss")
+        return (not row.completed, value is None, sign * (value or 0), math.inf if loss is None else loss)
 
     return Table(metric, sorted(rows.values(), key=rank), list(jobs), titles)
 

@@ -325,7 +325,7 @@ def test_a_checkpoint_names_no_file_to_be_deleted(key, where, content, broken_of
     """Lightning deletes the checkpoint that was the best, by the path that stands in the checkpoint."""
     kept = broken_off / "kept"
     kept.touch()
-    (state,) = (state for name, state in content["callbacks"].items() if name.startswith("ModelCheckpoint"))
+    (state,) = (state for name, state in content["callbacks"].items() if name.startswith("BestCheckpoint"))
     path = where.format(folder=state["dirpath"])
     state[key] = {path: torch.tensor(0.0)} if key == "best_k_models" else path
     torch.save(content, broken_off / "checkpoints" / "last.ckpt")
@@ -339,7 +339,7 @@ def test_a_checkpoint_names_no_file_to_be_deleted(key, where, content, broken_of
 def test_nor_one_outside_its_folder_by_calling_that_moved(key, folder, content, broken_off, forks):
     kept = broken_off / "kept"
     kept.touch()
-    (state,) = (state for name, state in content["callbacks"].items() if name.startswith("ModelCheckpoint"))
+    (state,) = (state for name, state in content["callbacks"].items() if name.startswith("BestCheckpoint"))
     content["folder"] = state["dirpath"] = folder.format(folder=state["dirpath"])
     state.update(kth_best_model_path="", last_model_path="", best_k_models={})
     state[key] = {str(kept): torch.tensor(0.0)} if key == "best_k_models" else str(kept)

@@ -1,6 +1,5 @@
 """What a run keeps to go on from, and what it knows of its best where it goes on elsewhere."""
 
-import math
 import shutil
 import signal
 from types import SimpleNamespace
@@ -8,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from callbacks import AtomicCheckpointIO, LastCheckpoint, Measure
+from callbacks import AtomicCheckpointIO, LastCheckpoint
 from callbacks.last_checkpoint import ASKED_EVERY
 from studies import record as records
 from train import train
@@ -41,8 +40,8 @@ def test_the_best_of_another_folder_is_not_this_runs(run, composed, tmp_path):
     kept = opened(tmp_path / "checkpoints" / "best.ckpt")
     assert kept["epoch"] == 2
     found = state(kept, "Measure")
-    assert found["best_epoch"] == 2
-    assert best == found["best"]["val/top1"] == records.read(tmp_path)["metrics"]["val/top1"]
+    assert found["validation_epoch"] == 2
+    assert best == found["validation"]["val/top1"] == records.read(tmp_path)["metrics"]["val/top1"]
     assert [epoch for epoch, _ in found["history"]["val/top1"]] == [1, 2, 3]
 
 
@@ -50,7 +49,7 @@ def test_a_folder_that_was_moved_or_copied_is_where_its_checkpoints_are(run, tmp
     shutil.copytree(run, tmp_path / "copy")
     for folder in (run, tmp_path / "copy"):
         checkpoint = AtomicCheckpointIO().load_checkpoint(folder / "checkpoints" / "last.ckpt", weights_only=True)
-        found, there = state(checkpoint, "ModelCheckpoint"), str(folder / "checkpoints")
+        found, there = state(checkpoint, "BestCheckpoint"), str(folder / "checkpoints")
         assert found["dirpath"] == there
         assert found["best_model_path"] == f"{there}/best.ckpt"
         assert list(found["best_k_models"]) == [f"{there}/best.ckpt"]
@@ -61,19 +60,6 @@ def test_paths_elsewhere_stay_what_they_are(tmp_path):
     AtomicCheckpointIO().save_checkpoint({"callbacks": states}, tmp_path / "a" / "last.ckpt")
     (tmp_path / "a").rename(tmp_path / "b")
     assert AtomicCheckpointIO().load_checkpoint(tmp_path / "b" / "last.ckpt")["callbacks"] == states
-
-
-@pytest.mark.parametrize(("monitor", "mode"), [("val/top1", "max"), ("val/loss", "min")])
-def test_no_number_is_worse_than_any(monitor, mode):
-    measure = Measure(monitor, mode)
-    trainer = SimpleNamespace(state=SimpleNamespace(fn="fit"), sanity_checking=False, num_training_batches=1)
-    trainer.fit_loop = SimpleNamespace(
-        epoch_loop=SimpleNamespace(batch_progress=SimpleNamespace(current=SimpleNamespace(ready=1)))
-    )
-    for trainer.current_epoch, value in enumerate([math.nan, 0.5, math.nan, 0.5]):
-        trainer.callback_metrics = {monitor: torch.tensor(value)}
-        measure.on_validation_end(trainer, None)
-    assert (measure.best, measure.best_epoch) == ({monitor: 0.5}, 1)
 
 
 @pytest.mark.parametrize("steps", [3, 8])

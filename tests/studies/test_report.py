@@ -141,6 +141,14 @@ def test_sorted_by_the_validation_metric(tmp_path):
         report.write([tmp_path], metric="test/top1")
 
 
+@pytest.mark.parametrize(("losses", "first"), [((475.0, 150.0), "0.2"), ((150.0, 475.0), "0.1"), ((1.0, 1.0), "0.1")])
+def test_equal_means_are_sorted_by_the_lower_validation_loss(losses, first, tmp_path):
+    for lr, loss in zip(("0.1", "0.2"), losses, strict=True):
+        for seed in (0, 1):
+            put(tmp_path / f"{lr}-{seed}", f"optimizer.lr={lr}", f"seed={seed}", metrics=scores(0.5, loss))
+    assert table_of(tmp_path).rows[0].values == {"optimizer.lr": first}
+
+
 def test_only_seeds(tmp_path):
     for seed, top1 in ((1, 0.5), (10, 0.7), (2, 0.6)):
         put(tmp_path / str(seed), "model=lenet", f"seed={seed}", metrics=scores(top1))

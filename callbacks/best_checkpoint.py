@@ -1,0 +1,69 @@
+"""The checkpoint of the best epoch: the file that is tested and whose scores are reported."""
+
+import inspect
+import math
+from typing import Any
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
+
+from studies.runs import LAST
+
+# Options of ModelCheckpoint that leave one file, written right after the validation whose scores it stands for.
+ALLOWED = {"verbose", "auto_insert_metric_name", "every_n_epochs"}
+MORE = "'+callbacks.more={_target_:lightning.pytorch.callbacks.ModelCheckpoint,save_top_k:-1}'"
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keeps one checkpoint: that of the validation with the best ``monitor`` and, among equal ones, the lowest loss.
+
+    Lightning's ``ModelCheckpoint`` keeps the first of several equal scores, whatever their losses.
+
+    Args:
+        dirpath: the folder to write to.
+        monitor: the metric that decides, the same as the run's.
+        mode: ``max`` or ``min``.
+        filename: without ``.ckpt``.
+        options: further ones of ``ModelCheckpoint``. Those that write other files, or at other times than right after a
+            validation, are rejected: what is reported would not be what is tested.
+    """
+
+    def __init__(self, dirpath: str, monitor: str, mode: str, filename: str = "best", **options: Any):
+        parameters = inspect.signature(ModelCheckpoint).parameters
+        for name, value in options.items():
+            if name in parameters and name not in ALLOWED and value not in (None, parameters[name].default):
+                if name == "enable_version_counter":
+                    continue
+                raise ValueError(
+                    f"callbacks.checkpoint.{name}={value}: this callback keeps one file, the best, which is tested and "
+                    f"reported; for further checkpoints add a callback, say {MORE}"
+                )
+        if f"{filename}.ckpt" == LAST:
+            raise ValueError(f"callbacks.checkpoint.filename={filename}: {LAST} is the checkpoint to resume from")
+        super().__init__(dirpath, filename, monitor, mode=mode, **options | {"enable_version_counter": False})
+        self.best_loss = math.inf
+
+    def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
+        """Whether the last validation is the best so far."""
+        loss = float(trainer.callback_metrics.get("val/loss", math.nan))
+        better = super().check_monitor_top_k(trainer, current)
+        if not better and current is not None and self.best_model_score is not None:
+            tied = bool(current == self.best_model_score) and (loss < self.best_loss)
+            better = trainer.strategy.reduce_boolean_decision(tied)
+        if better:
+            self.best_loss = math.inf if math.isnan(loss) else loss
+        return better
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"best_loss": self.best_loss}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self.best_loss = state_dict["best_loss"]
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Take the state of Lightning's ``ModelCheckpoint`` from a checkpoint of before this class; its ties stay."""
+        states, earlier = checkpoint["callbacks"], f"ModelCheckpoint{self.state_key.removeprefix(type(self).__name__)}"
+        if earlier in states:
+            states.setdefault(self.state_key, {"best_loss": -math.inf} | states[earlier])
