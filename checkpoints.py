@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rebuild import DATAMODULES, MODELS, build
+from studies.errors import building
 from studies.record import one_line
 from studies.runs import FOLDER, LAST, find_checkpoint, nearest
 
@@ -232,4 +233,5 @@ def datamodule(checkpoint: dict[str, Any], config: "DictConfig", trust: Iterable
         changed = checkpoint["datamodule"] | OmegaConf.to_container(config, resolve=True)
         return build(changed, "datamodule", DATAMODULES, trust)
     seen = {"resize_ratio": None} | checkpoint["preprocessing"]  # a network that saw whole images is shown whole ones
-    return instantiate(config, **{fact: value for fact, value in seen.items() if fact in config})
+    with building("datamodule", config):
+        return instantiate(config, **{fact: value for fact, value in seen.items() if fact in config})

@@ -15,6 +15,7 @@ import checkpoints
 import cli
 import console
 from mistakes import Mistake, check_choices, check_least
+from studies.errors import build, build_all
 from studies.record import write_json
 from studies.runs import find_checkpoint
 
@@ -42,7 +43,7 @@ def evaluate(cfg: "DictConfig") -> float:
     """
     check(cfg)
     with cli.importing():  # from here on torch is there
-        from hydra.utils import instantiate
+        from lightning import Callback, Trainer
 
         from datamodules import Scored
 
@@ -52,9 +53,10 @@ def evaluate(cfg: "DictConfig") -> float:
     names = checkpoint["class_names"]
     data = checkpoints.datamodule(checkpoint, cfg.datamodule, cfg.trust)
     scored = Scored(data, cfg.split, checkpoint["preprocessing"], names)
-    evaluator = instantiate(cfg.lit_module, backbone=backbone, num_classes=len(names), class_names=names, tta=cfg.tta)
-    callbacks = list(filter(None, instantiate(cfg.callbacks).values()))
-    trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=False, enable_checkpointing=False)
+    facts = {"num_classes": len(names), "class_names": names, "tta": cfg.tta}
+    evaluator = build("lit_module", cfg.lit_module, backbone=backbone, **facts)
+    callbacks = build_all("callbacks", cfg.callbacks, Callback)
+    trainer = build("trainer", cfg.trainer, Trainer, callbacks=callbacks, logger=False, enable_checkpointing=False)
     if trainer.world_size > 1:
         raise ValueError(f"an evaluation is one process, not {trainer.world_size}; say trainer.devices=1")
     trainer.test(evaluator, datamodule=scored, weights_only=True, verbose=False)

@@ -11,6 +11,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from studies.errors import ConfigError as Mistake
 from studies.record import is_main_process, one_line, out_of_memory
 
 # What a number must be: at least, above zero, at most, below one (and what would do).
@@ -52,10 +53,6 @@ CHOICES = {
 DURATION = re.compile(r"\d+(:\d+){3}")  # of trainer.max_time
 
 
-class Mistake(ValueError):
-    """Something that was typed and cannot be meant."""
-
-
 def tell(error: Exception) -> int:
     """Say what went wrong on stderr, and return the exit code."""
     if os.environ.get("HYDRA_FULL_ERROR") == "1" or not is_mistake(error):
@@ -66,15 +63,12 @@ def tell(error: Exception) -> int:
 
 
 def is_mistake(error: BaseException) -> bool:
-    """Whether the user can mend this."""
-    if type(error).__name__ == "InstantiationException" and error.__cause__ is not None:
-        told = re.search("unexpected keyword argument|missing .* required|`devices` selected", str(error.__cause__))
-        return bool(told) or isinstance(error.__cause__, ImportError) or is_mistake(error.__cause__)
+    """Whether the user can fix this: a ConfigError, or another error that is never a fault of this project."""
     known = (ValueError, OSError, HydraException, OmegaConfBaseException)
     return (
         isinstance(error, known)
         or out_of_memory(error) is not None
-        or type(error).__name__ == "MisconfigurationException"
+        or type(error).__name__ == "MisconfigurationException"  # Lightning's, which may not be imported
     )
 
 

@@ -35,6 +35,12 @@ PLUGINS = {
     },
     "hydra/sweeper": {"basic": None, "search": "optuna", "optuna": "optuna"},
 }
+# Arguments of the Trainer that the scripts set themselves, and the keys that decide them.
+SET_BY_SCRIPTS = {
+    "trainer.logger": ("logger", "logger=…"),
+    "trainer.callbacks": ("callbacks", "+callbacks.NAME._target_=…"),
+    "trainer.enable_checkpointing": ("optimizer", "callbacks.checkpoint=null"),
+}
 # The groups that the other scripts leave to choice; the rest is the checkpoint's.
 AFTER_TRAINING = {"evaluate": ("datamodule", "trainer"), "predict": ("trainer",), "export": ()}
 # Packages of choices, each an extra of this project by the same name.
@@ -104,6 +110,10 @@ def _options(override: Override, config_name: str) -> list:
 
 
 def _check_override(override: Override, tree: dict) -> None:
+    for argument, (part, right) in SET_BY_SCRIPTS.items():
+        if f"{override.key_or_group}.".startswith(f"{argument}."):
+            hint = f"; use {right}" if part in tree else ""
+            raise Mistake(f"{override.input_line}: {argument} is set by the script itself{hint}")
     found = values_of(override)
     if override.is_interval_sweep():
         found = [override.value().start, override.value().end]

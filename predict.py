@@ -17,6 +17,7 @@ import console
 import files
 import predictions
 from mistakes import check_choices, check_least
+from studies.errors import build
 from studies.runs import find_checkpoint
 
 if TYPE_CHECKING:
@@ -63,16 +64,16 @@ def predicted(
     cfg: "DictConfig", paths: Sequence[str], preprocessing: dict[str, Any], backbone: "nn.Module"
 ) -> tuple["Unlabelled", "Predictions"]:
     """The images as data, and what the network says of them."""
-    from hydra.utils import instantiate
+    from lightning import Callback, Trainer
 
     from datamodules import Unlabelled
     from lit_modules.predictor import collect
 
     data = Unlabelled(paths, preprocessing, cfg.batch_size, cfg.num_workers, skip=cfg.broken == "skip")
     wanted = {"outputs": "features" if cfg.format == "features" else "classes", "top_k": cfg.top_k, "tta": cfg.tta}
-    predictor = instantiate(cfg.lit_module, backbone=backbone, **wanted)
-    callbacks = list(filter(None, [instantiate(cfg.progress)]))
-    trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=False, enable_checkpointing=False)
+    predictor = build("lit_module", cfg.lit_module, backbone=backbone, **wanted)
+    callbacks = list(filter(None, [build("progress", cfg.progress, Callback)]))
+    trainer = build("trainer", cfg.trainer, Trainer, callbacks=callbacks, logger=False, enable_checkpointing=False)
     if trainer.world_size > 1:
         raise ValueError(f"a prediction is one process, not {trainer.world_size}; say trainer.devices=1")
     return data, collect(trainer.predict(predictor, data, weights_only=True))

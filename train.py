@@ -8,13 +8,13 @@ tensorboard --logdir runs
 
 import logging
 import os
-from functools import partial
 from typing import TYPE_CHECKING
 
 import checkpoints
 import cli
 import console
 import task
+from studies.errors import build, build_all, building
 from studies.record import OutOfTime, recording, redact
 
 if TYPE_CHECKING:
@@ -37,11 +37,14 @@ def train(cfg: "DictConfig") -> float | None:
     """
     with recording(cfg.run_dir, overrides=task.typed(), seed=cfg.seed) as record:
         with cli.importing():  # from here on torch is there
-            from hydra.utils import instantiate
-            from lightning import seed_everything
+            from lightning import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
             from lightning.pytorch.callbacks import Checkpoint
+            from lightning.pytorch.loggers import Logger
             from lightning.pytorch.utilities.exceptions import SIGTERMException
             from omegaconf import OmegaConf
+            from torch import nn
+            from torch.optim import Optimizer
+            from torch.optim.lr_scheduler import LRScheduler
 
             import speed
             from callbacks import Findings, Measure
@@ -50,10 +53,11 @@ def train(cfg: "DictConfig") -> float | None:
 
         console.quiet_lightning()
         seed_everything(cfg.seed, verbose=False)
-        build = partial(instantiate, _convert_="all")  # plain lists and dicts: a checkpoint cannot hold OmegaConf's
-        datamodule = build(cfg.datamodule)
-        for fact in ("num_classes", "in_channels", "image_size"):  # the data may know what its config left open
-            cfg.datamodule[fact] = value = getattr(datamodule, fact)
+        datamodule = build("datamodule", cfg.datamodule, LightningDataModule)
+        with building("datamodule"):  # it may know what its config left open
+            facts = {fact: getattr(datamodule, fact) for fact in ("num_classes", "in_channels", "image_size")}
+        for fact, value in facts.items():
+            cfg.datamodule[fact] = value
             for part in ("model", "lit_module"):
                 if cfg[part].get(fact, value) != value:
                     raise ValueError(f"{part}.{fact}={cfg[part][fact]}, but the data has {fact}={value}")
@@ -63,16 +67,18 @@ def train(cfg: "DictConfig") -> float | None:
             cfg.ckpt_path = str(file)
             if "weights" in cfg.model:
                 cfg.model.weights = None  # its own come in their place
-        backbone = build(cfg.model)
+        backbone = build("model", cfg.model, nn.Module)
         speed.settle(cfg, backbone)
         if going_on:
             other = "; a ResNet begins with those of other classes by model.weights=…"
             checkpoints.weights_for(backbone, going_on, "to be trained", other)
         classifier = build(
+            "lit_module",
             cfg.lit_module,
+            LightningModule,
             backbone=backbone,
-            optimizer=build(cfg.optimizer),
-            scheduler=build(cfg.scheduler) or None,
+            optimizer=build("optimizer", cfg.optimizer, Optimizer),
+            scheduler=build("scheduler", cfg.scheduler, LRScheduler),
             class_names=datamodule.class_names,
         )
         config = OmegaConf.to_container(cfg, resolve=True)
@@ -90,12 +96,14 @@ def train(cfg: "DictConfig") -> float | None:
         measure = Measure(cfg.monitor, cfg.mode)
         findings = Findings()
         # Findings last: at the end it asks the network that was validated, which EMA has put in place by then.
-        callbacks = [measure, *filter(None, build(cfg.callbacks).values()), findings]
-        loggers = list(build(cfg.logger).values())
+        callbacks = [measure, *build_all("callbacks", cfg.callbacks, Callback), findings]
+        loggers = build_all("logger", cfg.logger, Logger)
         if going_on:
             go_on_at(loggers, going_on["global_step"])
         trainer = build(
+            "trainer",
             cfg.trainer,
+            Trainer,
             callbacks=callbacks,
             logger=loggers,
             enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),

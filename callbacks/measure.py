@@ -1,11 +1,14 @@
 """What a run costs and what it reached: the facts for its record, and their curves."""
 
 import copy
+import functools
 import logging
 import os
 import resource
 import sys
 import time
+from collections.abc import Iterable
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -14,10 +17,11 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.utilities.throughput import measure_flops
 from lightning.pytorch.callbacks import EarlyStopping, Timer
-from torch import nn
+from torch import Tensor, nn
 
 from callbacks.best_checkpoint import BestCheckpoint
 from mistakes import check_monitor, wrong_mode
+from studies.record import one_line
 
 log = logging.getLogger(__name__)
 
@@ -25,13 +29,40 @@ log = logging.getLogger(__name__)
 def cost(backbone: nn.Module, shape: tuple[int, int, int]) -> tuple[int, int]:
     """(parameters, FLOPs of one forward pass on one image of shape ``(C, H, W)``).
 
-    A multiplication and an addition are two FLOPs; counted by torch's FlopCounterMode without computing anything.
+    A multiplication and an addition are two FLOPs; counted by torch's FlopCounterMode, without computing anything
+    where the network allows that.
+
+    Raises: ValueError: the network does not work on such an image; names the layer and what it was given.
     """
-    network = copy.deepcopy(backbone).to("meta").eval()
-    image = torch.empty(1, *shape, device="meta")
-    with torch.no_grad():
-        flops = measure_flops(network, lambda: network(image))
+    flops, error = None, None
+    for device in ("meta", "cpu"):  # a forward pass that looks at values needs some
+        network, image = copy.deepcopy(backbone).to(device).eval(), torch.zeros(1, *shape, device=device)
+        try:
+            with torch.no_grad():
+                flops = measure_flops(network, lambda network=network, image=image: network(image))
+            break
+        except Exception as failed:
+            error = failed
+    if flops is None:
+        raise ValueError(f"model: {_failing_layer(network, image)}: {one_line(error)}") from error
     return sum(p.numel() for p in backbone.parameters()), flops
+
+
+def _failing_layer(network: nn.Module, image: Tensor) -> str:
+    """Which layer of a network fails on a batch of images, with the shape of its input."""
+    running: list[str] = []  # a failing forward pass leaves the layers that it was in
+
+    def begin(name: str, layer: nn.Module, inputs: tuple) -> None:
+        shapes = " and ".join(str(tuple(part.shape)) for part in inputs if isinstance(part, Tensor))
+        kind = type(layer).__name__ if next(layer.children(), None) else str(layer)
+        running.append(f"{name or 'the network'} ({kind}) fails on input of shape {shapes}")
+
+    for name, layer in network.named_modules():
+        layer.register_forward_pre_hook(functools.partial(begin, name))
+        layer.register_forward_hook(lambda *_: running.pop() and None)
+    with suppress(Exception), torch.no_grad():
+        network(image)
+    return running[-1] if running else type(network).__name__
 
 
 def peak_memory(device: torch.device) -> float:
@@ -82,6 +113,15 @@ def check_callbacks(trainer: Trainer, run_monitor: str, run_mode: str) -> None:
             )
 
 
+def check_spelling_of_monitors(trainer: Trainer, metrics: Iterable[str]) -> None:
+    """Raise a ValueError if a callback's monitor is a misspelt one of ``metrics``; before any of them was logged."""
+    for callback in trainer.callbacks:
+        monitor = getattr(callback, "monitor", None)
+        near = get_close_matches(str(monitor), metrics, n=1, cutoff=0.9)
+        if monitor and near and monitor not in metrics:
+            raise ValueError(f"monitor={monitor}: no such metric; did you mean {near[0]}?")
+
+
 class Measure(Callback):
     """Counts images and seconds of training, and remembers the metrics of each epoch and of the last validation.
 
@@ -129,6 +169,8 @@ class Measure(Callback):
             log.info(f"{'size':<12} {name}: {self.params:,} parameters, {self.flops_per_image:,} FLOPs an image")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        known = [*getattr(pl_module, "val_metrics", ()), *trainer.callback_metrics, "train/loss", "train/top1"]
+        check_spelling_of_monitors(trainer, known)
         self._began = True
         if not _goes_on_here(trainer):  # an earlier run's validation has no checkpoint in this folder
             self.validation, self.validation_epoch = {}, None

@@ -17,6 +17,7 @@ from torchvision.transforms import v2
 from datamodules.preprocessing import Preprocessing
 from datamodules.sampling import BatchSampler, Draw, seeded, stratified_split
 from datamodules.tensor_images import Batch, TensorImages
+from studies.errors import building
 
 
 class ImageDataModule(LightningDataModule):
@@ -114,7 +115,8 @@ class ImageDataModule(LightningDataModule):
 
     def _load(self, split: str) -> Dataset | None:
         """``load``, and images in memory go to the GPU if they fit into half of what is free there."""
-        images = self.load(split)
+        with building("datamodule"):
+            images = self.load(split)
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         movable = device.type == "cuda" and isinstance(images, TensorImages) and self.num_workers == 0
         if movable and images.images.nbytes < torch.cuda.mem_get_info(device)[0] / 2:

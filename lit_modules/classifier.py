@@ -21,6 +21,7 @@ from lit_modules.going_on import check_place, check_trained_by, trained_by
 from lit_modules.mean import Mean
 from lit_modules.nonfinite import Losses
 from lit_modules.parameter_groups import parameter_groups
+from lit_modules.schedules import check_takes_total_steps
 from lit_modules.training_scores import TrainingScores
 
 COMPILE = (False, True, "reduce-overhead", "max-autotune")
@@ -89,6 +90,8 @@ class Classifier(LightningModule):
             raise ValueError(f"backbone_lr_ratio={backbone_lr_ratio}; expected above 0 (callbacks=finetune can freeze)")
         if backbone_lr_ratio != 1 and getattr(backbone, "head", None) is None:
             raise ValueError(f"backbone_lr_ratio={backbone_lr_ratio} needs a backbone that says what its head is")
+        if scheduler is not None:
+            check_takes_total_steps(scheduler)
         self.num_classes, self.memory_format = num_classes, getattr(torch, memory_format)
         self.backbone = backbone.to(memory_format=self.memory_format)
         self.optimizer, self.scheduler = optimizer, scheduler

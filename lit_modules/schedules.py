@@ -1,7 +1,8 @@
 """Learning-rate schedules, which change after every optimizer step. The Classifier fills in their ``total_steps``."""
 
+import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
@@ -43,3 +44,18 @@ def step(
     if not all(0 < milestone < 1 for milestone in milestones):
         raise ValueError(f"milestones={list(milestones)} are not shares of the training; expected numbers in (0, 1)")
     return LambdaLR(optimizer, lambda at: gamma ** sum(at >= share * total_steps for share in milestones))
+
+
+def check_takes_total_steps(scheduler: Callable) -> None:
+    """Raise a ValueError for a scheduler that cannot be given its length in optimizer steps."""
+    try:
+        parameters = inspect.signature(scheduler).parameters.values()
+    except (TypeError, ValueError):  # without a signature: it may
+        return
+    if not any(p.name == "total_steps" or p.kind is p.VAR_KEYWORD for p in parameters):
+        inner = inspect.unwrap(scheduler)
+        name = getattr(inner, "func", inner).__name__
+        raise ValueError(
+            f"scheduler={name} does not take total_steps, and so cannot step after every optimizer step; expected "
+            "scheduler=cosine, one_cycle, step or none, or torch.optim.lr_scheduler.OneCycleLR"
+        )

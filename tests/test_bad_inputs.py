@@ -47,6 +47,11 @@ CONFIG = {
     "trainer.limit_train_batches=0.5": "+trainer.limit_train_batches=… adds it",
     "+trainer.limit_train_batchs=3": "no such argument; did you mean +trainer.limit_train_batches?",
     "+trainer.foo=1": "+trainer.foo=1: Lightning's Trainer has no such argument",
+    "+trainer.logger=false": "+trainer.logger=false: trainer.logger is set by the script itself; use logger=…",
+    "++trainer.logger.version=1": "trainer.logger is set by the script itself; use logger=…",
+    "trainer.callbacks=[]": "trainer.callbacks is set by the script itself; use +callbacks.NAME._target_=…",
+    "++trainer.enable_checkpointing=false": "is set by the script itself; use callbacks.checkpoint=null",
+    "-m +trainer.logger=true,false": "trainer.logger is set by the script itself; use logger=…",
     "-m optimizer=sgd,adamw optimizer.momentum=0.5": "optimizer=adamw: optimizer.momentum: no such key",
     "-m model=resnet,lenet model.depth=18": "model=lenet: model.depth: no such key",
     "seed=0 hydra.sweep.dir=there": "this is a single run, whose folder is hydra.run.dir=there",
@@ -202,6 +207,7 @@ OTHERS = {
     "export.py ckpt=run format=onx": "format=onx: expected one of onnx, torch_export; did you mean onnx?",
     "export.py ckpt=run format=torch_export output=o.onnx": "output=o.onnx: expected a name that ends in .pt2",
     "evaluate.py ckpt=run model=resnet18": "model=resnet18: evaluate.py has no choice of model; there are: datamodule,",
+    "evaluate.py ckpt=run +trainer.logger=true": "trainer.logger is set by the script itself\n",
     "export.py ckpt=run trainer=fast": "trainer=fast: export.py has no choice of trainer",
     "export.py ckpt=run format=torch_export tolerance=-1": "tolerance=-1: expected 0 or more",
 }
@@ -220,8 +226,45 @@ PARTS = {
     "monitor=val/foo": "monitor=val/foo: no such metric; there are: val/f1_macro, val/loss, val/top1, val/top5",
     "callbacks=early_stopping callbacks.early_stopping.monitor=val/top2": "monitor=val/top2: no such metric",
     "scheduler=step scheduler.milestones=[2]": "milestones=[2] are not shares of the training",
-    "optimizer._target_=torch.optim.Foo": "Error loading 'torch.optim.Foo'",
-    "model._target_=nothing.Net": "Error loading 'nothing.Net'",
+    "callbacks=early_stopping callbacks.early_stopping.monitor=val/topp1 +trainer.num_sanity_val_steps=0": (
+        "monitor=val/topp1: no such metric; did you mean val/top1?"
+    ),
+    "callbacks=early_stopping callbacks.early_stopping.monitor=val/x +trainer.num_sanity_val_steps=0": (
+        "monitor=val/x: no such metric; there are: val/f1_macro, val/loss, val/top1, val/top5"
+    ),
+    "callbacks=early_stopping callbacks.early_stopping.monitor=foo": "monitor=foo: no such metric; there are: train",
+    # what cannot be built
+    "optimizer._target_=torch.optim.Foo": "optimizer: ImportError: Error loading 'torch.optim.Foo'",
+    "model._target_=nothing.Net": "model: ImportError: Error loading 'nothing.Net'",
+    "model._target_=math.pi": "model: Expected a callable target, got '3.14",
+    "model._target_=builtins.dict": "model: builtins.dict made a dict; expected a torch Module",
+    "model._target_=odd.Fails": "model: KeyError: 'boom'",
+    "model._target_=odd.WrongSize": (
+        "model: 1 (Linear(in_features=5, out_features=10, bias=True)) fails on input of shape (1, 3072): RuntimeError: "
+        "mat1 and mat2 shapes cannot be multiplied (1x3072 and 5x10)"
+    ),
+    "datamodule._target_=odd.fails": "datamodule: KeyError: 'boom'",
+    "datamodule._target_=odd.Unloadable": "datamodule: KeyError: 'boom'",
+    "datamodule._target_=lightning.LightningDataModule": "object has no attribute 'num_classes'",
+    "optimizer._target_=torch.optim.RMSprop": (
+        "optimizer: torch.optim.RMSprop has no argument nesterov, fused; leave out or remove: '~optimizer.nesterov' "
+        "'~optimizer.fused'"
+    ),
+    "optimizer._target_=odd.fails": "optimizer: KeyError: 'boom'",
+    "optimizer._target_=torch.nn.ParameterList ~optimizer.lr": "optimizer: torch.nn.ParameterList has no argument",
+    "optimizer._target_=odd.dictionary": "optimizer: odd.dictionary made a dict; expected a torch Optimizer",
+    "scheduler._target_=torch.optim.lr_scheduler.ReduceLROnPlateau ~scheduler.warmup ~scheduler.final": (
+        "scheduler=ReduceLROnPlateau does not take total_steps, and so cannot step after every optimizer step; "
+        "expected scheduler=cosine, one_cycle, step or none, or torch.optim.lr_scheduler.OneCycleLR"
+    ),
+    "scheduler._target_=odd.fails": "scheduler: KeyError: 'boom'",
+    "+callbacks.mine._target_=odd.fails": "callbacks.mine: KeyError: 'boom'",
+    "+callbacks.mine._target_=builtins.dict": "callbacks.mine: builtins.dict made a dict; expected a",
+    "+callbacks.mine._target_=lightning.pytorch.callbacks.LearningRateMonitor logger=none": "that has no logger",
+    "+logger.mine._target_=odd.fails": "logger.mine: KeyError: 'boom'",
+    "trainer._target_=odd.fails": "trainer: KeyError: 'boom'",
+    "+trainer.strategy=foo": "trainer: You selected an invalid strategy name: `strategy='foo'`.",
+    "+trainer.barebones=true": "trainer: `Trainer(barebones=True, enable_checkpointing=True)` was passed.",
     # checkpoints and weights
     "ckpt_path=empty.ckpt": "empty.ckpt is empty",
     "ckpt_path=half.ckpt": "half.ckpt is no checkpoint, or not a whole one",
@@ -232,6 +275,37 @@ PARTS = {
     "model=resnet_cifar model.weights=other.pth": "weights=other.pth is of another network: its conv1.weight is",
     "model=resnet_cifar model.weights=text.ckpt": "text.ckpt is no checkpoint, or not a whole one",
 }
+ODD = """
+from torch import nn
+from datamodules import Synthetic
+
+def fails(*args, **kwargs):
+    raise KeyError("boom")
+
+def dictionary(groups, **kwargs):
+    return kwargs
+
+class Fails(nn.Module):
+    def __init__(self, **kwargs):
+        raise KeyError("boom")
+
+class WrongSize(nn.Sequential):
+    def __init__(self, in_channels, num_classes, image_size):
+        super().__init__(nn.Flatten(), nn.Linear(5, num_classes))
+
+class Buggy(nn.Sequential):
+    def __init__(self, in_channels, num_classes, image_size):
+        super().__init__(nn.Flatten(), nn.Linear(in_channels * image_size**2, num_classes))
+
+    def forward(self, images):
+        if self.training:
+            raise KeyError("boom")
+        return super().forward(images)
+
+class Unloadable(Synthetic):
+    def load(self, split):
+        raise KeyError("boom")
+"""
 DATA = {
     "empty": "empty has no class folders; expected empty/<class>/<image>",
     "one": "num_classes=1; there is nothing to tell apart with fewer than 2",
@@ -289,6 +363,7 @@ def place(forks, tmp_path_factory):
     (folder / "empty").mkdir()
     (folder / "folder.csv").mkdir()
     (folder / "file").write_text("x")
+    (folder / "odd.py").write_text(ODD)
 
     done = forks("train.py", *SMALL, cwd=folder)
     assert done.code == 0, done.err
@@ -350,13 +425,21 @@ def untouched(place):
 @pytest.mark.parametrize("row", [*PARTS, *(f"datamodule.data_dir={data}" for data in DATA)])
 def test_what_only_the_parts_know_is_one_line_and_stands_in_the_record(row, untouched, forks):
     data = row.partition("datamodule.data_dir=")[2]
-    done = forks("train.py", *(PHOTOS if data else SMALL), *row.split(), cwd=untouched)
+    environment = {"PYTHONPATH": str(untouched), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = forks("train.py", *(PHOTOS if data else SMALL), *row.split(), cwd=untouched, **environment)
     assert_one_line(done, DATA[data] if data else PARTS[row])
     left = {path.name for path in (untouched / "new").iterdir() if "tfevents" not in path.name}
     assert left - {"checkpoints"} == {".hydra", "result.json", "train.log"}
     record = json.loads((untouched / "new" / "result.json").read_text())
     assert record["status"] == "failed" and f"error: {record['error']}\n" == done.err
     assert "Traceback" in (untouched / "new" / "train.log").read_text()
+
+
+def test_an_error_in_the_training_itself_keeps_its_traceback(untouched, forks):
+    done = forks("train.py", *SMALL, "model._target_=odd.Buggy", cwd=untouched, PYTHONPATH=str(untouched))
+    assert done.code == 1
+    assert 'raise KeyError("boom")' in done.err and done.err.rstrip().endswith("KeyError: 'boom'")
+    assert json.loads((untouched / "new" / "result.json").read_text())["error"] == "KeyError: 'boom'"
 
 
 @pytest.mark.parametrize("row", AFTER)
