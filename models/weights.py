@@ -1,11 +1,14 @@
 """Weights from a file: torchvision's published ones, or those of a run of this project."""
 
+import argparse
 import hashlib
 import logging
 import os
 import re
 import sys
 import warnings
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,8 @@ from torch import Tensor, nn
 from models.form import VERSIONS
 
 log = logging.getLogger(__name__)
+# Where training scripts keep the weights in their checkpoints; the first that is there is taken.
+CONTAINERS = "state_dict model_state_dict model network net weights state_dict_ema model_ema ema".split()
 
 
 def load_weights(network: nn.Module, weights: str, published: str | None = None) -> None:
@@ -26,8 +31,9 @@ def load_weights(network: nn.Module, weights: str, published: str | None = None)
 
     Args:
         network: with ``conv1`` and ``head``; changed in place.
-        weights: a file with a state dict, or a checkpoint of ``train.py``; or, of the network that torchvision
-            publishes, ``DEFAULT`` or another of its names: then it is downloaded once, and its hash is checked.
+        weights: a file with a state dict, or a checkpoint that has one under one of ``CONTAINERS``, in which all names
+            may share a prefix; or, of the network that torchvision publishes, ``DEFAULT`` or another of its names:
+            then it is downloaded once, and its hash is checked.
         published: torchvision's name of this network.
 
     Raises:
@@ -37,8 +43,8 @@ def load_weights(network: nn.Module, weights: str, published: str | None = None)
     file = download(published, weights) if known else Path(weights).expanduser()
     if not known and not right_hash(file):
         log.warning(f"{file.name} is not the file that its name promises: its SHA-256 begins otherwise")
-    found, expected = bare(read(file), file), network.state_dict()
-    news = []
+    expected = network.state_dict()
+    found, news = state_dict(read(file), expected, file)
     head = next((name for name, module in network.named_modules() if module is network.head), None)
     if network.head is None:  # without a top there is no place for one
         found = {name: value for name, value in found.items() if not name.startswith("fc.")}
@@ -71,7 +77,9 @@ def read(file: Path) -> Any:
         with warnings.catch_warnings():  # what torch thinks of such a file is said below
             warnings.simplefilter("ignore")
             # weights_only: plain values. Said here, since an environment variable can change what is not said.
-            return torch.load(file, map_location="cpu", weights_only=True)
+            # Torchvision's training script keeps its arguments in a Namespace, which only holds values.
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                return torch.load(file, map_location="cpu", weights_only=True)
     except (PermissionError, FileNotFoundError, IsADirectoryError):
         raise
     except Exception as error:  # torch has a dozen for files that are not what they should be
@@ -81,18 +89,48 @@ def read(file: Path) -> Any:
         raise ValueError(f"{file} {what}") from None
 
 
-def bare(content: Any, file: Path) -> dict[str, Tensor]:
-    """The weights of a backbone by its own names: of a state dict, or of a checkpoint of ``train.py``.
+def state_dict(content: Any, expected: Iterable[str], file: Path) -> tuple[dict[str, Tensor], list[str]]:
+    """The weights in a file's content by the names that a network expects, and where they were found, in words.
 
-    Those of PyTorch's examples have them under ``state_dict`` too, with ``module.`` where several GPUs trained.
+    Raises: ValueError: there are none, or those of several networks.
     """
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        found = content["state_dict"]
-        prefix = next((p for p in ("backbone.", "module.") if any(str(k).startswith(p) for k in found)), "")
-        content = {k.removeprefix(prefix): v for k, v in found.items() if str(k).startswith(prefix)}
-    if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise ValueError(f"{file} holds no weights; expected a state dict, or a checkpoint of train.py")
-    return dict(content)
+    news = []
+    for _ in range(2):  # {"model": {"state_dict": …}} too
+        if key := next(
+            (key for key in CONTAINERS if isinstance(content, dict) and isinstance(content.get(key), dict)), ""
+        ):
+            content, news = content[key], [f"under {key}"]
+    names = [name for name in content if isinstance(name, str)] if isinstance(content, dict) else []
+    prefix = shared_prefix(names, expected, file)
+    found = {name.removeprefix(prefix): content[name] for name in names if name.startswith(prefix)}
+    if not found or not all(isinstance(value, Tensor) for value in found.values()):
+        there = f"it has {', '.join(names[:10])}" if names else f"it is a {type(content).__name__}"
+        raise ValueError(
+            f"{file} holds no weights; expected a state dict, or one under {', '.join(CONTAINERS)}; {there}"
+        )
+    return found, news + [f"without the prefix {prefix}"] * bool(prefix)
+
+
+def shared_prefix(names: Iterable[str], expected: Iterable[str], file: Path) -> str:
+    """What precedes a network's own names in a state dict: ``module.`` of DDP, ``_orig_mod.`` of torch.compile, ...
+
+    Raises: ValueError: there are the weights of several such networks.
+    """
+    expected, counts = set(expected), Counter()
+    longest = max(name.count(".") for name in expected)
+    for name in names:
+        parts = name.rsplit(".", longest + 1)
+        for start in range(len(parts)):
+            rest = ".".join(parts[start:])
+            if rest in expected:
+                counts[name.removesuffix(rest)] += 1
+    most = max(counts.values(), default=0)
+    best = [prefix for prefix, count in counts.items() if count == most]
+    if len(best) == 1:
+        return best[0]
+    if "" not in best and most > len(expected) / 2:  # else these are parts of another network
+        raise ValueError(f"{file} holds {len(best)} such networks, under {' and '.join(best)}; save one of them alone")
+    return ""
 
 
 def shape(weights: dict[str, Tensor], name: str) -> str:

@@ -1,5 +1,6 @@
 """Weights from files: torchvision's own, and those of a run; what fits is loaded, what cannot is said."""
 
+import argparse
 import hashlib
 import logging
 
@@ -77,10 +78,30 @@ def test_a_head_of_as_many_classes_is_kept(resnet18, caplog):
     assert caplog.messages == ["weights      mine.pth: 122 tensors"]
 
 
-@pytest.mark.parametrize("prefix", ["", "module.", "backbone."])
-def test_a_checkpoint_of_pytorchs_examples_will_do(prefix, resnet18, tmp_path):
+PREFIXES = ["", "module.", "_orig_mod.", "net.", "model.", "backbone.", "module._orig_mod.", "a.b."]
+KEYS = [["state_dict"], ["model"], ["model_state_dict"], ["model_ema"], ["model", "state_dict"]]
+
+
+@pytest.mark.parametrize(("prefix", "keys"), [(p, []) for p in PREFIXES] + [("module.", keys) for keys in KEYS])
+def test_weights_of_other_training_scripts_will_do(prefix, keys, resnet18, tmp_path, caplog):
     theirs, _ = resnet18
-    torch.save({"state_dict": {prefix + k: v for k, v in theirs.state_dict().items()}, "epoch": 3}, tmp_path / "a.pth")
+    content = {prefix + k: v for k, v in theirs.state_dict().items()}
+    if prefix:  # what Lightning or an average adds
+        content |= {"loss.weight": torch.ones(2), "n_averaged": torch.tensor(3)}
+    for key in reversed(keys):
+        content = {"epoch": 3, "optimizer": {"state": {}}, "args": argparse.Namespace(lr=0.1), key: content}
+    torch.save(content, tmp_path / "a.pth")
+    with caplog.at_level(logging.INFO):
+        ours = ResNet(18, weights=str(tmp_path / "a.pth"))
+    assert all(torch.equal(value, ours.state_dict()[name]) for name, value in theirs.state_dict().items())
+    news = ["122 tensors", *[f"under {key}" for key in keys[-1:]], *[f"without the prefix {prefix}"] * bool(prefix)]
+    assert caplog.messages == [f"weights      a.pth: {'; '.join(news)}"]
+
+
+def test_the_plain_weights_come_before_their_average(resnet18, tmp_path):
+    theirs, _ = resnet18
+    average = {name: torch.zeros_like(value) for name, value in theirs.state_dict().items()}
+    torch.save({"model_ema": average, "model": theirs.state_dict()}, tmp_path / "a.pth")
     assert torch.equal(ResNet(18, weights=str(tmp_path / "a.pth")).conv1.weight, theirs.conv1.weight)
 
 
@@ -135,6 +156,7 @@ def test_a_runs_own_checkpoint_is_a_start_too(trained, composed, tmp_path):
             {"depth": 50},
             "depth=18 groups=1 width_per_group=64: its layer1.0.conv1.weight is (64, 64, 3, 3), expected (64",
         ),
+        ({"depth": 152}, "is of another network, depth=18 groups=1"),
         ({"depth": 18, "stem": "cifar"}, "its conv1.weight is (64, 3, 7, 7), expected (64, 3, 3, 3)"),
         ({"depth": 18, "norm": "group"}, "its bn1.running_mean is (64,), expected absent"),
         ({"depth": 18, "residual": False}, "its layer2.0.downsample.0.weight is (128, 64, 1, 1), expected absent"),
@@ -153,6 +175,10 @@ def test_what_the_weights_are_of_is_said_of_grouped_ones_too(tmp_path):
         ResNet(101, weights=str(tmp_path / "w.pth"))
 
 
+CYCLE: dict = {}
+CYCLE["model"] = CYCLE
+
+
 class Hostile:
     def __reduce__(self):
         return exec, ("raise SystemExit('it ran')",)
@@ -163,9 +189,19 @@ class Hostile:
     [
         (b"", "is empty"),
         (b"no such thing", "is no checkpoint, or not a whole one"),
-        ({"a": 1}, "holds no weights"),
-        ([1, 2], "holds no weights"),
+        ({"a": 1}, "holds no weights; expected a state dict, or one under state_dict, .*; it has a"),
+        ([1, 2], "holds no weights; .*; it is a list"),
         ({"state_dict": {}}, "holds no weights"),
+        ({"student": {"conv1.weight": torch.ones(2)}}, "holds no weights; .*; it has student"),
+        ({"state_dict": CYCLE}, "holds no weights"),
+        (
+            {
+                f"{part}.{name}": value
+                for part in "qk"
+                for name, value in ResNet(18, widths=(2,) * 4).state_dict().items()
+            },
+            "holds 2 such networks, under q. and k.; save one of them alone",
+        ),
         ({"state_dict": Hostile()}, "holds code"),
         ({"x": Hostile()}, "holds code"),
     ],
