@@ -136,14 +136,14 @@ def write_grid(
     path: Path, count: int, data: "Unlabelled", names: Sequence[str], found: "Predictions", class_names: Sequence[str]
 ) -> None:
     """Write a PNG of the first images as the network sees them, with file, class and probability."""
-    from callbacks.drawing import picture_grid, save, shortened
+    from callbacks.drawing import class_labels, picture_grid, save, shortened
 
     images, indices, _ = data.files[found.indices[:count]]
     said = zip(*(output[:count, 0].tolist() for output in found.outputs), strict=True)
     said = dict(zip(found.indices.tolist(), said, strict=False))
-    titles = []
+    labels, titles = class_labels(class_names), []
     for index in indices.tolist():
         probability, label = said[index]
-        titles.append(f"{shortened(Path(names[index]).name)}\n{shortened(class_names[label])} ({probability:.1%})")
+        titles.append(f"{shortened(Path(names[index]).name)}\n{labels[label]} ({probability:.1%})")
     with replacing(path) as temporary:
         save(picture_grid(images, titles), temporary)

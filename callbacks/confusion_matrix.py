@@ -8,7 +8,7 @@ from lightning import Callback
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from callbacks.drawing import encoded, letters, save, shortened, turned
+from callbacks.drawing import class_labels, encoded, letters, save, turned
 from callbacks.tensorboard import TensorBoard, show
 
 BLUE, SKY = (8, 48, 107), (86, 180, 233)
@@ -45,9 +45,9 @@ def confusion_matrix(counts: Tensor, class_names: Sequence[str]) -> np.ndarray:
     Args:
         counts: ``(true class, predicted class)``.
     """
-    names, font = [shortened(name) for name in class_names], letters(14)
+    names, font = class_labels(class_names), letters(14)
     slanted = [turned(name, 14, 45) for name in names]
-    left, side = MARGIN + 24 + round(max(map(font.getlength, names))) + 8, CELL * len(names)
+    left, side = MARGIN + 24 + _widest(names) + 8, CELL * len(names)
     under = max(name.height for name in slanted)
     canvas = Image.new("RGB", (left + side + MARGIN, MARGIN + side + 6 + under + 24), "white")
     draw = ImageDraw.Draw(canvas)
@@ -61,7 +61,7 @@ def confusion_matrix(counts: Tensor, class_names: Sequence[str]) -> np.ndarray:
         draw.text(place, str(int(counts[true, predicted])), color, letters(12), anchor="mm")
     for number, (name, mask) in enumerate(zip(names, slanted, strict=True)):
         middle = round(CELL * (number + 0.5))
-        draw.text((left - 8, MARGIN + middle), name, "black", font, anchor="rm")
+        draw.text((left - 8, MARGIN + middle), name, "black", letters(14, name), anchor="rm")
         canvas.paste("black", (left + middle + 6 - mask.width, MARGIN + side + 6), mask)
     draw.text((left + side / 2, canvas.height - 6), "predicted", "black", font, anchor="ms")
     mask = turned("true", 14, 90)
@@ -77,13 +77,13 @@ def accuracy_bars(counts: Tensor, class_names: Sequence[str]) -> np.ndarray:
     """
     font, images = letters(14), counts.sum(1)
     accuracies = (counts.diag() / images.clamp(min=1)).tolist()
-    names = [f"{shortened(name)} ({n})" for name, n in zip(class_names, images.tolist(), strict=True)]
-    left, height = MARGIN + round(max(map(font.getlength, names))) + 8, BAR * len(names)
+    names = [f"{name} ({n})" for name, n in zip(class_labels(class_names), images.tolist(), strict=True)]
+    left, height = MARGIN + _widest(names) + 8, BAR * len(names)
     canvas = Image.new("RGB", (left + BAR_LENGTH + 2 * MARGIN, MARGIN + height + 28), "white")
     draw = ImageDraw.Draw(canvas)
     for number, (name, accuracy) in enumerate(zip(names, accuracies, strict=True)):
         top = MARGIN + BAR * number
-        draw.text((left - 8, top + BAR / 2), name, "black", font, anchor="rm")
+        draw.text((left - 8, top + BAR / 2), name, "black", letters(14, name), anchor="rm")
         if accuracy > 0:
             draw.rectangle((left, top + 2, left + BAR_LENGTH * accuracy, top + BAR - 3), SKY)
         if images[number]:
@@ -95,3 +95,8 @@ def accuracy_bars(counts: Tensor, class_names: Sequence[str]) -> np.ndarray:
     anchor = "ms" if left + 60 < at < left + BAR_LENGTH - 60 else "rs" if mean > 0.5 else "ls"
     draw.text((at, canvas.height - 10), f"all images {mean:.1%}", "black", font, anchor=anchor)
     return np.asarray(canvas)
+
+
+def _widest(names: Sequence[str]) -> int:
+    """Pixels."""
+    return round(max(letters(14, name).getlength(name) for name in names))

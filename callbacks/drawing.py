@@ -1,9 +1,13 @@
 """Pictures without pyplot: no window system, no global state."""
 
 import io
-import os
+import logging
+import textwrap
+import unicodedata
+from bisect import bisect_right
 from collections.abc import Sequence
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,10 +15,13 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from studies.fonts import default_font, drawable, font_for
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
+log = logging.getLogger(__name__)
 SIDE, GAP, LINE = 192, 12, 15  # pixels of a grid: of an image, around it, and of a line of its title
 
 
@@ -35,19 +42,22 @@ def save(picture: "Figure | np.ndarray", path: Path) -> bytes:
     return content
 
 
-@cache
-def letters(size: int) -> ImageFont.FreeTypeFont:
-    """Matplotlib's font, which has more than Latin letters, so many pixels high."""
-    from matplotlib import get_data_path
+def letters(size: int, text: str = "") -> ImageFont.FreeTypeFont:
+    """A font for a text, so many pixels high."""
+    return _open_font(font_for(text) or default_font(), size)
 
-    return ImageFont.truetype(os.path.join(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)
+
+@cache
+def _open_font(file: str, size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(file, size)
 
 
 def turned(text: str, size: int, degrees: float) -> Image.Image:
     """Text as a mask to paste a colour through, turned counter-clockwise."""
-    left, top, right, bottom = letters(size).getbbox(text)
+    font = letters(size, text)
+    left, top, right, bottom = font.getbbox(text)
     mask = Image.new("L", (int(right - left) + 1, int(bottom - top) + 1))
-    ImageDraw.Draw(mask).text((-left, -top), text, 255, letters(size))
+    ImageDraw.Draw(mask).text((-left, -top), text, 255, font)
     return mask.rotate(degrees, Image.Resampling.BICUBIC, expand=True)
 
 
@@ -58,7 +68,6 @@ def picture_grid(images: "Tensor", titles: Sequence[str], columns: int = 5) -> n
         images: ``(N, 1 or 3, h, w)`` uint8, N at least 1.
         columns: images in a row, at most.
     """
-    font = letters(11)
     lines = 1 + max(title.count("\n") for title in titles)
     width, height = SIDE + GAP, SIDE + LINE * lines + GAP
     columns = min(columns, len(images))
@@ -67,7 +76,7 @@ def picture_grid(images: "Tensor", titles: Sequence[str], columns: int = 5) -> n
     for number, (image, title) in enumerate(zip(images, titles, strict=True)):
         left, top = GAP + number % columns * width, GAP + number // columns * height
         for line, text in enumerate(title.split("\n")):
-            draw.text((left + SIDE / 2, top + line * LINE), text, "black", font, anchor="ma")
+            draw.text((left + SIDE / 2, top + line * LINE), text, "black", letters(11, text), anchor="ma")
         picture = Image.fromarray(image.expand(3, -1, -1).permute(1, 2, 0).numpy())  # (h, w, 3)
         larger = max(picture.size) > SIDE
         scale = SIDE / max(picture.size)
@@ -99,6 +108,28 @@ def filter_grid(weights: "Tensor", most: int = 64) -> np.ndarray:
 
 
 def shortened(name: str, length: int = 20) -> str:
-    """A name that fits above a picture, on one line; a file's name may hold bytes that are no text."""
-    name = " ".join(name.encode(errors="replace").decode().split())
-    return name if len(name) <= length else name[: length - 1] + "…"
+    """A name that fits above a picture, on one line, in characters that can be drawn and written.
+
+    Args:
+        length: in Latin letters, of which a Chinese one takes two.
+    """
+    name = drawable(" ".join(name.encode(errors="replace").decode().split()))
+    ends = list(accumulate(1 + (unicodedata.east_asian_width(character) in "WF") for character in name))
+    return name if not ends or ends[-1] <= length else name[: bisect_right(ends, length - 1)] + "…"
+
+
+def class_labels(class_names: Sequence[str], length: int = 20) -> list[str]:
+    """What pictures call the classes: their names, shortened, or ``class 3`` if no font can draw the name."""
+    undrawable = _undrawable(tuple(class_names))
+    return [f"class {i}" if i in undrawable else shortened(name, length) for i, name in enumerate(class_names)]
+
+
+@cache
+def _undrawable(class_names: tuple[str, ...]) -> frozenset[int]:
+    """The classes whose names no installed font can draw; reported once."""
+    found = [number for number, name in enumerate(class_names) if not font_for(" ".join(name.split()) or "?")]
+    if found:
+        log.warning(f"no installed font can draw {len(found)} of {len(class_names)} class names; pictures number them")
+        legend = "  ".join(f"class {number} = {class_names[number]}" for number in found)
+        log.info(f"{'legend':<12} {textwrap.fill(legend, 96, subsequent_indent=' ' * 13)}")
+    return frozenset(found)

@@ -8,7 +8,7 @@ from lightning import Callback
 from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from callbacks.drawing import picture_grid, save, shortened
+from callbacks.drawing import class_labels, picture_grid, save
 from callbacks.tensorboard import TensorBoard, show
 from studies.figures import new_figure
 
@@ -93,7 +93,7 @@ class MistakesPlot(Callback):
             return
         confidence, predicted, labels, images = (part.cpu() for part in surest_mistakes(*found, count=self.count))
         wrong = predicted != labels  # right answers follow where there are too few
-        names, titles = [shortened(name, 16) for name in pl_module.class_names], []
+        names, titles = class_labels(pl_module.class_names, 16), []
         for index in wrong.nonzero()[:, 0].tolist():
             said = f"{names[predicted[index]]} ({confidence[index]:.1%})"
             titles.append(f"true: {names[labels[index]]}\nsaid: {said}")

@@ -9,7 +9,7 @@ from lightning import Callback
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from callbacks.drawing import picture_grid, save, shortened
+from callbacks.drawing import class_labels, picture_grid, save
 
 METHODS = ("occlusion", "gradcam")
 FOR, AGAINST = (215.0, 25.0, 28.0), (44.0, 123.0, 182.0)  # red and blue, that the colour-blind tell apart
@@ -45,7 +45,7 @@ class ExplanationPlot(Callback):
         with torch.inference_mode(False):  # Grad-CAM needs gradients, of tensors that were made outside of it
             images = self._shown(trainer, pl_module, indices).clone()
             maps = explained(pl_module.backbone, images, answers.to(images.device, copy=True), self.by)
-        pixels, names, titles = trainer.datamodule.pixels(indices), [shortened(n) for n in pl_module.class_names], []
+        pixels, names, titles = trainer.datamodule.pixels(indices), class_labels(pl_module.class_names), []
         for index, answer in zip(indices.tolist(), answers.tolist(), strict=True):
             confidence = pl_module.probabilities[index, answer].item()
             titles.append(f"true: {names[pl_module.labels[index]]}\nsaid: {names[answer]} ({confidence:.1%})")

@@ -9,7 +9,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
-from callbacks.drawing import encoded, filter_grid, picture_grid, shortened
+from callbacks.drawing import class_labels, encoded, filter_grid, picture_grid
 from callbacks.tensorboard import TensorBoard, show
 
 
@@ -60,9 +60,9 @@ class NetworkPictures(Callback):
 def title(label: Tensor, class_names: Sequence[str]) -> str:
     """The name of a class, or of mixed images the shares ``(num_classes,)`` of theirs, a line each."""
     if label.ndim == 0:
-        return shortened(class_names[int(label)])
-    shares = [(share, name) for share, name in zip(label.tolist(), class_names, strict=True) if share > 0]
-    return "\n".join(f"{share:.0%} {shortened(name, 14)}" for share, name in sorted(shares, reverse=True)[:2])
+        return class_labels(class_names)[int(label)]
+    shares = [(s, name) for s, name in zip(label.tolist(), class_labels(class_names, 14), strict=True) if s > 0]
+    return "\n".join(f"{share:.0%} {name}" for share, name in sorted(shares, reverse=True)[:2])
 
 
 def draw_graph(loggers: list[TensorBoard], backbone: nn.Module, image: Tensor) -> None:

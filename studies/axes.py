@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from studies.fonts import drawable
 from studies.table import human, number
 
 if TYPE_CHECKING:
@@ -13,7 +14,8 @@ MAX_LABELS = 16  # points of a cost plot that all get a label; of more, those of
 
 
 def plain(text: str) -> str:
-    """A text in which matplotlib sees no formula, clipped."""
+    """A text in which matplotlib sees no formula, clipped, in characters that can be drawn."""
+    text = drawable(text)
     return (text if len(text) <= 60 else text[:59] + "…").replace("$", r"\$")
 
 

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from studies.axes import plain, scale_cost, scale_x, tilt, write_labels
+from studies.fonts import families
 from studies.plots import axis_values, cells, lines, pareto, points
 from studies.table import Table, order, percent
 
@@ -20,6 +21,14 @@ MAX_SIDE = 30  # values along a side of the heat map; more could not be read
 
 def draw(table: Table) -> dict[str, bytes]:
     """Every plot that the table has at least two numbers for, as a PNG under its file's name."""
+    from matplotlib import rc_context
+
+    texts = [*table.keys.values(), *(value for row in table.rows for value in row.values.values())]
+    with rc_context({"font.family": families(texts)}):
+        return {name: to_png(figure) for name, figure in _figures(table).items()}
+
+
+def _figures(table: Table) -> dict[str, "Figure"]:
     figures: dict[str, Figure] = {}
     for key, title in table.keys.items() or {"seed": "seed"}.items():
         if sum(len(line.x) for line in lines(table, key)[0]) > 1:
@@ -30,7 +39,7 @@ def draw(table: Table) -> dict[str, bytes]:
         if len(table.keys) == 2 and all(len(axis_values(table, key)) <= MAX_SIDE for key in table.keys):
             figures["report_heatmap.png"] = heatmap_figure(table)
         figures["report_cost.png"] = cost_figure(table)
-    return {name: to_png(figure) for name, figure in figures.items()}
+    return figures
 
 
 def to_png(figure: "Figure") -> bytes:
