@@ -9,14 +9,36 @@ list. Torch is imported when a file is opened, not before.
 """
 
 import logging
+import sys
 from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rebuild import DATAMODULES, MODELS, build
-from studies.errors import building
-from studies.record import one_line
-from studies.runs import FOLDER, LAST, find_checkpoint, nearest
+HERE = Path(__file__).resolve().parent
+NEEDED = ("datamodules", "files", "models", "rebuild", "studies")  # what opening a checkpoint imports of this project
+
+
+def check_imports() -> None:
+    """Raise an ImportError if the program has a package of its own that is called like one of this project's."""
+    for name in NEEDED:
+        found = sys.modules.get(name) or find_spec(name)
+        file = getattr(found, "__file__", None) or getattr(found, "origin", None)
+        folders = getattr(found, "__path__", None) or getattr(found, "submodule_search_locations", None)
+        theirs = file or next(iter(folders or ()), None)
+        if theirs and (file is None or Path(file).resolve().parent not in (HERE, HERE / name)):
+            raise ImportError(
+                f"{HERE / 'checkpoints.py'} needs this project's {name} in {HERE}, but 'import {name}' finds {theirs}; "
+                "rename yours, or load the network in a program without it"
+            )
+
+
+check_imports()
+
+from rebuild import DATAMODULES, MODELS, build  # noqa: E402
+from studies.errors import building  # noqa: E402
+from studies.record import one_line  # noqa: E402
+from studies.runs import FOLDER, LAST, find_checkpoint, nearest  # noqa: E402
 
 if TYPE_CHECKING:
     from lightning import LightningDataModule
@@ -71,6 +93,7 @@ class Trained:
 
 def opened(path: str | Path, trust: Iterable[str] = ()) -> tuple[Path, dict[str, Any], "nn.Module"]:
     """(the checkpoint file that a path means, what it holds, its network), on the CPU."""
+    check_imports()
     file, remark = find_checkpoint(path)
     if remark:
         log.warning(remark)

@@ -295,3 +295,49 @@ def test_a_network_trained_in_float16_is_computed_in_float32_on_a_cpu(composed):
     cfg = composed("ckpt=any", "trainer=cpu", config_name="evaluate")
     checkpoints.as_trained(cfg, {"numerics": checkpoints.PLAIN | {"precision": "16-mixed"}}, torch.nn.Identity())
     assert cfg.trainer.precision == "32-true"
+
+
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        ("datamodules", "datamodules/__init__.py"),
+        ("files", "files.py"),
+        ("models", "models/__init__.py"),
+        ("models", "models/net.py"),  # a folder without __init__.py
+        ("rebuild", "rebuild.py"),
+        ("studies", "studies.py"),
+    ],
+)
+def test_a_programs_own_package_of_the_same_name_is_reported_at_once(name, own, tmp_path):
+    (tmp_path / own).parent.mkdir(exist_ok=True)
+    (tmp_path / own).touch()
+    (tmp_path / "program.py").write_text(f"import sys, {name}\nsys.path.append({str(ROOT)!r})\nimport checkpoints\n")
+    done = subprocess.run([sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    theirs = tmp_path / (own if own != "models/net.py" else "models")
+    assert done.stderr.splitlines()[-1] == (
+        f"ImportError: {ROOT / 'checkpoints.py'} needs this project's {name} in {ROOT}, but 'import {name}' finds "
+        f"{theirs}; rename yours, or load the network in a program without it"
+    )
+
+
+def test_no_other_package_of_a_program_is_in_the_way(trained, forks, tmp_path):
+    """What loading a network imports of this project is what ``NEEDED`` names."""
+    for name in ("callbacks", "lit_modules"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("OWN = True")
+    (tmp_path / "program.py").write_text(f"""
+import sys
+def ours():
+    files = {{name: str(getattr(module, "__file__", None)) for name, module in sys.modules.items()}}
+    return {{name for name, file in files.items() if file.startswith({str(ROOT)!r}) and name != "__main__"}}
+for name in ours():  # the fork has imported them before
+    del sys.modules[name]
+sys.path.insert(0, {str(tmp_path)!r})
+import callbacks, lit_modules, checkpoints
+network = checkpoints.load({str(trained)!r})
+assert callbacks.OWN and lit_modules.OWN and len(network.class_names) == 10
+print(*sorted(name for name in ours() if "." not in name))
+""")
+    done = forks(str(tmp_path / "program.py"), cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert done.out.split() == sorted(["checkpoints", *checkpoints.NEEDED])
