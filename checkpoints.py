@@ -2,7 +2,7 @@
 
 import checkpoints
 network = checkpoints.load("runs/digits_lenet/2026-11-25_10-00-00.000000")
-network(images)            # (N, C, h, w) uint8 → probabilities (N, len(network.class_names))
+network("cat.jpg")         # or a list of files, or (N, C, h, w) uint8 → probabilities (N, len(network.class_names))
 
 A checkpoint may come from anyone: it is opened as plain values, and what it names is built by ``rebuild``, which has a
 list. Torch is imported when a file is opened, not before.
@@ -10,7 +10,7 @@ list. Torch is imported when a file is opened, not before.
 
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,13 +78,37 @@ class Trained:
         self.backbone, self.class_names, self.preprocessing = backbone.eval(), class_names, preprocessing
         self.preprocess = datamodules.Preprocessing(**preprocessing)
 
-    def __call__(self, images: "Tensor") -> "Tensor":
-        """``(N, 1 or 3, h, w)`` uint8 of any size and on any device → probabilities ``(N, num_classes)`` float32."""
+    def __call__(self, images: "Tensor | str | Path | Sequence[str | Path]") -> "Tensor":
+        """Images → probabilities ``(N, num_classes)`` float32.
+
+        Args:
+            images: ``(N, 1 or 3, h, w)`` uint8 of any size and on any device, or the path of an image file, or several.
+
+        Raises:
+            ValueError: a file, which is named, cannot be read as an image.
+        """
         import torch
 
+        device = next(self.backbone.parameters()).device
+        if isinstance(images, torch.Tensor):
+            images = self.preprocess(images.to(device))
+        else:
+            files = [images] if isinstance(images, str | Path) else images
+            images = self.preprocess.normalize(self.read(files).to(device))
         with torch.no_grad():
-            device = next(self.backbone.parameters()).device
-            return self.backbone(self.preprocess(images.to(device))).float().softmax(1)  # (N, num_classes)
+            return self.backbone(images).float().softmax(1)  # (N, num_classes)
+
+    def read(self, files: "Sequence[str | Path]") -> "Tensor":
+        """Image files of any size → ``(N, in_channels, image_size, image_size)`` uint8, as the network sees them."""
+        import torch
+
+        from datamodules.decoding import read_and_transform
+
+        if not files:
+            raise ValueError("there are no files to classify; expected a path, or a list of them")
+        channels = self.preprocess.in_channels
+        paths = [str(Path(file).expanduser()) for file in files]
+        return torch.stack([read_and_transform(path, channels, self.preprocess.fit) for path in paths])
 
     def to(self, device: str) -> "Trained":
         self.backbone.to(device)
@@ -254,7 +278,25 @@ def datamodule(checkpoint: dict[str, Any], config: "DictConfig", trust: Iterable
 
     if "_target_" not in config:
         changed = checkpoint["datamodule"] | OmegaConf.to_container(config, resolve=True)
-        return build(changed, "datamodule", DATAMODULES, trust)
-    seen = {"resize_ratio": None} | checkpoint["preprocessing"]  # a network that saw whole images is shown whole ones
-    with building("datamodule", config):
-        return instantiate(config, **{fact: value for fact, value in seen.items() if fact in config})
+        data = build(changed, "datamodule", DATAMODULES, trust)
+    else:
+        # A network that saw whole images is shown whole ones.
+        seen = {"resize_ratio": None} | checkpoint["preprocessing"]
+        with building("datamodule", config):
+            data = instantiate(config, **{fact: value for fact, value in seen.items() if fact in config})
+    data.order_classes(checkpoint["class_names"])
+    return data
+
+
+def trained_on(checkpoint: dict[str, Any]) -> dict[str, Any] | None:
+    """Fingerprints of the splits that a checkpoint's network was trained on.
+
+    Returns:
+        {} for a checkpoint on image files that is too old to have them, None for one whose data need none.
+    """
+    from datamodules.fingerprints import valid
+
+    name = str(checkpoint["datamodule"].get("_target_")).rpartition(".")[2]
+    state = checkpoint.get(name)
+    found = valid(state.get("splits")) if isinstance(state, dict) else {}
+    return found or ({} if name in ("ImageFolder", "ImageNet", "CatsVsDogs") else None)

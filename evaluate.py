@@ -52,7 +52,8 @@ def evaluate(cfg: "DictConfig") -> float:
     checkpoints.as_trained(cfg, checkpoint, backbone)
     names = checkpoint["class_names"]
     data = checkpoints.datamodule(checkpoint, cfg.datamodule, cfg.trust)
-    scored = Scored(data, cfg.split, checkpoint["preprocessing"], names)
+    compare = {"trained_on": checkpoints.trained_on(checkpoint), "is_other": "_target_" in cfg.datamodule}
+    scored = Scored(data, cfg.split, checkpoint["preprocessing"], names, **compare)
     facts = {"num_classes": len(names), "class_names": names, "tta": cfg.tta}
     evaluator = build("lit_module", cfg.lit_module, backbone=backbone, **facts)
     callbacks = build_all("callbacks", cfg.callbacks, Callback)
@@ -65,6 +66,7 @@ def evaluate(cfg: "DictConfig") -> float:
     facts = {"checkpoint": str(file), "data": type(data).__name__, "split": cfg.split, "images": len(evaluator.labels)}
     settings = {"precision": cfg.trainer.precision, "memory_format": cfg.lit_module.memory_format, "tta": cfg.tta}
     facts["preprocessing"] = checkpoint["preprocessing"]
+    facts |= {"changes_since_training": scored.changes, "seen_in_training": scored.seen}
     write_json(Path(cfg.run_dir) / "metrics.json", {**facts, **settings, "metrics": metrics})
     counts = evaluator.labels.bincount(minlength=len(names)).tolist()
     log.info(console.scores(facts, metrics, dict(zip(names, counts, strict=True)), cfg.run_dir))

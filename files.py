@@ -3,53 +3,105 @@
 import os
 import re
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from glob import glob, has_magic
 from pathlib import Path
-from typing import NoReturn
 
 from studies.runs import nearest
 
-# What a folder is searched for, for training as for prediction; a glob or a single file may have any other.
+# The image files that are searched for, in training and in prediction; a pattern or a single file may have any suffix.
 SUFFIXES = (".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm .avif").split()
-LEFT = (".", "__MACOSX")  # how the names of folders begin that other programs leave
+LEFT = (".", "__MACOSX")  # prefixes of names that other programs leave beside images
 
 
-def find_images(images: str) -> tuple[Path, list[str]]:
+def find_images(images: str, unreadable: list[str] | None = None) -> tuple[Path, list[str]]:
     """(the folder that names start from, the names of the image files) that a path or a pattern means.
 
     A folder is searched with all below it, without hidden files and folders. The order is natural: 2 before 10.
 
+    Args:
+        images: a folder, a file or a pattern.
+        unreadable: receives messages about folders that cannot be read, as in ``walk_images``; without it they are
+            errors.
+
     Raises:
-        FileNotFoundError: there is no such thing, or no image in it.
+        OSError: there is no such file, no image in the folder, or neither a file nor a folder.
     """
     path = Path(images).expanduser()
     if path.is_dir():
-        names = list(_below(path))
+        found: list[str] = []
+        start = os.path.join(path, "")
+        names = [file.removeprefix(start) for file in walk_images(start, found)]
+        if found and (unreadable is None or not names):
+            raise OSError(found[0])
         if not names:
             raise FileNotFoundError(f"images={images} has no image files ({' '.join(SUFFIXES)})")
+        if unreadable is not None:
+            unreadable += found
         return path, sorted(names, key=natural)
     if path.exists():
+        if not path.is_file():
+            raise OSError(f"images={images} is neither a file nor a folder; expected one of them, or a pattern")
         return path.parent, [path.name]
     if not has_magic(str(path)):
         raise FileNotFoundError(f"images={images}: no such file or folder{nearest(path)}")
-    names = [name for name in glob(str(path), recursive=True) if os.path.isfile(name)]
+    names = [name for name in glob(str(path), recursive=True) if not os.path.isdir(name)]
     if not names:
         raise FileNotFoundError(f"images={images}: no file has such a name")
     return Path(), sorted(set(names), key=natural)
 
 
-def _below(folder: Path) -> Iterator[str]:
-    """The names of the images in a folder and all below it, as paths from it; links to folders are not followed."""
+def walk_images(folder: str, unreadable: list[str]) -> Iterator[str]:
+    """Yield the path of every image file in a folder and all below it, except what other programs leave there.
 
-    def refuse(error: OSError) -> NoReturn:
-        raise error
+    Links to folders are followed, after the folders themselves, and each folder is read once. Whether a file can be
+    read is not checked here.
 
-    start = os.path.join(folder, "")
-    for parent, folders, files in os.walk(start, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(LEFT)]
-        for name in files:
-            if is_image(name):
-                yield os.path.join(parent, name).removeprefix(start)
+    Args:
+        folder: to search.
+        unreadable: receives a message about each folder that cannot be read or has the name of an image file, and about
+            each link that leads back to this folder or one above it, or, without a suffix, nowhere.
+    """
+    top = os.path.join(os.path.realpath(folder), "")
+    folders, links, seen = [folder], [], set()
+    while folders or links:
+        is_link = not folders
+        current = (folders or links).pop()
+        if is_link and top.startswith(os.path.join(os.path.realpath(current), "")):
+            unreadable.append(f"{current} is a link to a folder that contains it")
+            continue
+        try:
+            status = os.stat(current)
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(current) as entries:
+                entries = [entry for entry in entries if not entry.name.startswith(LEFT)]
+        except OSError as error:
+            unreadable.append(f"{current} cannot be read: {error.strerror}")
+            continue
+        for entry in sorted(entries, key=lambda entry: entry.name, reverse=True):
+            if is_folder(entry) and is_image(entry.name):
+                unreadable.append(f"{entry.path} is a folder with the name of an image file")
+            elif is_folder(entry):
+                (links if entry.is_symlink() else folders).append(entry.path)
+            elif is_image(entry.name):
+                yield entry.path
+            elif is_broken_link(entry):
+                unreadable.append(f"{entry.path} is a link that leads nowhere")
+
+
+def is_folder(entry: os.DirEntry) -> bool:
+    """Whether an entry is a folder or a link to one; False for what cannot be examined, like a link to itself."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def is_broken_link(entry: os.DirEntry) -> bool:
+    """Whether an entry may once have been a link to a folder of images: it leads nowhere, and has no suffix."""
+    return entry.is_symlink() and not os.path.splitext(entry.name)[1] and not os.path.exists(entry.path)
 
 
 def is_image(name: str) -> bool:
@@ -64,6 +116,15 @@ def natural(name: str) -> tuple:
     pieces: list = re.split("([0-9]+)", text.replace(os.sep, "\0").casefold())  # text and digits in turn
     pieces[1::2] = map(int, pieces[1::2])
     return pieces, name
+
+
+def class_order(name: str) -> tuple:
+    """A key to sort class names by: numbers by their value, also within a name (2 before 10), all else as text."""
+    if re.fullmatch(r"[+-]?[0-9]+(\.[0-9]+)?", name):  # also -30 before 5, and 0.25 before 0.5
+        return 0, [Decimal(name)], name
+    pieces: list = re.split("([0-9]+)", name)  # text and digits in turn
+    pieces[1::2] = map(int, pieces[1::2])
+    return 1, pieces, name
 
 
 def identify(names: Sequence[str]) -> dict[str, str]:

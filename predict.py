@@ -30,20 +30,30 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def check(cfg: "DictConfig") -> tuple[list[str], list[str]]:
-    """Find the mistakes that need no torch. Returns the images' paths, and what the output calls them."""
-    check_choices(cfg, {"format": tuple(predictions.SUFFIXES), "tta": (None, "flip"), "broken": ("skip", "fail")})
+def check(cfg: "DictConfig") -> tuple[list[str], list[str], list[str]]:
+    """Find the mistakes that need no torch.
+
+    Returns:
+        (the images' paths, what the output calls them, messages about folders that cannot be read).
+    """
+    choices = {"format": tuple(predictions.SUFFIXES), "labels": ("number", "name")}
+    check_choices(cfg, choices | {"tta": (None, "flip"), "broken": ("skip", "fail")})
     check_least(cfg, {"top_k": 1, "grid_count": 1, "batch_size": 1, "num_workers": 0})
     find_checkpoint(cfg.ckpt)
     predictions.check(cfg)
-    folder, names = files.find_images(str(cfg.images))
+    unreadable: list[str] = []
+    folder, names = files.find_images(str(cfg.images), unreadable)
+    if unreadable and cfg.broken == "fail":
+        raise OSError(f"{unreadable[0]} (broken=skip leaves it out)")
     called = files.identify(names) if cfg.format in predictions.BY_ID else {name: name for name in names}
-    return [str(folder / name) for name in called.values()], list(called)
+    return [str(folder / name) for name in called.values()], list(called), unreadable
 
 
 def predict(cfg: "DictConfig") -> None:
     """Write what ``cfg.images`` show to ``cfg.output``."""
-    paths, names = check(cfg)
+    paths, names, unreadable = check(cfg)
+    if unreadable:
+        log.warning(f"{'left out':<12} {'; '.join(unreadable)}")
     with cli.importing():  # from here on torch is there
         import lightning  # noqa: F401
 

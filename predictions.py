@@ -28,6 +28,8 @@ def check(cfg: "DictConfig") -> None:
     """Raise for outputs that cannot be written."""
     if cfg.output is not None:
         check_writable("output", Path(cfg.output), SUFFIXES[cfg.format])
+    if cfg.labels == "name" and cfg.format != "submission":
+        raise Mistake(f"labels=name is for format=submission; format={cfg.format} does not have that column")
     if cfg.grid is not None:
         if cfg.format == "features":
             raise Mistake("grid shows classes, and format=features has none; expected another format")
@@ -48,10 +50,10 @@ def write(
 ) -> Path:
     """Write predictions, and the picture if one is wanted.
 
-    ``submission``: a row ``id,label`` an image, the label a class's number. ``probability``: of two classes a row
-    ``id,label``, the label the second's probability; of more a row with each class's probability. ``full``: the file,
-    its label, and the likeliest classes with their probabilities. ``features``: arrays ``features`` ``(N, F)`` float32
-    and ``files`` ``(N,)`` text.
+    ``submission``: a row ``id,label`` for each image, the label a class's number or, by ``labels``, its name.
+    ``probability``: of two classes a row ``id,label``, the label the second's probability; of more a row with each
+    class's probability. ``full``: the file, its label, and the likeliest classes with their probabilities.
+    ``features``: arrays ``features`` ``(N, F)`` float32 and ``files`` ``(N,)`` text.
 
     Args:
         cfg: says what, as which kind of file, and where to.
@@ -71,6 +73,8 @@ def write(
         return path
     if cfg.format == "submission":
         labels = found.outputs[1][:, 0].tolist()
+        if cfg.labels == "name":
+            labels = [class_names[label] for label in labels]
         write_table(path, [{"id": name, "label": label} for name, label in zip(named, labels, strict=True)])
     elif cfg.format == "probability":
         write_table(path, probabilities(named, found, class_names))

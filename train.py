@@ -65,6 +65,7 @@ def train(cfg: "DictConfig") -> float | None:
         if cfg.ckpt_path:
             file, going_on = checkpoints.to_go_on_from(cfg.ckpt_path, cfg.run_dir)
             cfg.ckpt_path = str(file)
+            datamodule.order_classes(going_on["class_names"])
             if "weights" in cfg.model:
                 cfg.model.weights = None  # its own come in their place
         backbone = build("model", cfg.model, nn.Module)

@@ -4,8 +4,11 @@ A batch is drawn as one tensor of indices, fetched by one indexing operation, an
 Augmentation and normalisation happen on the device, in ``on_after_batch_transfer``.
 """
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from lightning import LightningDataModule
@@ -14,10 +17,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
+from datamodules.decoding import reason
+from datamodules.fingerprints import Fingerprint, differences, fingerprint, overlap, valid
 from datamodules.preprocessing import Preprocessing
 from datamodules.sampling import BatchSampler, Draw, seeded, stratified_split
 from datamodules.tensor_images import Batch, TensorImages
 from studies.errors import building
+
+log = logging.getLogger(__name__)
 
 
 class ImageDataModule(LightningDataModule):
@@ -49,6 +56,7 @@ class ImageDataModule(LightningDataModule):
     mean: Sequence[float]
     std: Sequence[float]
     resize_ratio: float | None = None  # of evaluation, as in Preprocessing
+    splits_by_name: Sequence[str] = ()  # splits of image files that are set aside from the training folder
 
     def __init__(
         self,
@@ -76,13 +84,14 @@ class ImageDataModule(LightningDataModule):
             raise ValueError(f"batch_size={batch_size} is no batch; expected at least 1")
         self.num_classes, self.in_channels, self.image_size = num_classes, in_channels, image_size
         self.batch_size, self.val_fraction, self.seed = batch_size, val_fraction, seed
-        self.augmentation = [transform for transform in (augmentation or {}).values() if transform]
+        self.augmentation = {name: transform for name, transform in (augmentation or {}).items() if transform}
         mixers = {v2.MixUp: mixup, v2.CutMix: cutmix}
         if min(mixup, cutmix) < 0:
             raise ValueError(f"mixup={mixup}, cutmix={cutmix}; expected alpha of a Beta distribution, or 0")
         self.mixers = [mixer(alpha=float(alpha), num_classes=num_classes) for mixer, alpha in mixers.items() if alpha]
         self.shuffle, self.num_workers, self.data_dir = shuffle, num_workers, os.path.expanduser(data_dir)
         self.sets: dict[str, Dataset] = {}
+        self._fingerprints: dict[str, Fingerprint] = {}
         self._train_sampler: BatchSampler | None = None
         self._next = {"epoch": 0, "batch": 0}  # of the training
         self.prepare = Preprocessing(in_channels, image_size, self.mean, self.std, self.resize_ratio)
@@ -91,6 +100,16 @@ class ImageDataModule(LightningDataModule):
     def load(self, split: str) -> Dataset | None:
         """The images of a split, or None for a validation set that is to be split from the training set."""
         raise NotImplementedError
+
+    def order_classes(self, class_names: Sequence[str]) -> None:
+        """Before ``setup``: number the classes as a checkpoint does, if they are the same ones in another order.
+
+        Data sets in memory have one order only.
+        """
+
+    def split_off(self, images: Dataset, fraction: float, split: str) -> tuple[Tensor, Tensor]:
+        """(indices of the rest, indices of a part) of images, of which the part is set aside for ``split``."""
+        return stratified_split(images.labels.cpu(), fraction, self.seed)
 
     @property
     def preprocessing(self) -> dict:
@@ -101,7 +120,7 @@ class ImageDataModule(LightningDataModule):
         if stage in ("fit", "validate") and "train" not in self.sets:
             train, val = self._load("train"), self._load("val")
             if val is None:
-                train_indices, val_indices = stratified_split(train.labels.cpu(), self.val_fraction, self.seed)
+                train_indices, val_indices = self.split_off(train, self.val_fraction, "val")
                 train, val = train.subset(train_indices, True), train.subset(val_indices, False)
                 if not len(val):
                     few = f"has {len(train)} images for training and none to set aside for validation"
@@ -115,8 +134,13 @@ class ImageDataModule(LightningDataModule):
 
     def _load(self, split: str) -> Dataset | None:
         """``load``, and images in memory go to the GPU if they fit into half of what is free there."""
-        with building("datamodule"):
+        try:
             images = self.load(split)
+        except (ValueError, OSError):  # their messages name what is wrong
+            raise
+        except Exception:
+            with building("datamodule"):
+                raise
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         movable = device.type == "cuda" and isinstance(images, TensorImages) and self.num_workers == 0
         if movable and images.images.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
@@ -132,23 +156,83 @@ class ImageDataModule(LightningDataModule):
                 f"batch_size={self.batch_size * world_size} is larger than the training set; "
                 f"the largest that works is {size // world_size}"
             )
+        self._check_augmentation()
         loader = self._loader("train", **self._next)
         self._train_sampler, self._next = loader.sampler, {"epoch": 0, "batch": 0}
         return loader
 
-    def state_dict(self) -> dict[str, int]:
-        """The batch of the training that is next; Lightning has it in every checkpoint.
+    def _check_augmentation(self) -> None:
+        """Raise a ValueError that names the first batch transform that does not return what it is given, as uint8."""
+        if not self.augmentation:
+            return
+        images, _ = self.fetch("train", torch.arange(min(2, len(self.sets["train"]))))
+        draw = Draw(torch.arange(len(images), device=images.device))
+        generator = torch.Generator(images.device).manual_seed(0)
+        for name, transform in self.augmentation.items():
+            which = f"augmentation.{name} ({type(transform).__name__})"
+            try:
+                changed = transform(images, generator, draw)
+            except Exception as error:
+                raise ValueError(f"{which} fails for uint8 images of {tuple(images.shape)}: {reason(error)}") from error
+            if described(changed) != described(images):
+                raise ValueError(
+                    f"{which} returns {described(changed)}; expected {described(images)} (torchvision's transforms "
+                    "belong in datamodules.PerImage)"
+                )
+            images = changed
 
-        Its own way for loaders forgets the epoch where a checkpoint was written at an epoch's end.
+    def fingerprints(self) -> dict[str, Fingerprint]:
+        """What tells the images of each split from others, as plain values and tensors for checkpoints."""
+        self.setup("validate")
+        self.setup("test")
+        return {split: self.fingerprint(split) for split in self.sets}
+
+    def fingerprint(self, split: str) -> Fingerprint:
+        """That of one split, which is set up."""
+        if split not in self._fingerprints:
+            self._fingerprints[split] = fingerprint(self.sets[split])
+        return self._fingerprints[split]
+
+    def check_unchanged(self, before: Mapping[str, Fingerprint]) -> None:
+        """Compare the images with those of the checkpoint from which the training is resumed.
+
+        Args:
+            before: the checkpoint's fingerprints; {} for one written before checkpoints had them.
+
+        Raises:
+            ValueError: they differ, and the checkpoint is this run's own. A new run gets a warning.
+        """
+        now, file = self.fingerprints(), self.trainer.ckpt_path
+        what = "; ".join(differences(before, now).values())
+        if not before and self.splits_by_name:
+            what = "it was written before splits were assigned by file name, so the test images may be training images"
+        if not what:
+            return
+        if Path(file).absolute().is_relative_to(Path(self.trainer.default_root_dir).absolute()):
+            raise ValueError(
+                f"the images are not those that {file} was trained on: {what}; restore them, or start a new run "
+                f"(with ckpt_path={file} it continues from there)"
+            )
+        if "train" in before and "test" in self.splits_by_name and (seen := overlap(before["train"], now["test"])):
+            what += f"; {seen:,} of the test images were training images there"
+        log.warning(f"the images are not those that {file} was trained on: {what}")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The batch of the training that is next, and the images' fingerprints; part of every checkpoint.
+
+        Lightning's own state of loaders forgets the epoch where a checkpoint was written at an epoch's end.
         """
         if self._train_sampler is None:
             return {}
         epoch, batch = self._train_sampler.epoch, self.trainer.fit_loop.epoch_loop.batch_progress.current.processed
         whole = batch >= self.trainer.num_training_batches
-        return {"epoch": epoch + 1, "batch": 0} if whole else {"epoch": epoch, "batch": batch}
+        place = {"epoch": epoch + 1, "batch": 0} if whole else {"epoch": epoch, "batch": batch}
+        return place | {"splits": self.fingerprints()}
 
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        self._next = state_dict
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._next = {key: value for key, value in state_dict.items() if key != "splits"}
+        if self.trainer is not None and self.trainer.state.fn == "fit":  # not where the best checkpoint is tested
+            self.check_unchanged(valid(state_dict.get("splits")))
 
     def val_dataloader(self) -> DataLoader:
         return self._loader("val")
@@ -207,7 +291,7 @@ class ImageDataModule(LightningDataModule):
             return self.normalize(images), labels
         if self.augmentation:
             generator = torch.Generator(images.device).manual_seed(draw.key)
-            for transform in self.augmentation:
+            for transform in self.augmentation.values():
                 images = transform(images, generator, draw)
         images = self.normalize(images)
         if self.mixers:
@@ -227,3 +311,10 @@ class ImageDataModule(LightningDataModule):
     def resize(self, images: Tensor) -> Tensor:
         """``(N, c, h, w)`` uint8 → ``(N, c, image_size, image_size)`` uint8."""
         return self.prepare.resize(images)
+
+
+def described(images: Any) -> str:
+    """The type and shape of images, in words."""
+    if not isinstance(images, Tensor):
+        return f"a {type(images).__name__}"
+    return f"{images.dtype} of {tuple(images.shape)}".removeprefix("torch.")

@@ -5,14 +5,15 @@ import os
 import re
 from pathlib import Path
 
-from datamodules.folders import Sample, find_images, visible, visible_folders
+from datamodules.folders import Sample, broken_links, find_images, visible, visible_folders
 from datamodules.image_folder import ImageFolder
-from files import is_image
+from files import is_folder, is_image
 
 log = logging.getLogger(__name__)
 FOLDER = re.compile(r"(cat|dog)s?", re.IGNORECASE)
-# cat.12.jpg, cat_12.jpg, dog-12.JPG, dog12.png. What category.jpg or cat_and_dog.jpg shows, nobody knows.
-FILE = re.compile(r"(cat|dog)s?[ ._-]?[0-9]+\.[a-z]+", re.IGNORECASE)
+# cat.12.jpg, dog_12.JPG, cat (12).jpg, dog.12 copy.png: a number, and no other word. What category.jpg,
+# catfish.1.jpg or cat_and_dog.jpg shows is not known.
+FILE = re.compile(r"(cat|dog)s?[\W_]*\d[\W\d_]*(copy[\W\d_]*)?\.[a-z]+", re.IGNORECASE)
 # Where a contest's question may be: images without labels. The first Dogs vs. Cats has it in test1.
 ASIDE = (*(name for names in ImageFolder.parts.values() for name in names), "test1")
 
@@ -47,29 +48,30 @@ class CatsVsDogs(ImageFolder):
                 log.info(f"{'left aside':<12} {path}, which says of no image whether it is a cat or a dog")
         return self.class_names
 
-    def samples(self, folder: Path) -> list[Sample]:
+    def samples(self, folder: Path, unreadable: list[str]) -> list[Sample]:
+        unreadable += broken_links(folder)
         classes, files, others = {}, [], []
         for entry in visible(folder):
-            label = label_of(entry)
-            if label is not None and entry.is_dir():
-                classes[entry.name] = label
-            elif label is not None:
-                files.append((entry.path, label))
-            elif is_image(entry.name) or entry.is_dir() and entry.name.lower() not in ASIDE:
+            name = class_of(entry)
+            if name and is_folder(entry):
+                classes[entry.name] = self.class_names.index(name)
+            elif name:
+                files.append((entry.path, self.class_names.index(name)))
+            elif is_image(entry.name) or is_folder(entry) and entry.name.lower() not in ASIDE:
                 others.append(entry.name)
         if others:
             log.warning(f"neither cat nor dog, left out: {len(others)} in {folder}, the first {others[0]}")
         if classes:
-            files = find_images(folder, classes) + files
+            files = find_images(folder, classes, unreadable) + files
         return files
 
 
-def label_of(entry: os.DirEntry) -> int | None:
-    """0 for a cat, 1 for a dog; None for what is neither a class folder nor an image that says what it shows."""
-    form = FOLDER if entry.is_dir() else FILE if is_image(entry.name) else None
+def class_of(entry: os.DirEntry) -> str | None:
+    """``cat`` or ``dog``; None for what is neither a class folder nor an image that says what it shows."""
+    form = FOLDER if is_folder(entry) else FILE if is_image(entry.name) else None
     match = form and form.fullmatch(entry.name)
-    return CatsVsDogs.class_names.index(match[1].lower()) if match else None
+    return match[1].lower() if match else None
 
 
 def is_labelled(folder: Path) -> bool:
-    return any(label_of(entry) is not None for entry in visible(folder))
+    return any(class_of(entry) for entry in visible(folder))

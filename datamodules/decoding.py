@@ -1,7 +1,10 @@
 """An image file of any kind, decoded to 8 bits a channel."""
 
+import os
+import stat
 import struct
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -10,8 +13,12 @@ from torch import Tensor
 from torchvision.io import ImageReadMode
 from torchvision.transforms.v2.functional import pil_to_tensor
 
+from studies.record import out_of_memory
+
 # Of more, PIL decodes nothing: a small file could fill the memory.
 MOST_PIXELS = 2 * Image.MAX_IMAGE_PIXELS
+# Larger files are not opened: four channels of 32 bits a pixel take no more.
+MOST_BYTES = 16 * MOST_PIXELS
 # Of half as many it warns, and of a camera's odd remarks in a file, for each file.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 MODES = {1: ("L", ImageReadMode.GRAY), 3: ("RGB", ImageReadMode.RGB)}
@@ -32,6 +39,11 @@ def read_image(path: str, channels: int = 3) -> Tensor:
     """
     pil_mode, mode = MODES[channels]
     try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError("it is not a regular file")  # to open a pipe would wait for its other end
+        if status.st_size > MOST_BYTES:
+            raise ValueError(f"it has {status.st_size / 2**30:,.1f} GiB; expected at most {MOST_BYTES / 2**30:.1f}")
         with open(path, "rb") as file:
             content = file.read()
         if _is_simple(content):
@@ -44,7 +56,35 @@ def read_image(path: str, channels: int = 3) -> Tensor:
         with Image.open(path) as image:
             return pil_to_tensor(_opaque(_eight_bits(ImageOps.exif_transpose(image))).convert(pil_mode))
     except Exception as error:  # PIL has a dozen for files that are not what they should be
-        raise ValueError(f"{path} cannot be read as an image: {str(error) or type(error).__name__}") from error
+        raise ValueError(f"{path} cannot be read as an image: {reason(error)}") from error
+
+
+class TransformError(ValueError):
+    """A transform does not do what is expected of it, whatever the image."""
+
+
+def read_and_transform(path: str, channels: int, transform: Callable[[Tensor], Tensor]) -> Tensor:
+    """Decode a file as ``read_image`` does, and transform the image.
+
+    Raises:
+        TransformError: the transform is to blame.
+        ValueError: the file, which is named, cannot be read or transformed.
+    """
+    image = read_image(path, channels)
+    try:
+        return transform(image)
+    except TransformError:
+        raise
+    except Exception as error:  # of any kind: torch's allocator, for one, has RuntimeErrors
+        height, width = image.shape[1:]
+        raise ValueError(f"{path} ({width}×{height} pixels) cannot be transformed: {reason(error)}") from error
+
+
+def reason(error: Exception) -> str:
+    """What an error says, on one line, or its name where it says nothing."""
+    if (wanted := out_of_memory(error)) is not None:
+        return f"out of memory{wanted}"
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _is_simple(content: bytes) -> bool:
@@ -73,12 +113,15 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     """An image of 16 or 32 bits a pixel as one of 8, which PIL would clip."""
     if not image.mode.startswith(("I", "F")):
         return image
-    values = np.nan_to_num(np.asarray(image, dtype=np.float64))  # (h, w)
-    low, high = values.min(), values.max()
+    values = np.nan_to_num(np.array(image, dtype=np.float32), copy=False)  # (h, w)
+    low, high = float(values.min()), float(values.max())
     if low >= 0:
-        low = 0
+        low = 0.0
         high = next((white for white in WHITES.get(image.mode, (65535,)) if high <= white), high)
-    return Image.fromarray(np.rint((values - low) * (255 / max(high - low, 1e-30))).astype(np.uint8))
+    scale = 255 / max(high - low, 1e-30)
+    values *= scale  # in place: of a large image it has gigabytes
+    values -= low * scale
+    return Image.fromarray(np.rint(values, out=values).clip(0, 255).astype(np.uint8))
 
 
 def _opaque(image: Image.Image) -> Image.Image:

@@ -1,23 +1,37 @@
 """Any folder of class folders of images."""
 
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 from torchvision.transforms import v2
 
-from datamodules.base import ImageDataModule
-from datamodules.decoding import read_image
-from datamodules.folders import Sample, class_folders, find_images, visible_folders, without_broken, without_empty
-from datamodules.sampling import Draw, random_key, seeded, stratified_split
+from datamodules.base import ImageDataModule, described
+from datamodules.decoding import TransformError, read_and_transform, reason
+from datamodules.folders import (
+    FileTable,
+    Sample,
+    broken_links,
+    class_folders,
+    file_keys,
+    find_images,
+    read_errors,
+    shown,
+    visible_folders,
+)
+from datamodules.sampling import Draw, random_key, seeded, split_by_name
 from datamodules.tensor_images import Batch
 from studies.runs import nearest
 
 log = logging.getLogger(__name__)
+SKIP = "datamodule.broken=skip leaves such files out"
+ORDER_SHOWN = 100  # classes
 
 
 class ImageFiles(Dataset):
@@ -28,6 +42,7 @@ class ImageFiles(Dataset):
         transforms: (for training, for evaluation): ``(c, h, w)`` uint8 to ``(c, H, W)`` uint8.
         training: which of the two to use.
         channels: c, 1 (grey) or 3 (RGB).
+        keys: ``(N,)`` int64 that identify the files, wherever their folder is.
     """
 
     def __init__(
@@ -36,8 +51,10 @@ class ImageFiles(Dataset):
         transforms: tuple[Callable, Callable],
         training: bool,
         channels: int = 3,
+        keys: Tensor | None = None,
     ):
         self.samples, self.transforms, self.training, self.channels = samples, transforms, training, channels
+        self.keys = keys
 
     @property
     def labels(self) -> Tensor:
@@ -49,6 +66,7 @@ class ImageFiles(Dataset):
     def subset(self, indices: Tensor, training: bool) -> "ImageFiles":
         part = copy(self)
         part.samples, part.training = [self.samples[i] for i in indices.tolist()], training
+        part.keys = None if self.keys is None else self.keys[indices]
         return part
 
     def __getitem__(self, draw: Draw) -> Batch:
@@ -60,35 +78,78 @@ class ImageFiles(Dataset):
                 path, label = self.samples[index]
                 if self.training:
                     torch.default_generator.manual_seed(random_key(draw.key, position))
-                images.append(transform(self._read(path)))
+                try:
+                    images.append(read_and_transform(path, self.channels, transform))
+                except TransformError:
+                    raise
+                except ValueError as error:
+                    raise ValueError(f"{error} ({SKIP})") from error
                 labels.append(label)
         return default_collate(images), torch.tensor(labels), draw  # straight into shared memory, in a worker
 
-    def _read(self, path: str) -> Tensor:
-        try:
-            return read_image(path, self.channels)
-        except ValueError as error:
-            raise ValueError(f"{error} (datamodule.broken=skip leaves such files out)") from error
+
+class ImageTransforms:
+    """A random crop of a training image, then transforms of torchvision by name.
+
+    Raises a TransformError if one of them does not return uint8 of ``(channels, image_size, image_size)``.
+    """
+
+    def __init__(self, image_size: int, channels: int, transforms: Mapping[str, Callable]):
+        self.crop = v2.RandomResizedCrop(image_size)
+        self.transforms = transforms
+        self.shape, self.expected = (channels, image_size, image_size), f"uint8 of {(channels, image_size, image_size)}"
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """``(channels, h, w)`` uint8 of any size → ``(channels, image_size, image_size)`` uint8."""
+        image = self.crop(image)
+        for name, transform in self.transforms.items():
+            image = self._checked(name, transform, transform(image))
+        return image
+
+    def check(self) -> None:
+        """Raise a TransformError that names the first transform that fails or returns another type or shape."""
+        with seeded(0):
+            for _ in range(8 if self.transforms else 0):  # some of them act on a part of the images only
+                image = torch.randint(256, self.shape, dtype=torch.uint8)
+                for name, transform in self.transforms.items():
+                    try:
+                        changed = transform(image)
+                    except Exception as error:
+                        which = f"image_transforms.{name} ({type(transform).__name__})"
+                        raise TransformError(f"{which} fails for {self.expected}: {reason(error)}") from error
+                    image = self._checked(name, transform, changed)
+
+    def _checked(self, name: str, transform: Callable, image: Tensor) -> Tensor:
+        if not isinstance(image, Tensor) or image.dtype != torch.uint8 or image.shape != self.shape:
+            which = f"image_transforms.{name} ({type(transform).__name__})"
+            raise TransformError(
+                f"{which} returns {described(image)}; expected {self.expected}, which is normalised on the device"
+            )
+        return image.as_subclass(Tensor)
 
 
 class ImageFolder(ImageDataModule):
     """``data_dir/<class>/<image>``, or ``data_dir/{train,val,test}/<class>/<image>``.
 
-    The parts may have other names, those in ``parts``, and capitals. Without a ``test`` folder, ``test_fraction`` of
-    each class is set aside; without a ``val`` folder, ``val_fraction`` of the rest. Classes are the sorted names of the
-    folders. Files count by their suffix, as in ``files.SUFFIXES``; empty ones are left out, and what is hidden
-    (``._1.jpg``, ``.ipynb_checkpoints``, ``__MACOSX``). Another way to label files is a subclass with its own
-    ``is_split``, ``find_classes`` and ``samples``.
+    The parts may have other names, those in ``parts``, and capitals. Without a ``test`` folder, about ``test_fraction``
+    of the images are set aside; without a ``val`` folder, about ``val_fraction`` of the rest. A hash of the seed and
+    the file's name decides, so that adding or removing a file moves no other, except in a class so small that a split
+    would have none of it. A ``val`` or ``test`` folder without class folders (a contest's images without labels) is
+    not used.
+
+    Classes are the names of the folders, 2 before 10. Files count by their suffix, as in ``files.SUFFIXES``; left out
+    are empty ones, second names of the same file (links), and what is hidden (``._1.jpg``, ``.ipynb_checkpoints``,
+    ``__MACOSX``). Another way to label files is a subclass with its own ``is_split``, ``find_classes`` and ``samples``.
 
     Args:
         num_classes: None counts the folders.
         mean, std: of each channel, for pixels from 0 to 1; ImageNet's unless given.
-        test_fraction: of each class, where there is no ``test`` folder; 1: all, to evaluate by and not to train.
+        test_fraction: where there is no ``test`` folder; 1: all images, to evaluate by and not to train.
         resize_ratio: images are resized to ``image_size * resize_ratio`` before the central crop of evaluation.
         image_transforms: torchvision's v2 transforms by name, applied to each training image by itself, where it is
-            decoded, after the random crop; None leaves one out.
-        broken: with ``fail`` a file that cannot be read ends the training when a batch asks for it; with ``skip`` all
-            are decoded first, and those that cannot be read are named and left out.
+            decoded, after the random crop; None leaves one out. They must return uint8 of the same shape.
+        broken: with ``fail`` a file that cannot be read or transformed is an error, when a batch asks for it at the
+            latest; with ``skip`` all are decoded first, and such files are named and left out.
         options: as in ``ImageDataModule``.
     """
 
@@ -125,7 +186,8 @@ class ImageFolder(ImageDataModule):
         elif aside := self.aside():
             log.warning(f"{'left aside':<12} in {self.root}: {', '.join(aside)}; parts are train, val and test")
         self.class_names = self.find_classes()
-        self.found: dict[str, list[Sample]] = {}
+        self.found: dict[str, ImageFiles] = {}
+        self._identities: dict[str, np.ndarray] = {}  # of the files of each split's folder
         self.mean, self.std = tuple(mean), tuple(std)
         if broken not in ("fail", "skip"):
             raise ValueError(f"broken={broken} is neither fail nor skip")
@@ -138,9 +200,24 @@ class ImageFolder(ImageDataModule):
             data_dir=data_dir,
             **options,
         )
-        chosen = [transform for transform in (image_transforms or {}).values() if transform]
-        training = v2.Compose([v2.RandomResizedCrop(image_size), *chosen])
+        chosen = {name: transform for name, transform in (image_transforms or {}).items() if transform}
+        training = ImageTransforms(image_size, self.in_channels, chosen)
+        training.check()
         self.transforms = (training, self.prepare.fit)
+
+    @property
+    def splits_by_name(self) -> tuple[str, ...]:
+        return tuple(split for split in ("val", "test") if split not in self.folders)
+
+    def order_classes(self, class_names: Sequence[str]) -> None:
+        if sorted(class_names) == sorted(self.class_names):
+            self.class_names = tuple(class_names)
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit" and not self.sets and list(self.class_names) != sorted(self.class_names):
+            names, more = self.class_names[:ORDER_SHOWN], len(self.class_names) - ORDER_SHOWN
+            log.info(f"{'classes':<12} in this order: {', '.join(names)}{f' and {more:,} more' if more > 0 else ''}")
+        super().setup(stage)
 
     def load(self, split: str) -> ImageFiles | None:
         if split in self.folders and ("test" in self.folders or split == "val"):
@@ -150,8 +227,14 @@ class ImageFolder(ImageDataModule):
         files = self._files("train")  # no test folder: set a part of the training folder aside
         if self.test_fraction == 1 and split == "test":
             return files.subset(torch.arange(len(files)), False)
-        rest, test = stratified_split(files.labels, self.test_fraction, self.seed)
+        rest, test = self.split_off(files, self.test_fraction, "test")
         return files.subset(rest, True) if split == "train" else files.subset(test, False)
+
+    def split_off(self, images: ImageFiles, fraction: float, split: str) -> tuple[Tensor, Tensor]:
+        start = len(os.path.join(self.folders["train"], ""))
+        names = [path[start:].replace(os.sep, "/") for path, _ in images.samples]
+        rest = 2 if split == "test" and "val" not in self.folders else 1  # one for training, and one for validation
+        return split_by_name(names, images.labels, fraction, self.seed, split, rest)
 
     def folder(self, split: str) -> Path | None:
         """The folder of a split, if there is one. Raises: ValueError: there are several."""
@@ -177,32 +260,95 @@ class ImageFolder(ImageDataModule):
         Raises: FileNotFoundError, ValueError: the folders are not those of such data.
         """
         names = class_folders(self.folders["train"])
-        for folder in self.folders.values():
-            extra = sorted(set(class_folders(folder)) - set(names))
-            if extra:
+        for split, folder in list(self.folders.items()):
+            found = visible_folders(folder)
+            if split != "train" and (not found or len(found) == 1 and found[0] not in names):
+                log.warning(
+                    f"{'left aside':<12} {folder}, which has no folder of a class; expected {folder}/{names[0]}"
+                )
+                del self.folders[split]
+            elif extra := sorted(set(found) - set(names)):
                 raise ValueError(f"{folder} has the class {extra[0]}, which the train folder lacks")
         return names
 
-    def samples(self, folder: Path) -> list[Sample]:
-        """The images of a part, in an order that is a function of their names."""
-        classes = {name: label for label, name in enumerate(self.class_names)}
-        return find_images(folder, classes)
+    def samples(self, folder: Path, unreadable: list[str]) -> list[Sample]:
+        """The images of a part, in an order that is a function of their names.
+
+        Args:
+            folder: of the part.
+            unreadable: receives messages about folders that cannot be read.
+        """
+        unreadable += broken_links(folder)
+        return find_images(folder, {name: label for label, name in enumerate(self.class_names)}, unreadable)
 
     def _files(self, split: str) -> ImageFiles:
-        if split not in self.found:  # looked at once, and what is wrong with it said once
-            self.found[split] = self._whole(split)
-        return ImageFiles(self.found[split], self.transforms, split == "train", self.in_channels)
+        if split not in self.found:  # looked at once, and what is wrong with it is said once
+            self.found[split] = self._usable(split)
+        return self.found[split]
 
-    def _whole(self, split: str) -> list[Sample]:
-        """The samples without empty and broken files; of a training set, every class must have some."""
-        folder = self.folders[split]
-        samples = without_empty(self.samples(folder), folder)
+    def _usable(self, split: str) -> ImageFiles:
+        """The images of a split's folder that can be used; of a training set, every class must have some."""
+        folder, unreadable = self.folders[split], []
+        samples = self.samples(folder, unreadable)
+        table = FileTable(samples, folder)
+        files = ImageFiles(samples, self.transforms, split == "train", self.in_channels)
+        files.keys = torch.from_numpy(file_keys(samples, table.size, folder, self.class_names))
+        unreadable += table.unreadable.values()
+        if unreadable and self.broken == "fail":
+            more = f", and {len(unreadable) - 1:,} more" if len(unreadable) > 1 else ""
+            raise OSError(f"{unreadable[0]}{more} ({SKIP})")
+        out = self._empty(table, samples, folder) | self._duplicates(table, samples, split) | set(table.unreadable)
+        usable = [index for index in range(len(samples)) if index not in out]
+        files = files.subset(torch.tensor(usable, dtype=torch.int64), split == "train")
         if self.broken == "skip":
-            samples = without_broken(samples, folder, self.in_channels)
-        missing = set(range(len(self.class_names))) - {label for _, label in samples}
+            files = self._readable(files, folder, unreadable, len(samples))
+        missing = set(range(len(self.class_names))) - {label for _, label in files.samples}
         if missing:
             told = f"{folder} has no images of the class {self.class_names[min(missing)]}"
             if split == "train":
                 raise FileNotFoundError(told)
             log.warning(f"{told}{f', nor of {len(missing) - 1} more' if len(missing) > 1 else ''}")
-        return samples
+        return files
+
+    def _empty(self, table: FileTable, samples: Sequence[Sample], folder: Path) -> set[int]:
+        empty = np.flatnonzero(table.size == 0).tolist()
+        empty = [index for index in empty if index not in table.unreadable]
+        if empty:
+            first = os.path.relpath(min(samples[index][0] for index in empty), folder)
+            log.warning(f"empty files, left out: {len(empty)} in {folder}, the first {first}")
+        return set(empty)
+
+    def _duplicates(self, table: FileTable, samples: Sequence[Sample], split: str) -> set[int]:
+        """Second names of the same file: else one image could be in two splits, or in two classes.
+
+        Of a file in the folders of several splits, the one in test stays, else the one in val.
+        """
+        before = ("test", "val", "train")
+        earlier = [part for part in before[: before.index(split)] if part in self.folders]
+        for part in earlier:
+            self._files(part)
+        self._identities[split] = table.identity
+        known = [np.zeros((0, 2), dtype=np.uint64), *(self._identities[part] for part in earlier)]
+        duplicates = table.duplicates(np.concatenate(known))
+        if duplicates:
+            index, first = next(iter(duplicates.items()))
+            same = samples[first][0] if first >= 0 else f"one in {' or '.join(str(self.folders[p]) for p in earlier)}"
+            log.warning(
+                f"the same file again, left out: {len(duplicates)} in {self.folders[split]}, the first "
+                f"{samples[index][0]}, which is {same}"
+            )
+        return set(duplicates)
+
+    def _readable(self, files: ImageFiles, folder: Path, unreadable: list[str], total: int) -> ImageFiles:
+        """Those that can be decoded and transformed, for which each is; names the others."""
+
+        def read(path: str) -> None:
+            for transform in self.transforms if files.training else self.transforms[1:]:
+                read_and_transform(path, self.in_channels, transform)
+
+        with seeded(0):  # the transforms draw
+            errors = read_errors(files.samples, folder, read)
+        if messages := [*unreadable, *errors.values()]:
+            log.warning(f"{'broken':<12} {len(messages):,} of {total:,} files in {folder}, left out\n{shown(messages)}")
+        kept = [index for index in range(len(files)) if index not in errors]
+        return files.subset(torch.tensor(kept, dtype=torch.int64), files.training)

@@ -7,6 +7,9 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
+LONGEST = 16  # times the short side, of what the central crop of an image is taken from
+TALL = 32  # times the width, from which on an image's height is resized first
+
 
 class Preprocessing:
     """From uint8 images of any size and colour to what a network was trained on.
@@ -55,12 +58,15 @@ class Preprocessing:
 
     def fit(self, images: Tensor) -> Tensor:
         """``(…, c, h, w)`` uint8 of any size → ``(…, c, image_size, image_size)`` uint8, as in evaluation."""
-        return self._crop(images) if self._crop else self.resize(images)
+        return self._crop(without_ends(images)) if self._crop else self.resize(images)
 
     def resize(self, images: Tensor) -> Tensor:
         """``(…, c, h, w)`` uint8 → ``(…, c, image_size, image_size)`` uint8."""
-        if images.shape[-2:] == (self.image_size, self.image_size):
+        height, width = images.shape[-2:]
+        if (height, width) == (self.image_size, self.image_size):
             return images
+        if height > TALL * width:  # else the width is resized first, in all rows
+            images = F.resize(images, [self.image_size, width], antialias=True)
         return F.resize(images, [self.image_size, self.image_size], antialias=True)
 
     def normalize(self, images: Tensor) -> Tensor:
@@ -78,3 +84,13 @@ class Preprocessing:
         """``(N, in_channels, h, w)`` as the network sees it → uint8, to be looked at."""
         images = images.float()
         return ((images - self._shift.to(images)) / self._scale.to(images)).round().clamp(0, 255).to(torch.uint8)
+
+
+def without_ends(images: Tensor) -> Tensor:
+    """``(…, h, w)`` without most of what a central crop discards from very long images; others stay as they are.
+
+    Resizing an image of 1×100,000 pixels for its central square would otherwise take gigabytes.
+    """
+    height, width = images.shape[-2:]
+    top, left = (max(0, (long - LONGEST * short) // 2) for long, short in ((height, width), (width, height)))
+    return images[..., top : height - top, left : width - left]

@@ -1,7 +1,9 @@
 """Which images come when: the split and the order, as functions of the seed."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from hashlib import blake2b
 from typing import NamedTuple
 
 import numpy as np
@@ -37,8 +39,7 @@ def stratified_split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor
     Returns:
         Two sorted index tensors, disjoint, together all N.
     """
-    if not 0 < fraction < 1:
-        raise ValueError(f"the fraction to split off is {fraction}; expected a number between 0 and 1, say 0.1")
+    _check_fraction(fraction)
     generator = torch.Generator().manual_seed(seed)
     second = torch.zeros(len(labels), dtype=torch.bool)
     for label in labels.unique():
@@ -47,6 +48,51 @@ def stratified_split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor
         count = min(max(1, round(fraction * len(members))), len(members) - 1)
         second[members[:count]] = True
     return (~second).nonzero().squeeze(1), second.nonzero().squeeze(1)
+
+
+def split_by_name(
+    names: Sequence[str], labels: Tensor, fraction: float, seed: int, part: str, rest: int = 1
+) -> tuple[Tensor, Tensor]:
+    """Split indices by a hash of each name, so that an image keeps its part when others are added or removed.
+
+    Only where a class would have too few images in a part does the number of its images matter: the one with the
+    smallest hash is then in the second part, or those with the largest hashes are not.
+
+    Args:
+        names: of the images.
+        labels: ``(N,)`` int64.
+        fraction: of the images to put in the second part, on average, 0 < fraction < 1; at least one image of each
+            class with two.
+        seed, part: of the hash.
+        rest: images of each class that the first part keeps at least, if there are enough.
+
+    Returns:
+        Two sorted index tensors, disjoint, together all N.
+    """
+    _check_fraction(fraction)
+    hashes = torch.tensor([name_hash(name, seed, part) for name in names], dtype=torch.float64)
+    second = hashes < fraction
+    for label in labels.unique():
+        members = (labels == label).nonzero().squeeze(1)
+        if len(members) > 1:
+            members = members[hashes[members].argsort(stable=True)]
+            count = int(second[members].sum())
+            most = max(1, len(members) - rest)
+            second[members] = torch.arange(len(members)) < min(max(1, count), most)
+        else:
+            second[members] = False
+    return (~second).nonzero().squeeze(1), second.nonzero().squeeze(1)
+
+
+def name_hash(name: str, seed: int, part: str) -> float:
+    """A number from 0 to below 1 that depends on the arguments alone, and otherwise looks random."""
+    digest = blake2b(os.fsencode(f"{seed}/{part}/{name}"), digest_size=6).digest()
+    return int.from_bytes(digest, "big") / 2**48
+
+
+def _check_fraction(fraction: float) -> None:
+    if not 0 < fraction < 1:
+        raise ValueError(f"the fraction to split off is {fraction}; expected a number between 0 and 1, say 0.1")
 
 
 class Draw(NamedTuple):

@@ -9,7 +9,7 @@ from lightning.fabric.utilities.data import suggested_max_num_workers
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.decoding import read_image
+from datamodules.decoding import read_and_transform
 from datamodules.preprocessing import Preprocessing
 
 # (images that could be read, their indices, (index, message) of those that could not).
@@ -37,7 +37,7 @@ class UnlabelledFiles(Dataset):
         images, read, broken = [], [], []
         for index in indices.tolist():
             try:
-                images.append(self.prepare.fit(read_image(self.paths[index], channels)))
+                images.append(read_and_transform(self.paths[index], channels, self.prepare.fit))
                 read.append(index)
             except ValueError as error:
                 if not self.skip:
