@@ -1,13 +1,13 @@
 """Dogs vs. Cats from the photographs to an answer, with the experiment's own network and recipe."""
 
 import pytest
-from hydra.errors import InstantiationException
 
 import checkpoints
 from evaluate import evaluate
 from mistakes import is_mistake
 from predict import predict
 from studies import record as records
+from studies.errors import ConfigError
 from train import train
 
 
@@ -55,7 +55,7 @@ def test_a_checkpoint_finds_its_cats_and_dogs_again(contest_run, composed):
 def test_a_wrong_folder_is_one_line(folder, message, composed, tmp_path):
     (tmp_path / "empty").mkdir()
     cfg = composed("experiment=cats_vs_dogs_resnet34", f"datamodule.data_dir={tmp_path / folder}", "trainer=cpu")
-    with pytest.raises(InstantiationException) as caught:
+    with pytest.raises(ConfigError) as caught:
         train(cfg)
     assert is_mistake(caught.value)
-    assert records.read(tmp_path)["error"] == message.replace("{}", str(tmp_path / folder))
+    assert records.read(tmp_path)["error"] == "datamodule: " + message.replace("{}", str(tmp_path / folder))
