@@ -1,7 +1,11 @@
 """Write the tables and plots of docs/ from the records in docs/records/.
 
-python docs/make.py                                     all of them anew
+python docs/make.py                                     the tables, and the plots whose records have changed
 python docs/make.py --keep runs/NAME/DATE lenet         first keep a run's or a sweep's records under a name
+
+It draws all of docs/images but the pictures of a real sweep, tensorboard_*.png and explain.png, which
+`python docs/screenshots.py` takes (it also keeps the record of curves.png). Every picture holds a hash of what it was
+made from; tests/test_docs.py fails if that has changed since. To draw a plot in a new style, delete it first.
 
 A page says where a table belongs by two comments:
 
@@ -15,13 +19,18 @@ A page says where a table belongs by two comments:
 """
 
 import argparse
+import hashlib
 import json
 import re
 import sys
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from statistics import mean
+from typing import Any
+
+from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # it is a script in a folder of its own
@@ -30,6 +39,7 @@ from studies import figures, page, report  # noqa: E402
 from studies.record import FILE, write_json  # noqa: E402
 from studies.table import Job, Table, human, tabulate  # noqa: E402
 
+STAMP = "Made from"  # the key of a PNG's text with the hash
 RECORDS, IMAGES = ROOT / "docs" / "records", ROOT / "docs" / "images"
 BLOCK = re.compile(r"(<!-- (table|results|chance|benchmark|bars)((?: [\w/=.]+)*) -->\n).*?(<!-- end -->)", re.DOTALL)
 SECONDS = ("train s", "images/s")  # shown only where asked for: elsewhere the machine had other work
@@ -78,14 +88,54 @@ def main() -> None:
     for path in sorted((ROOT / "docs").glob("*.md")):
         before = path.read_text(encoding="utf-8")
         after = filled(before)
-        for name in re.findall(r"<!-- table ([\w/]+)", after):
-            for plot, picture in figures.draw(table(name)).items():
-                picture_name = plot.replace("report", name.replace("/", "_"), 1)
-                if f"images/{picture_name}" in after:
-                    (IMAGES / picture_name).write_bytes(picture)
         if after != before:
             path.write_text(after, encoding="utf-8")
             print(path.relative_to(ROOT))
+    for name, plot in pictures().items():
+        if stamp(IMAGES / name) != digest(plot.data):
+            plot.figure().savefig(IMAGES / name, dpi=120, metadata={STAMP: digest(plot.data)})
+            print((IMAGES / name).relative_to(ROOT))
+
+
+def pictures() -> dict[str, figures.Plot]:
+    """The plots that the pages show, under their files' names."""
+    from callbacks.curves import curves_figure
+    from docs.pictures import NORMS, axes_figure, gradients_figure
+
+    text = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md")))
+    found = {}
+    for name in dict.fromkeys(re.findall(r"<!-- table ([\w/]+)", text)):
+        for plot_name, plot in figures.plots(table(name)).items():
+            picture = plot_name.replace("report", name.replace("/", "_"), 1)
+            if f"images/{picture}" in text:
+                found[picture] = plot
+    norms = json.loads((RECORDS / "gradients.json").read_text(encoding="utf-8"))["gradient_norms"]
+    curves = json.loads((RECORDS / "curves.json").read_text(encoding="utf-8"))
+    found["gradients.png"] = figures.Plot(norms, partial(gradients_figure, norms))
+    found["norm_axes.png"] = figures.Plot(list(NORMS), axes_figure)
+    found["curves.png"] = figures.Plot(curves, partial(curves_figure, **curves))
+    return found
+
+
+def digest(data: Any) -> str:
+    """A hash of what a picture shows; numbers count to six digits, which all machines agree on."""
+
+    def rounded(part: Any) -> Any:
+        if isinstance(part, dict):
+            return {str(key): rounded(value) for key, value in part.items()}
+        if isinstance(part, list | tuple):
+            return [rounded(value) for value in part]
+        return f"{part:.6g}" if isinstance(part, float) else part
+
+    return hashlib.sha256(json.dumps(rounded(data)).encode()).hexdigest()[:16]
+
+
+def stamp(path: Path) -> str | None:
+    """The hash of what a picture was made from; None if there is no such picture, or it has none."""
+    if not path.exists():
+        return None
+    with Image.open(path) as picture:
+        return picture.info.get(STAMP)
 
 
 def keep(folder: Path, name: str) -> None:

@@ -1,7 +1,9 @@
-"""The pictures of docs/monitoring.md: a real sweep in TensorBoard, in a headless Chromium.
+"""The pictures of a real sweep in docs/monitoring.md: in TensorBoard, in a headless Chromium, and explain.png.
 
 python docs/screenshots.py                      train six LeNets first (some minutes on 2 cores)
 python docs/screenshots.py --sweep FOLDER       of a sweep that is there
+
+It also keeps the record of curves.png, which docs/make.py draws.
 """
 
 import argparse
@@ -14,10 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # it is a script in a folder of its own
 
+import checkpoints  # noqa: E402
+from docs.make import IMAGES, RECORDS, STAMP, digest  # noqa: E402
+from studies.record import write_json  # noqa: E402
 from tests.browser import Page, tensorboard  # noqa: E402
 
 SWEEP = (
@@ -25,6 +31,7 @@ SWEEP = (
     "trainer.max_epochs=4 +trainer.limit_train_batches=0.3 trainer.log_every_n_steps=10"
 ).split()
 ONE = "batch_size-64_optimizer.lr-0.03"
+EXPLAIN = "explain=8"
 # What the table of hyperparameters need not show: the rest of what TensorBoard ticks at first.
 UNTICK = ("datamodule", "model", "optimizer", "best/f1_macro", "best/loss", "best/top5", "test/f1_macro")
 
@@ -60,6 +67,12 @@ SHOTS = {
 }
 
 
+def made_from(picture: str) -> str:
+    """A hash of the commands and the settings that a picture is taken with."""
+    name = picture.removeprefix("tensorboard_").removesuffix(".png")
+    return digest([SWEEP, ONE, vars(SHOTS[name]) if name in SHOTS else EXPLAIN])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sweep", type=Path, metavar="FOLDER")
@@ -70,6 +83,17 @@ def main() -> None:
             subprocess.run(
                 [sys.executable, ROOT / "train.py", *SWEEP, f"hydra.sweep.dir={sweep}"], cwd=ROOT, check=True
             )
+        (run,) = sweep.glob(f"*{ONE}")
+        keep_curves(run)
+        command = [
+            sys.executable,
+            ROOT / "evaluate.py",
+            f"ckpt='{run.resolve()}'",
+            EXPLAIN,
+            f"hydra.run.dir='{scratch}/scores'",
+        ]
+        subprocess.run(command, cwd=ROOT, check=True)
+        keep(Path(scratch, "scores", "explain.png").read_bytes(), "explain.png")
         with tensorboard(sweep) as address, Page(1400) as page:
             page.settle(address, **SETTINGS)
             for name, shot in SHOTS.items():
@@ -79,13 +103,26 @@ def main() -> None:
                 for text in shot.click:
                     page.click(text)
                 time.sleep(3)  # charts are drawn with an animation
-                keep(page.driver.get_screenshot_as_png(), ROOT / "docs" / "images" / f"tensorboard_{name}.png")
+                keep(page.driver.get_screenshot_as_png(), f"tensorboard_{name}.png")
 
 
-def keep(png: bytes, path: Path) -> None:
-    """With 128 colours, which is a third of the bytes."""
-    Image.open(io.BytesIO(png)).convert("RGB").quantize(128).save(path, optimize=True)
-    print(f"{path.relative_to(ROOT)}  {path.stat().st_size / 1000:.0f} kB")
+def keep_curves(run: Path) -> None:
+    """Copy what a run's curves.png shows into docs/records."""
+    states = checkpoints.read(run / "checkpoints" / "last.ckpt")["callbacks"]
+    (history,) = (state["history"] for name, state in states.items() if name.startswith("Measure"))
+    epochs, best = max(history["val/top1"], key=lambda point: point[1])
+    facts = {"monitor": "val/top1", "best_epoch": round(epochs) - 1, "best": best}
+    write_json(RECORDS / "curves.json", {"history": history} | facts)
+
+
+def keep(png: bytes, name: str) -> None:
+    """With the hash of what it was made from; a screenshot with 128 colours, which is a third of the bytes."""
+    info = PngInfo()
+    info.add_text(STAMP, made_from(name))
+    picture = Image.open(io.BytesIO(png)).convert("RGB")
+    picture = picture.quantize(128) if name.startswith("tensorboard") else picture
+    picture.save(IMAGES / name, optimize=True, pnginfo=info)
+    print(f"{name}  {(IMAGES / name).stat().st_size / 1000:.0f} kB")
 
 
 if __name__ == "__main__":

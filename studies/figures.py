@@ -3,7 +3,9 @@
 import io
 import math
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from studies.axes import plain, scale_cost, scale_x, tilt, write_labels
 from studies.fonts import families
@@ -19,27 +21,39 @@ COSTS = {"params": "parameters", "flops_per_image": "FLOPs per image", "train_se
 MAX_SIDE = 30  # values along a side of the heat map; more could not be read
 
 
+class Plot(NamedTuple):
+    """What a plot shows, as plain numbers and texts, and the function that draws it."""
+
+    data: Any
+    figure: Callable[[], "Figure"]
+
+
 def draw(table: Table) -> dict[str, bytes]:
     """Every plot that the table has at least two numbers for, as a PNG under its file's name."""
     from matplotlib import rc_context
 
     texts = [*table.keys.values(), *(value for row in table.rows for value in row.values.values())]
     with rc_context({"font.family": families(texts)}):
-        return {name: to_png(figure) for name, figure in _figures(table).items()}
+        return {name: to_png(plot.figure()) for name, plot in plots(table).items()}
 
 
-def _figures(table: Table) -> dict[str, "Figure"]:
-    figures: dict[str, Figure] = {}
+def plots(table: Table) -> dict[str, Plot]:
+    """Every plot that the table has at least two numbers for, under its file's name."""
+    found: dict[str, Plot] = {}
     for key, title in table.keys.items() or {"seed": "seed"}.items():
-        if sum(len(line.x) for line in lines(table, key)[0]) > 1:
+        drawn = lines(table, key)
+        if sum(len(line.x) for line in drawn[0]) > 1:
             name = "report_" + re.sub("[^A-Za-z0-9._-]+", "-", title) + ".png"
-            clash = name in figures or title in ("heatmap", "cost")
-            figures[name.replace(".png", f"_{len(figures)}.png") if clash else name] = key_figure(table, key)
+            clash = name in found or title in ("heatmap", "cost")
+            name = name.replace(".png", f"_{len(found)}.png") if clash else name
+            found[name] = Plot((table.metric, title, drawn), partial(key_figure, table, key))
     if len(table.measured) > 1:
         if len(table.keys) == 2 and all(len(axis_values(table, key)) <= MAX_SIDE for key in table.keys):
-            figures["report_heatmap.png"] = heatmap_figure(table)
-        figures["report_cost.png"] = cost_figure(table)
-    return figures
+            axes = [(title, axis_values(table, key)) for key, title in table.keys.items()]
+            found["report_heatmap.png"] = Plot((table.metric, axes, cells(table)), partial(heatmap_figure, table))
+        drawn = [points(table, cost) for cost in COSTS]
+        found["report_cost.png"] = Plot((table.metric, list(table.keys.values()), drawn), partial(cost_figure, table))
+    return found
 
 
 def to_png(figure: "Figure") -> bytes:

@@ -1,8 +1,9 @@
-"""The tables of the docs are those that the records make."""
+"""The tables and pictures of the docs are those that the records make."""
 
 import importlib.util
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,41 @@ PAGES = sorted((ROOT / "docs").glob("*.md"))
 SPEC = importlib.util.spec_from_file_location("docs_make", ROOT / "docs" / "make.py")
 make = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(make)
+
+
+@pytest.fixture(scope="module")
+def plots():
+    return make.pictures()
+
+
+def test_every_picture_is_shown_and_made_from_what_is_there_now(plots):
+    """A picture that fails here is stale: python docs/make.py draws it, docs/screenshots.py those of a sweep."""
+    from docs import screenshots
+
+    expected = {name: make.digest(plot.data) for name, plot in plots.items()}
+    for name in ("explain.png", *(f"tensorboard_{shot}.png" for shot in screenshots.SHOTS)):
+        expected[name] = screenshots.made_from(name)
+    assert {path.name: make.stamp(path) for path in make.IMAGES.iterdir()} == expected
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    assert set(expected) == set(re.findall(r"\(images/([^)]+)\)", text))
+
+
+def test_a_record_that_has_changed_makes_its_picture_stale(plots, tmp_path, monkeypatch):
+    shutil.copytree(make.RECORDS, tmp_path / "records")
+    monkeypatch.setattr(make, "RECORDS", tmp_path / "records")
+    path = tmp_path / "records" / "residual" / "model.depth-56_model.residual-False_seed-0" / "result.json"
+    record = json.loads(path.read_text())
+    record["metrics"]["val/top1"] += 0.001
+    path.write_text(json.dumps(record))
+    changed = {
+        name for name, plot in make.pictures().items() if make.digest(plot.data) != make.digest(plots[name].data)
+    }
+    assert changed == {"residual_depth.png"}
+
+
+def test_a_digest_is_the_same_on_machines_that_round_otherwise():
+    assert make.digest({"a": [0.1 + 0.2, float("nan")]}) == make.digest({"a": (0.3, float("nan"))})
+    assert make.digest([0.3]) != make.digest([0.3001])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
