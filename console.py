@@ -24,6 +24,7 @@ NOISE = (
     r".*could not find the monitored key",  # where trainer.max_steps ends within an epoch
     r".*treespec",
     r".*your dataloader is not resumable",  # the data module is
+    r"When using `Trainer\(accumulate_grad_batches",  # the Classifier's hook is meant for whole steps
     r".*in eval mode at the start of training",  # what callbacks=finetune has frozen
     r"Detected call of `lr_scheduler.step\(\)` before",  # the first step was left out: not finite
 )
@@ -71,7 +72,7 @@ def summary(config: Mapping[str, Any]) -> str:
 
 def _short(value: Any) -> Any:
     if isinstance(value, dict):
-        return "{" + ",".join(key for key, entry in value.items() if entry is not None) + "}"
+        return "{" + ",".join(str(key) for key, entry in value.items() if entry is not None) + "}"
     return value if isinstance(value, str) else str(value).replace(" ", "")
 
 

@@ -91,6 +91,11 @@ def check_limits(key: str, value: Any) -> None:
         raise Mistake(f"{key}={say(value)}: expected a number of batches, or a share from 0.0 to 1.0")
     if key == "optimizer.betas" and isinstance(value, list) and len(value) != 2:
         raise Mistake(f"{key}={say(value)}: expected two numbers, say [0.9,0.999]")
+    if key == "trainer.accumulate_grad_batches" and isinstance(value, dict):
+        raise Mistake(
+            f"{key}={say(value)}: expected one number; to change it between epochs: '+callbacks.accumulation="
+            "{_target_:lightning.pytorch.callbacks.GradientAccumulationScheduler,scheduling:{0:1,4:2}}'"
+        )
     if key == "trainer.max_time" and kind(value) in ("number", "text") and not DURATION.fullmatch(str(value)):
         raise Mistake(f"{key}={value}: expected days:hours:minutes:seconds, say 00:01:00:00 for an hour")
 

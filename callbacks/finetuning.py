@@ -37,6 +37,10 @@ class Finetuning(BaseFinetuning):
             )
         super().setup(trainer, pl_module, stage)
 
+    def on_train_start(self, trainer, pl_module) -> None:
+        """A run that resumes within an epoch has passed the start of that epoch."""
+        self.finetune_function(pl_module, trainer.current_epoch, trainer.optimizers[0])
+
     def freeze_before_training(self, pl_module) -> None:
         if self.frozen_epochs:
             self.freeze(self._body(pl_module), train_bn=False)

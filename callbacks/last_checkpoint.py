@@ -1,5 +1,6 @@
 """The checkpoint from which a run goes on."""
 
+import inspect
 import logging
 import os
 import random
@@ -13,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint, GradientAccumulationScheduler, Timer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from studies.runs import LAST
@@ -37,8 +38,13 @@ class LastCheckpoint(Checkpoint):
 
     Within an epoch it is not written where gradients are being accumulated, nor where a validation is next, of which a
     checkpoint knows too little: then the next batch must do, and a signal during a validation ends the run without it.
-    What Lightning's checkpoints lack is here the state of the random generators, and in data module and Classifier the
-    place in the epoch and what its metrics have seen.
+    What Lightning's checkpoints lack is here the state of the random generators and whether a callback has requested to
+    stop, and in data module and Classifier the place in the epoch and what its metrics have seen.
+
+    A checkpoint also holds the options of the other callbacks. If a run that continues from it has other ones, these
+    take effect, although the callbacks' states may bring back the earlier ones (as that of ``EarlyStopping`` does with
+    its patience), and callbacks decide anew whether to stop. With another ``seed``, the random generators are not
+    restored.
 
     Args:
         dirpath: the folder to write to.
@@ -55,18 +61,44 @@ class LastCheckpoint(Checkpoint):
         self.seconds, self.every_n_train_steps = 60 * minutes, every_n_train_steps
         self._written = 0.0
         self._generators: dict[str, Any] | None = None
+        self._options: dict[str, dict[str, Any]] = {}  # of the other callbacks, as constructed
+        self._saved_options: dict[str, dict[str, Any]] = {}  # those in the checkpoint that is resumed
+        self._stop_requested = False
+        self._resumes = False
         self._handlers: dict[int, Any] = {}
         self._received: int | None = None
         self._requeue: Callable[[], None] | None = None  # Lightning's handler
         self._requeue_asked = False
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            others = [callback for callback in trainer.callbacks if not isinstance(callback, Checkpoint)]
+            options = {callback.state_key: constructor_options(callback) for callback in others}
+            self._options = {name: values for name, values in options.items() if values}
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for callback in trainer.callbacks:
+            name = callback.state_key
+            restore_changed_options(callback, self._options.get(name, {}), self._saved_options.get(name, {}))
+        if self._stop_requested:
+            here = Path(trainer.ckpt_path or "").absolute().is_relative_to(Path(trainer.default_root_dir).absolute())
+            self._stop_requested = here and self._options == self._saved_options
+            trainer.should_stop |= self._stop_requested
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._catch_signals(trainer)
         self._written = time.monotonic()
-        if self._generators is None:
-            self._save(trainer)
-        else:
+        if self._generators is not None:
             set_generators(self._generators, pl_module.device)
+        if not self._resumes:
+            self._save(trainer)
+        for callback in trainer.callbacks:  # Lightning would begin the rest of an epoch with the trainer's own number
+            if isinstance(callback, GradientAccumulationScheduler):
+                trainer.accumulate_grad_batches = callback.get_accumulate_grad_batches(trainer.current_epoch)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for logger in trainer.loggers:  # what was logged after the checkpoint at the end of the epoch before
+            logger.save()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs, batch, batch_idx: int) -> None:
         if not _may_go_on_from_here(trainer, batch_idx + 1):
@@ -96,11 +128,20 @@ class LastCheckpoint(Checkpoint):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._release_signals()
 
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if trainer.should_stop and not is_out_of_time(trainer):  # more time may be given to a run that resumes
+            self._stop_requested = True
+        checkpoint["callbacks"][self.state_key]["stop_requested"] = self._stop_requested
+
     def state_dict(self) -> dict[str, Any]:
-        return {"generators": generators()}
+        return {"generators": generators(), "seed": torch.initial_seed(), "options": self._options}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._generators = state_dict["generators"]
+        self._resumes = True
+        if state_dict.get("seed", torch.initial_seed()) == torch.initial_seed():
+            self._generators = state_dict["generators"]
+        self._saved_options = state_dict.get("options", {})
+        self._stop_requested = state_dict.get("stop_requested", False)
 
     def _save(self, trainer: Trainer) -> None:
         for logger in trainer.loggers:  # what was logged before it must not be lost after it
@@ -154,10 +195,41 @@ class LastCheckpoint(Checkpoint):
 
 
 def _is_over(trainer: Trainer) -> bool:
-    """Whether the training ends with this step, be it in the middle of an epoch: by ``max_steps``, or told to stop."""
-    if 0 <= trainer.max_steps <= trainer.global_step:
-        return True
-    return trainer.should_stop and trainer.fit_loop._can_stop_early  # as Lightning decides, by min_epochs, min_steps
+    """Whether ``max_steps`` or ``max_time`` ends the training with this step, be it in the middle of an epoch."""
+    return 0 <= trainer.max_steps <= trainer.global_step or trainer.should_stop and _may_stop(trainer)
+
+
+def _may_stop(trainer: Trainer) -> bool:
+    return trainer.fit_loop._can_stop_early  # as Lightning decides, by min_epochs and min_steps
+
+
+def is_out_of_time(trainer: Trainer) -> bool:
+    """Whether ``trainer.max_time`` is over."""
+    left = [callback.time_remaining() for callback in trainer.callbacks if isinstance(callback, Timer)]
+    return any(seconds is not None and seconds <= 0 for seconds in left)
+
+
+def constructor_options(callback: Callback) -> dict[str, Any]:
+    """The plain values that a callback was constructed with, if it keeps them under the names of its arguments."""
+    names = inspect.signature(type(callback)).parameters.keys() & vars(callback).keys()
+    return {name: vars(callback)[name] for name in sorted(names) if _is_plain(vars(callback)[name])}
+
+
+def restore_changed_options(callback: Callback, typed: dict[str, Any], saved: dict[str, Any]) -> None:
+    """Undo what loading a checkpoint did to options that differ from those of the run that wrote it.
+
+    Args:
+        typed: the options of this run.
+        saved: those in the checkpoint; of one that holds none, what the callback's state brought back.
+    """
+    for name, value in typed.items():
+        loaded = vars(callback)[name]
+        if _is_plain(loaded) and loaded != value and saved.get(name, loaded) != value:
+            setattr(callback, name, value)
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 def _any(trainer: Trainer, mine: bool, count: int) -> bool:
@@ -171,6 +243,8 @@ def _may_go_on_from_here(trainer: Trainer, batches: int) -> bool:
     """Whether a run that goes on after so many batches of an epoch does what it would have done."""
     if batches >= trainer.num_training_batches or batches % trainer.accumulate_grad_batches:
         return False
+    if trainer.should_stop and not is_out_of_time(trainer) and _may_stop(trainer):
+        return False  # a callback ends the training, with a validation; a run that resumes takes these batches again
     every = trainer.val_check_batch
     counted = trainer.fit_loop.total_batch_idx + 1 if trainer.check_val_every_n_epoch is None else batches
     return not every or every == float("inf") or counted % every != 0

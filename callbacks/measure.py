@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.utilities.throughput import measure_flops
-from lightning.pytorch.callbacks import EarlyStopping, Timer
+from lightning.pytorch.callbacks import EarlyStopping
 from torch import Tensor, nn
 
 from callbacks.best_checkpoint import BestCheckpoint
+from callbacks.last_checkpoint import is_out_of_time
 from mistakes import check_monitor, wrong_mode
 from studies.record import one_line
 
@@ -189,6 +190,7 @@ class Measure(Callback):
         if self._began:
             return
         if _goes_on_here(trainer):
+            self._end_skipped_training(trainer, pl_module)
             self._read_best(trainer)
             return
         ckpt_path = trainer.ckpt_path
@@ -197,6 +199,20 @@ class Measure(Callback):
             f"nothing to train: trainer.max_epochs={trainer.max_epochs}{before}, "
             f"trainer.limit_train_batches={trainer.limit_train_batches}"
         )
+
+    def _end_skipped_training(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Make the counts and scores what they were when the training ended, of which the checkpoint is a moment older.
+
+        Lightning does that itself if ``max_epochs`` is reached, not if the training was stopped earlier.
+        """
+        progress = trainer.fit_loop.epoch_progress.current
+        if progress.processed < progress.started:  # the training ended within this epoch
+            scores = getattr(pl_module, "train_scores", torch.nn.Module()).named_children()
+            self.last = {f"train/{name}": score.compute().item() for name, score in scores}
+            self._remember(trainer.current_epoch + 1, self.last)
+            progress.processed += 1
+            trainer.fit_loop.epoch_loop.on_load_checkpoint({"_batches_that_stepped": trainer.global_step})  # of loggers
+        progress.completed = progress.processed
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._begin_epoch()
@@ -289,10 +305,9 @@ class Measure(Callback):
 
     def out_of_time(self, trainer: Trainer) -> str | None:
         """What is missing, if ``trainer.max_time`` ended the training before its last batch."""
-        timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]
         batches = trainer.fit_loop.epoch_loop.batch_progress.total.completed
         planned = trainer.num_training_batches * (trainer.max_epochs or 0)
-        if batches < planned and any(timer.time_remaining() <= 0 for timer in timers):
+        if batches < planned and is_out_of_time(trainer):
             return (
                 f"out of time: trainer.max_time ended the training after {batches} of {planned} batches; give it more"
             )

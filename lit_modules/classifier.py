@@ -17,11 +17,11 @@ from torchmetrics.classification import (
     MulticlassF1Score,
 )
 
-from lit_modules.going_on import check_place, check_trained_by, trained_by
+from lit_modules.going_on import check_place, check_trained_by, restored_options, trained_by
 from lit_modules.mean import Mean
 from lit_modules.nonfinite import Losses
 from lit_modules.parameter_groups import parameter_groups
-from lit_modules.schedules import check_takes_total_steps
+from lit_modules.schedules import check_takes_total_steps, total_steps
 from lit_modules.training_scores import TrainingScores
 
 COMPILE = (False, True, "reduce-overhead", "max-autotune")
@@ -99,6 +99,7 @@ class Classifier(LightningModule):
         self.backbone_lr_ratio = backbone_lr_ratio
         self.class_names = class_names or tuple(map(str, range(num_classes)))
         self.description: dict[str, Any] = {}
+        self.restored_options: dict[str, Any] = {}  # of optimizer and schedule, those in effect
         self._trained_by: dict[str, Any] = {}  # what a checkpoint says that is gone on from
         self.nonfinite, self.losses = nonfinite, Losses(self)
 
@@ -153,8 +154,9 @@ class Classifier(LightningModule):
         self.log_dict({f"train/{name}": mean for name, mean in self.train_scores.named_children()})
 
     def on_fit_start(self) -> None:
+        self.restored_options = restored_options(self)
         if self._trained_by:
-            check_trained_by(self._trained_by, self)
+            self.restored_options = check_trained_by(self._trained_by, self)
 
     def on_train_start(self) -> None:
         if self._trained_by:
@@ -227,10 +229,7 @@ class Classifier(LightningModule):
                 group["lr"] *= self.backbone_lr_ratio
         if self.scheduler is None:
             return optimizer
-        total_steps = self.trainer.estimated_stepping_batches
-        if total_steps == float("inf"):
-            raise ValueError("a schedule needs to know its end: set trainer.max_epochs or scheduler=none")
-        scheduler = self.scheduler(optimizer, total_steps=int(total_steps))
+        scheduler = self.scheduler(optimizer, total_steps=total_steps(self.trainer))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "lr"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -4,8 +4,26 @@ import inspect
 import math
 from collections.abc import Callable, Sequence
 
+from lightning import Trainer
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
+
+
+def total_steps(trainer: Trainer) -> int:
+    """The number of optimizer steps of a training, also if the number of batches for one changes between epochs.
+
+    Raises: ValueError: the training has no end.
+    """
+    steps = trainer.estimated_stepping_batches
+    if steps == math.inf:
+        raise ValueError("a schedule needs to know its end: set trainer.max_epochs or scheduler=none")
+    for callback in trainer.callbacks:
+        if isinstance(callback, GradientAccumulationScheduler) and trainer.max_epochs > 0:
+            accumulated = map(callback.get_accumulate_grad_batches, range(trainer.max_epochs))
+            steps = sum(math.ceil(trainer.num_training_batches / batches) for batches in accumulated)
+            steps = steps if trainer.max_steps == -1 else min(steps, trainer.max_steps)
+    return int(steps)
 
 
 def cosine(optimizer: Optimizer, total_steps: int, warmup: float = 0.05, final: float = 0.0) -> LambdaLR:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import torch
+from lightning import Callback
 from torch import nn
 
 ROOT = Path(__file__).parent.parent
@@ -51,6 +52,17 @@ class Mortal(Dropout):
         if self.passes == 20 and os.environ.get("MORTAL") == os.environ.get("LOCAL_RANK", "0"):
             os.kill(os.getpid(), signal.SIGKILL)
         return super().forward(images)
+
+
+class StopAt(Callback):
+    """Requests to stop after a step; keeps nothing of it."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_train_batch_end(self, trainer, *_) -> None:
+        if trainer.global_step == self.step:
+            trainer.should_stop = True
 
 
 def in_process(task, *args, timeout=120) -> int:
@@ -130,6 +142,8 @@ def _die_at(place: str, time: int) -> None:
         "validation": (Classifier, "validation_step", nothing),
         "writing": (AtomicCheckpointIO, "save_checkpoint", half_written),
         "epoch": (Classifier, "on_train_epoch_end", nothing),
+        "end": (Classifier, "on_train_end", nothing),
+        "test": (Classifier, "test_step", nothing),
     }
     at(*places[place])
 

@@ -117,6 +117,7 @@ CONFIG = {
     "datamodule.val_fraction=1.5": "datamodule.val_fraction=1.5: expected below 1",
     "datamodule.val_fraction=0": "datamodule.val_fraction=0: expected above 0",
     "trainer.max_time=1h": "trainer.max_time=1h: expected days:hours:minutes:seconds",
+    "trainer.accumulate_grad_batches={0:1,4:2}": "expected one number; to change it between epochs: '+callbacks.accumu",
     "trainer.precision=fp16": "trainer.precision=fp16: expected one of 32-true, bf16-mixed, 16-mixed",
     "lit_module.compile=reduce_overhead": "did you mean reduce-overhead?",
     "lit_module.memory_format=channel_last": "did you mean channels_last?",

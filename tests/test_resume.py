@@ -37,7 +37,12 @@ WAYS = {
         "callbacks.ema.decay=0.9",
         "callbacks.ema.update_every_n_steps=2",
     ],
-    "drop-path": [
+    "gradients accumulated differently in each epoch": [
+        "+callbacks.accumulation={_target_:lightning.pytorch.callbacks.GradientAccumulationScheduler}",
+        "+callbacks.accumulation.scheduling={0:1,1:2,2:4}",
+    ],
+    "drop-path, the head first": [
+        "callbacks=finetune",
         "model=resnet_cifar",
         "model._target_=models.ResNet",
         "model.depth=8",
@@ -119,6 +124,31 @@ def test_however_it_is_trained(way, place, time, whole, tmp_path):
     assert in_process(training, tmp_path, [*SMALL, *WAYS[way]], (place, time)) == -signal.SIGKILL
     assert go_on(tmp_path, *WAYS[way]) == 0
     assert_same_run(tmp_path, whole(*WAYS[way]))
+
+
+STOP_AT = "+callbacks.stop={{_target_:tests.killed.StopAt,step:{}}}"
+EARLY = ["callbacks=early_stopping", "callbacks.early_stopping.patience=1", "trainer.max_epochs=8", "optimizer.lr=0.3"]
+STOPPING = [
+    "+callbacks.early_stopping={_target_:lightning.pytorch.callbacks.EarlyStopping,monitor:val/top1,mode:max,patience:1}"
+]
+STOPS = {
+    "early stopping": (EARLY, "test", 1, 3),
+    "early stopping, before the test": (EARLY, "end", 1, 3),
+    "early stopping within an epoch": ([*EARLY, "+trainer.val_check_interval=2"], "test", 1, 2.5),
+    "a callback, within an epoch": ([STOP_AT.format(6)], "test", 1, 1.5),
+    "a callback that must wait for min_epochs": ([STOP_AT.format(5), "+trainer.min_epochs=2"], "step", 8, 2),
+    "max_steps within an epoch": (["+trainer.max_steps=6"], "test", 1, 1.5),
+    "averaged weights": (["callbacks=ema", *STOPPING, *EARLY[1:], "callbacks.ema.decay=0.5"], "test", 1, 3),
+}
+
+
+@pytest.mark.parametrize("stop", STOPS)
+def test_a_training_that_was_stopped_stays_stopped(stop, whole, tmp_path):
+    way, place, time, epochs = STOPS[stop]
+    assert in_process(training, tmp_path, [*SMALL, *way], (place, time)) == -signal.SIGKILL
+    assert go_on(tmp_path, *way) == 0
+    assert checkpoint(whole(*way))["callbacks"]["Measure"]["images"] <= epochs * 4 * 32  # it was stopped indeed
+    assert_same_run(tmp_path, whole(*way))
 
 
 def test_before_the_first_step_is_a_place_to_go_on_from_too(whole, tmp_path):

@@ -107,7 +107,7 @@ def test_the_backbones_rate_is_a_share_of_the_heads_through_the_schedule(schedul
         scheduler=getattr(lit_modules, schedule),
         backbone_lr_ratio=0.1,
     )
-    module._trainer = SimpleNamespace(estimated_stepping_batches=10)
+    module._trainer = SimpleNamespace(estimated_stepping_batches=10, callbacks=[])
     found = module.configure_optimizers()
     optimizer, scheduler = found["optimizer"], found["lr_scheduler"]["scheduler"]
     rates = []

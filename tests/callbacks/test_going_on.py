@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning import Callback
 
 from callbacks import AtomicCheckpointIO, LastCheckpoint
 from callbacks.last_checkpoint import ASKED_EVERY
@@ -77,6 +78,81 @@ def test_early_stopping_that_must_wait_does_not_write_in_each_step(composed, mon
     stopping = ["callbacks=early_stopping", "callbacks.early_stopping.patience=0", "optimizer.lr=0.0"]
     train(composed(*TINY, *stopping, "trainer.max_epochs=4", "+trainer.min_epochs=4"))
     assert saved == [0, 5, 10, 15, 20]
+
+
+STOPPED = ["callbacks=early_stopping", "callbacks.early_stopping.patience=1", "optimizer.lr=0.0", "logger=none"]
+
+
+@pytest.fixture(scope="module")
+def early(tmp_path_factory):
+    """The folder of a run that early stopping ended after two of ten epochs."""
+    from tests.conftest import compose_in
+
+    folder = tmp_path_factory.mktemp("runs") / "early"
+    train(compose_in(folder, [*TINY, *STOPPED, "trainer.max_epochs=10"], "train"))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("options", "epochs"),
+    [
+        ([], 3),  # in a new folder, callbacks decide anew: one more epoch without a better score
+        (["callbacks.early_stopping.patience=4"], 5),
+        (["+callbacks.early_stopping.min_delta=-1.0"], 10),
+        (["callbacks=default", "~callbacks.early_stopping"], 10),
+        (["monitor=val/loss", "mode=min", "callbacks.early_stopping.patience=2"], 5),  # its count begins anew
+    ],
+)
+@pytest.mark.parametrize("here", [False, True])
+def test_options_of_callbacks_take_effect_when_a_run_continues(options, epochs, here, early, composed, tmp_path):
+    if here:
+        shutil.copytree(early, tmp_path, dirs_exist_ok=True)
+    config = [*TINY, *(STOPPED[2:] if "callbacks=default" in options else STOPPED), "trainer.max_epochs=10"]
+    config += [option for option in options if option != "~callbacks.early_stopping"]
+    train(composed(*config, f"ckpt_path={tmp_path if here else early}/checkpoints/last.ckpt"))
+    record = records.read(tmp_path)
+    assert record["epochs"] == (2 if here and not options else epochs)
+    last = opened(tmp_path / "checkpoints" / "last.ckpt")
+    if "callbacks.early_stopping.patience=4" in options:
+        assert state(last, "EarlyStopping")["patience"] == 4
+
+
+class Counter(Callback):
+    """Changes an option of its own, and keeps it in its state."""
+
+    def __init__(self, left: int):
+        self.left = left
+
+    def on_train_epoch_end(self, *_):
+        self.left -= 1
+
+    def state_dict(self):
+        return {"left": self.left}
+
+    def load_state_dict(self, state_dict):
+        self.left = state_dict["left"]
+
+
+@pytest.mark.parametrize(("left", "after"), [(5, 2), (9, 8)])
+def test_what_a_callback_changes_itself_is_restored(left, after, composed, tmp_path):
+    config = [*TINY, "logger=none", f"+callbacks.counter._target_={__name__}.Counter"]
+    train(composed(*config, "+callbacks.counter.left=5", "trainer.max_epochs=2"))
+    file = tmp_path / "checkpoints" / "last.ckpt"
+    assert state(opened(file), "Counter")["left"] == 3
+    train(composed(*config, f"+callbacks.counter.left={left}", "trainer.max_epochs=3", f"ckpt_path={file}"))
+    assert state(opened(file), "Counter")["left"] == after
+
+
+def test_another_seed_takes_effect(run, composed, tmp_path):
+    generators = []
+    for seed in (0, 1):
+        train(composed(*TINY, f"seed={seed}", "trainer.max_epochs=3", f"ckpt_path={run}/checkpoints/last.ckpt"))
+        generators.append(
+            state(opened(tmp_path / "checkpoints" / "last.ckpt"), "LastCheckpoint")["generators"]["torch"]
+        )
+        shutil.rmtree(tmp_path / "checkpoints")
+    assert torch.equal(generators[0], state(opened(run / "checkpoints" / "last.ckpt"), "LastC")["generators"]["torch"])
+    assert not torch.equal(*generators)
 
 
 def test_a_second_sigterm_ends_no_process_to_which_the_first_may_be_passed_on():

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lit_modules import cosine, step
+from train import train
 
 
 def rates(schedule, steps, **options):
@@ -42,3 +43,17 @@ def test_step_divides_at_shares_of_the_training():
 def test_steps_in_place_of_shares_are_refused(schedule, options):
     with pytest.raises(ValueError, match=r"share"):
         rates(schedule, 10, **options)
+
+
+@pytest.mark.parametrize(
+    ("max_epochs", "max_steps", "expected"), [(3, -1, 5 + 3 + 2), (5, -1, 5 + 3 + 2 + 2 + 2), (3, 7, 7), (-1, 7, 7)]
+)
+def test_a_schedule_is_as_long_as_the_training_when_accumulation_changes(
+    max_epochs, max_steps, expected, composed, tmp_path
+):
+    tiny = "datamodule=synthetic datamodule.num_images=100 datamodule.batch_size=16 trainer=cpu logger=none".split()
+    accumulation = "{_target_:lightning.pytorch.callbacks.GradientAccumulationScheduler,scheduling:{0:1,1:2,2:4}}"
+    options = [f"trainer.max_epochs={max_epochs}", f"+trainer.max_steps={max_steps}", f"+callbacks.more={accumulation}"]
+    train(composed(*tiny, "scheduler=one_cycle", *options))  # five batches an epoch
+    last = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == last["lr_schedulers"][0]["total_steps"] == expected
