@@ -99,7 +99,8 @@ class Findings(Callback):
         if verdict.startswith("fell"):
             return f"try {lr}, a warm-up, or trainer.gradient_clip_val=1.0"
         if steps < FEW_STEPS and train != "above":
-            return f"{steps} steps are few: try a larger trainer.max_epochs, or a smaller datamodule.batch_size"
+            more = "a larger trainer.max_epochs, or a smaller datamodule.batch_size"
+            return f"{steps} steps are few: try {pretrained}{more}"
         if verdict == "unclear":
             return f"more validation images would tell; {lr}, {pretrained}or more training images may raise it"
         if train == "above":
