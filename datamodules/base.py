@@ -175,10 +175,10 @@ class ImageDataModule(LightningDataModule):
             except Exception as error:
                 raise ValueError(f"{which} fails for uint8 images of {tuple(images.shape)}: {reason(error)}") from error
             if described(changed) != described(images):
-                raise ValueError(
-                    f"{which} returns {described(changed)}; expected {described(images)} (torchvision's transforms "
-                    "belong in datamodules.PerImage)"
+                hint = (
+                    "" if isinstance(changed, Tensor) else "; torchvision's transforms belong in datamodules.PerImage"
                 )
+                raise ValueError(f"{which} returns {described(changed)}; expected {described(images)}{hint}")
             images = changed
 
     def fingerprints(self) -> dict[str, Fingerprint]:

@@ -71,16 +71,14 @@ def split_by_name(
     """
     _check_fraction(fraction)
     hashes = torch.tensor([name_hash(name, seed, part) for name in names], dtype=torch.float64)
-    second = hashes < fraction
-    for label in labels.unique():
-        members = (labels == label).nonzero().squeeze(1)
-        if len(members) > 1:
-            members = members[hashes[members].argsort(stable=True)]
-            count = int(second[members].sum())
-            most = max(1, len(members) - rest)
-            second[members] = torch.arange(len(members)) < min(max(1, count), most)
-        else:
-            second[members] = False
+    order = hashes.argsort(stable=True)
+    order = order[labels[order].argsort(stable=True)]  # class by class, each by its hashes
+    sizes = labels.bincount()  # of each class
+    counts = labels[hashes < fraction].bincount(minlength=len(sizes))  # of which in the second part
+    counts = counts.clamp(min=1).minimum((sizes - rest).clamp(min=1)).minimum((sizes - 1).clamp(min=0))
+    place = torch.arange(len(labels)) - (sizes.cumsum(0) - sizes)[labels[order]]  # in its class
+    second = torch.zeros(len(labels), dtype=torch.bool)
+    second[order] = place < counts[labels[order]]
     return (~second).nonzero().squeeze(1), second.nonzero().squeeze(1)
 
 

@@ -204,6 +204,8 @@ OTHERS = {
     "predict.py ckpt=run images=good/a num_workers=two": "num_workers=two: expected a whole number, at least 0",
     "predict.py ckpt=run images=good/a batch_size=0": "batch_size=0: expected at least 1",
     "predict.py ckpt=run images=good/a grid=o.jpg": "grid=o.jpg: expected a name that ends in .png",
+    "predict.py ckpt=run images=good/a labels=nam": "labels=nam: expected one of number, name; did you mean name?",
+    "predict.py ckpt=run images=good/a labels=name format=full": "labels=name is for format=submission",
     "predict.py ckpt=run images=good/a broken=ignore": "broken=ignore: expected one of skip, fail",
     "export.py ckpt=run format=onx": "format=onx: expected one of onnx, torch_export; did you mean onnx?",
     "export.py ckpt=run format=torch_export output=o.onnx": "output=o.onnx: expected a name that ends in .pt2",

@@ -112,7 +112,7 @@ def test_a_network_classifies_files_as_it_does_tensors(numbered):
         network([])
 
 
-def test_a_checkpoint_in_plain_order_is_evaluated_in_its_own_order(numbered, copied, scored, caplog):
+def test_a_checkpoint_in_plain_order_is_used_in_its_own_order(numbered, copied, scored, composed, caplog, tmp_path):
     before = records.read(numbered[0])["metrics"]
     edit(copied[0], make_old)
     found = scored(f"ckpt={copied[0]}")
@@ -125,6 +125,11 @@ def test_a_checkpoint_in_plain_order_is_evaluated_in_its_own_order(numbered, cop
     lines = [message for message in caplog.messages if "does not say which images it was trained on" in message]
     assert len(lines) == 2 and found["seen_in_training"] is None
     assert "test images may be training images" in lines[0]
+    last = copied[0] / "checkpoints" / "last.ckpt"
+    again = [f"ckpt_path={last}", "trainer.max_epochs=2", f"run_dir={tmp_path / 'new'}"]
+    train(composed(*OPTIONS, f"datamodule.data_dir={copied[1]}", *again))
+    assert checkpoints.load(tmp_path / "new").class_names == sorted(NAMES)
+    assert "splits were assigned by file name, so the test images may be training images" in caplog.text
 
 
 def test_evaluate_reports_what_has_changed_and_what_was_trained_on(numbered, copied, scored, caplog):
