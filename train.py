@@ -1,6 +1,6 @@
 """Train an image classifier.
 
-python train.py                                             LeNet on scikit-learn's digits
+python train.py                                             LeNet on handwritten digits
 python train.py model=resnext50 datamodule=fashion_mnist
 python train.py -m model=resnet model.depth=50,101 model.groups=1,32
 tensorboard --logdir runs

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
-from sklearn.datasets import load_digits
 from torchvision import datasets
 from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import pil_to_tensor
@@ -30,26 +29,28 @@ from datamodules import (
     folders,
 )
 from datamodules.decoding import read_image
+from datamodules.digits import read_digits
 from datamodules.fashion_mnist import DEBIAN_DIR
 from datamodules.sampling import Draw
 from mistakes import is_mistake
 from studies.record import one_line
 
 
-def test_digits_are_scikit_learns_and_the_test_set_is_the_last_fifth():
+def test_digits_are_the_published_ones_and_the_test_set_is_the_last_fifth():
+    images, labels = read_digits()
+    assert images.shape == (1797, 8, 8) and images.sum() == 561718
+    assert labels.bincount().tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
     data = Digits(10, 1, 32)
     data.setup("fit")
     data.setup("test")
     train, val, test = (data.sets[name] for name in ("train", "val", "test"))
     assert (len(train), len(val), len(test)) == (1275, 140, 382)
     assert test.images.shape == (382, 1, 32, 32)
-    target = torch.from_numpy(load_digits().target)
-    assert torch.equal(test.labels, target[-382:])
+    assert torch.equal(test.labels, labels[-382:])
     assert torch.equal(test.labels[:30], torch.arange(10).repeat(3))  # as each sheet begins
-    assert torch.equal(train.all_labels, target[:-382])
-    small = Digits(10, 1, 8)
-    pixels = small.load("test").images
-    assert torch.equal(pixels[:, 0].double(), torch.from_numpy(load_digits().images[-382:] * 255 / 16).round())
+    assert torch.equal(train.all_labels, labels[:-382])
+    pixels = Digits(10, 1, 8).load("test").images
+    assert torch.equal(pixels[:, 0].double(), (images[-382:].double() * 255 / 16).round())
 
 
 @pytest.mark.parametrize("module", [Digits])
