@@ -227,6 +227,9 @@ def check_progress(checkpoint: dict[str, Any], file: Path) -> None:
         raise ValueError(f"{file} has no fit_loop in its loops")
     if not isinstance(checkpoint.get("folder", ""), str):
         raise ValueError(f"{file} does not say in which folder it was written")
+    runs = checkpoint.get("logger_runs", {})
+    if not isinstance(runs, dict) or not all(isinstance(text, str) for text in (*runs, *runs.values())):
+        raise ValueError(f"{file} does not say which runs its loggers wrote to")
     for state in filter(lambda state: isinstance(state, dict), checkpoint["callbacks"].values()):
         best, *others = (state.get(key) for key in PATHS)
         others += state.get("best_k_models") or ()

@@ -48,8 +48,7 @@ def train(cfg: "DictConfig") -> float | None:
 
             import speed
             from callbacks import Findings, Measure
-            from callbacks.loggers import log_result, log_start
-            from callbacks.tensorboard import go_on_at
+            from callbacks.loggers import continue_service_runs, log_result, log_start, resume_at
 
         console.quiet_lightning()
         seed_everything(cfg.seed, verbose=False)
@@ -98,9 +97,12 @@ def train(cfg: "DictConfig") -> float | None:
         findings = Findings()
         # Findings last: at the end it asks the network that was validated, which EMA has put in place by then.
         callbacks = [measure, *build_all("callbacks", cfg.callbacks, Callback), findings]
+        here = going_on and file.absolute().is_relative_to(os.path.abspath(cfg.run_dir))
+        logger_runs = going_on.get("logger_runs", {}) if here else {}
+        continue_service_runs(cfg.logger, logger_runs)
         loggers = build_all("logger", cfg.logger, Logger)
         if going_on:
-            go_on_at(loggers, going_on["global_step"])
+            resume_at(loggers, going_on["global_step"])
         trainer = build(
             "trainer",
             cfg.trainer,
@@ -114,7 +116,7 @@ def train(cfg: "DictConfig") -> float | None:
         if trainer.world_size > 1:
             task.refuse_sweep(f"a job of {trainer.world_size} processes")
         log.info(console.summary(config))
-        log_start(trainer.loggers, config, record["overrides"])
+        log_start(trainer.loggers, config, record["overrides"], logger_runs)
 
         trainer.fit(classifier, datamodule=datamodule, ckpt_path=cfg.ckpt_path, weights_only=True)
         record.update(measure.facts(trainer), findings=findings.found)

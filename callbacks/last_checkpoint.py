@@ -18,6 +18,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, GradientAccumulationScheduler, Timer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from callbacks.loggers import service_runs
 from studies.runs import LAST
 
 log = logging.getLogger(__name__)
@@ -132,6 +133,8 @@ class LastCheckpoint(Checkpoint):
         if trainer.should_stop and not is_out_of_time(trainer):  # more time may be given to a run that resumes
             self._stop_requested = True
         checkpoint["callbacks"][self.state_key]["stop_requested"] = self._stop_requested
+        if runs := service_runs(trainer.loggers):
+            checkpoint["logger_runs"] = runs
 
     def state_dict(self) -> dict[str, Any]:
         return {"generators": generators(), "seed": torch.initial_seed(), "options": self._options}

@@ -29,8 +29,7 @@ class TensorBoard(TensorBoardLogger):
     """
 
     def __init__(self, save_dir: str, **options):
-        # A start is noted in the file, at step 0 or, by go_on_at, at another: the second one and those that follow have
-        # TensorBoard forget what comes again.
+        # Each start is noted in the file with a step, that of resume_at or 0: TensorBoard forgets that and later steps.
         super().__init__(save_dir, name="", version="", default_hp_metric=False, **({"purge_step": 0} | options))
         self.is_new = True  # nothing of this run is there yet that would be kept
 
@@ -44,7 +43,7 @@ class TensorBoard(TensorBoardLogger):
         if status != "success":
             self.close()
 
-    def go_on_at(self, step: int) -> None:
+    def resume_at(self, step: int) -> None:
         """Forget what an earlier process wrote of this and later steps; they come again."""
         self._kwargs["purge_step"] = step
         self.is_new = step == 0 or not any(Path(self.log_dir).glob("events.out.tfevents.*"))
@@ -87,13 +86,6 @@ class TensorBoard(TensorBoardLogger):
     def close(self) -> None:
         if self._experiment is not None:
             self.experiment.close()
-
-
-def go_on_at(loggers: Iterable[Logger], step: int) -> None:
-    """Have TensorBoard forget what an earlier process wrote of steps that come again."""
-    for logger in loggers:
-        if isinstance(logger, TensorBoard):
-            logger.go_on_at(step)
 
 
 def show(loggers: Iterable[Logger], tag: str, png: bytes, step: int) -> None:

@@ -1,5 +1,6 @@
 """A run that was killed, stopped or torn goes on in its folder and ends with the bits it would have had."""
 
+import csv
 import os
 import random
 import signal
@@ -149,6 +150,34 @@ def test_a_training_that_was_stopped_stays_stopped(stop, whole, tmp_path):
     assert go_on(tmp_path, *way) == 0
     assert checkpoint(whole(*way))["callbacks"]["Measure"]["images"] <= epochs * 4 * 32  # it was stopped indeed
     assert_same_run(tmp_path, whole(*way))
+
+
+def csv_rows(folder):
+    """All rows of metrics.csv, in any order, without empty cells and what depends on the machine."""
+    rows = list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
+    skipped = ("throughput/images_per_second", "memory/peak_mb")
+    return sorted(str({k: v for k, v in sorted(row.items()) if v and k not in skipped}) for row in rows)
+
+
+CSV_KILLS = {
+    "within an epoch": [("step", 8)],
+    "in the test": [("test", 1)],
+    "twice, the second time right after it resumed": [("step", 8), ("step", 1)],
+    "twice": [("step", 3), ("validation", 2)],
+}
+
+
+@pytest.mark.parametrize("kills", CSV_KILLS)
+def test_a_resumed_run_keeps_its_rows(kills, whole, tmp_path):
+    way = ["logger=csv", "+trainer.val_check_interval=3", "callbacks.last.every_n_train_steps=2"]
+    last, resumed = tmp_path / "checkpoints" / "last.ckpt", []
+    for kill in CSV_KILLS[kills]:
+        assert in_process(training, tmp_path, [*SMALL, *way, *resumed], kill) == -signal.SIGKILL
+        steps = [int(row["step"]) for row in csv.DictReader((tmp_path / "metrics.csv").read_text().splitlines())]
+        assert set(range(checkpoint(tmp_path)["global_step"])) <= set(steps)
+        resumed = [f"ckpt_path='{last}'"]
+    assert go_on(tmp_path, *way) == 0
+    assert csv_rows(tmp_path) == csv_rows(whole(*way))
 
 
 def test_before_the_first_step_is_a_place_to_go_on_from_too(whole, tmp_path):

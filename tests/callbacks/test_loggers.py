@@ -3,6 +3,7 @@
 import csv
 import json
 import struct
+import time
 
 import pytest
 import yaml
@@ -99,6 +100,42 @@ def test_wandb_without_an_account_is_one_line(composed, tmp_path, monkeypatch):
         train(composed(*SHORT, "logger=wandb", "logger.wandb.offline=false"))
     assert is_mistake(caught.value)
     assert str(caught.value) == "WandbLogger does not work: No API key configured."
+
+
+LONGER = ["debug=one_batch", "trainer=cpu", "callbacks.confusion_matrix=null", "scheduler=none"]
+
+
+def test_mlflow_continues_the_run_that_is_resumed(composed, tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed: pip install -e '.[mlflow]'")
+    pytest.importorskip("sqlalchemy", reason="SQLAlchemy, of which MLflow's database is, is not installed")
+    address = f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    for epochs, way in ((1, []), (2, [f"ckpt_path={tmp_path}/checkpoints/last.ckpt", "datamodule.num_workers=1"])):
+        train(composed(*LONGER, "logger=mlflow", f"trainer.max_epochs={epochs}", *way))
+    client = mlflow.tracking.MlflowClient(address)
+    (run,) = client.search_runs([client.get_experiment_by_name("resnet-lab").experiment_id])
+    assert run.info.status == "FINISHED" and run.data.params["datamodule/num_workers"] == "0"
+    history = client.get_metric_history(run.info.run_id, "val/top1")
+    assert [point.step for point in history] == [0, 1]
+
+
+def test_wandb_continues_the_run_that_is_resumed(composed, tmp_path, monkeypatch):
+    pytest.importorskip("wandb", reason="wandb is not installed: pip install -e '.[wandb]'")
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    for epochs, way in ((1, []), (2, [f"ckpt_path={tmp_path}/checkpoints/last.ckpt"])):
+        train(composed(*LONGER, "logger=wandb", f"trainer.max_epochs={epochs}", *way))
+        time.sleep(1.1)  # the names of W&B's folders have seconds
+    first, second = sorted((tmp_path / "wandb").glob("offline-run-*"))
+    assert first.name[-8:] == second.name[-8:] and first.name != second.name
+
+
+def test_lightnings_csv_logger_keeps_its_rows_too(composed, tmp_path):
+    """Runs of before this project's own name it in their config."""
+    old = ["logger.csv._target_=lightning.pytorch.loggers.CSVLogger", "+logger.csv.name=", "+logger.csv.version="]
+    for epochs, way in ((1, []), (2, [f"ckpt_path={tmp_path}/checkpoints/last.ckpt"])):
+        train(composed(*LONGER, "logger=csv", *old, f"trainer.max_epochs={epochs}", *way))
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").read_text().splitlines()))
+    assert [row["step"] for row in rows if row["val/top1"]] == ["0", "1"]
 
 
 def fail(*_):
