@@ -274,11 +274,16 @@ def datamodule(checkpoint: dict[str, Any], config: "DictConfig", trust: Iterable
     """The data that a checkpoint's network was trained on, or other data as this network sees it.
 
     Args:
-        config: of other data, with a ``_target_``; without one, changes to the arguments of the checkpoint's data.
+        config: of other data, with a ``_target_``; without one, changes to the arguments of the checkpoint's data. A
+            ``data_dir`` of None is no change.
     """
     from hydra.utils import instantiate
-    from omegaconf import OmegaConf
+    from omegaconf import OmegaConf, open_dict
 
+    config = config.copy()
+    if config.get("data_dir", "") is None:
+        with open_dict(config):
+            del config["data_dir"]
     if "_target_" not in config:
         changed = checkpoint["datamodule"] | OmegaConf.to_container(config, resolve=True)
         data = build(changed, "datamodule", DATAMODULES, trust)

@@ -16,6 +16,7 @@ import threading
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import NoReturn
 
@@ -27,10 +28,11 @@ from omegaconf import DictConfig
 
 import resume
 from mistakes import Mistake, is_mistake, tell
-from overrides import CONF, check, quoted
+from overrides import CONF, check, check_config_files, quoted, readable
 from plan import Sweep, plan
 from studies import jobs
 from studies.record import is_main_process, one_line
+from studies.sweep_folder import store_command
 from task import as_job
 
 log = logging.getLogger(__name__)
@@ -49,10 +51,12 @@ def run(task: Callable, config_name: str, early: Callable[[DictConfig], None] | 
     main = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(as_job(task))
     code, sweep = 0, None
     try:
-        for flag in {"-m", "--multirun"} & set(sys.argv[2:]):  # argparse wants it before all overrides, or after
-            sys.argv.remove(flag)
-            sys.argv.insert(1, flag)
         args = parse(sys.argv[1:])
+        sys.argv[1:] = arranged(sys.argv[1:], args)
+        resumed = resume.sweep_arguments(args) if config_name == "train" else None
+        if resumed:
+            args = parse(resumed)
+            sys.argv[1:] = arranged(resumed, args)
         folder = resume.asked(args) if config_name == "train" else None
         sweep = None if folder else examine(args, config_name, early)
         if args.overrides:  # looked at, so hydra.mode is known; Hydra would compose the config once more to learn it
@@ -66,7 +70,11 @@ def run(task: Callable, config_name: str, early: Callable[[DictConfig], None] | 
             as_job(task)(resume.config(folder, args.overrides))
         elif sweep is None:
             main()
+        elif resumed and sweep.is_completed():
+            print(f"{sweep.folder} is completed; there is nothing to resume")
         else:
+            if is_main_process():
+                store_command(sweep.folder, sweep.command)
             at = sys.argv.index(args.overrides[0]) if args.overrides else len(sys.argv)
             sys.argv[at:at] = sweep.arguments  # beside the others; what was typed comes later, and counts
             _sweep(main, sweep)
@@ -92,7 +100,16 @@ def parse(argv: Sequence[str]) -> Namespace:
     """A command line as Hydra reads it."""
     parser = hydra_utils.get_args_parser()
     parser.error = _refuse
-    return parser.parse_args(argv)
+    return parser.parse_intermixed_args(argv)
+
+
+def arranged(argv: Sequence[str], args: Namespace) -> list[str]:
+    """The arguments as Hydra can read them: flags first, and odd values of overrides in quotes, as in ``args`` then."""
+    flags = list(argv)
+    for override in args.overrides:
+        flags.remove(override)
+    args.overrides = [readable(override, args.multirun) for override in args.overrides]
+    return [*flags, *args.overrides]
 
 
 def _refuse(message: str) -> NoReturn:
@@ -102,6 +119,7 @@ def _refuse(message: str) -> NoReturn:
 
 def examine(args: Namespace, config_name: str, early: Callable[[DictConfig], None] | None = None) -> Sweep | None:
     """Find mistakes before anything runs. Returns what a sweep is about to run, None for all else."""
+    check_config_files([CONF, *([Path(args.config_dir)] if args.config_dir else [])])
     config_name = args.config_name or config_name
     asked = args.cfg or args.info
     typed = args.overrides or args.multirun or (config_name != "train" and not asked)  # train.yaml needs nothing typed
@@ -149,8 +167,8 @@ def _conclude(sweep: Sweep, code: int) -> int:
     left = {"failed": count["failed"], "did not end": size - count["completed"] - count["failed"]}
     said = " and ".join(f"{number} {what}" for what, number in left.items() if number)
     if said and code in (0, 130, 143):
-        again = shlex.quote(f"hydra.sweep.dir={sweep.folder}")
-        print(f"error: of {size} jobs {said}; the same command with {again} goes on", file=sys.stderr)
+        again = shlex.quote(f"resume={sweep.folder}")
+        print(f"error: of {size} jobs {said}; resume the sweep: python {sys.argv[0]} {again}", file=sys.stderr)
         return code or 1
     return code
 

@@ -6,6 +6,7 @@ import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from studies.record import is_main_process
@@ -96,7 +97,8 @@ def result(record: Mapping[str, Any], monitor: str, best_epoch: int | None, run_
     folder = short(run_dir)
     lines.append(f"run          {folder}")
     if any(Path(run_dir).glob("events.out.tfevents.*")):
-        lines.append(f"look at it   tensorboard --logdir {'runs' if folder.startswith('runs' + os.sep) else folder}")
+        logdir = "runs" if folder.startswith("runs" + os.sep) else quote(folder)
+        lines.append(f"look at it   tensorboard --logdir {logdir}")
     return "\n".join(lines)
 
 
@@ -111,6 +113,8 @@ def scores(facts: Mapping[str, Any], metrics: Mapping[str, float], counts: Mappi
     split = facts["split"]
     seen = " ".join(f"{key}={_short(facts['preprocessing'][key])}" for key in ("in_channels", "image_size"))
     lines = [f"{'data':<12} {facts['data']}, {split}: {facts['images']:,} images, seen with {seen}"]
+    if facts["folder"]:
+        lines.append(f"{'folder':<12} {facts['folder']}")
     columns = {"plain": f"{split}/"} | ({"flip": f"{split}/flip/"} if f"{split}/flip/top1" in metrics else {})
     lines.append(f"{'scores':<12}" + "".join(f" {title:>9}" for title in columns))
     for name in (*SCORES, "ece"):

@@ -7,6 +7,7 @@ python evaluate.py ckpt=best.ckpt datamodule=image_folder datamodule.data_dir=$H
 """
 
 import logging
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ import cli
 import console
 from mistakes import Mistake, check_choices, check_least
 from studies.errors import build, build_all
-from studies.record import write_json
+from studies.record import redact, write_json
 from studies.runs import find_checkpoint
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ def evaluate(cfg: "DictConfig") -> float:
     checkpoints.as_trained(cfg, checkpoint, backbone)
     names = checkpoint["class_names"]
     data = checkpoints.datamodule(checkpoint, cfg.datamodule, cfg.trust)
+    if cfg.datamodule.get("data_dir") is not None and getattr(data, "source_folder", None) is None:
+        raise ValueError(f"datamodule.data_dir={cfg.datamodule.data_dir}: {type(data).__name__} reads no folder")
     compare = {"trained_on": checkpoints.trained_on(checkpoint), "is_other": "_target_" in cfg.datamodule}
     scored = Scored(data, cfg.split, checkpoint["preprocessing"], names, **compare)
     facts = {"num_classes": len(names), "class_names": names, "tta": cfg.tta}
@@ -65,6 +68,7 @@ def evaluate(cfg: "DictConfig") -> float:
     metrics = {name.replace("test", cfg.split, 1): value.item() for name, value in trainer.callback_metrics.items()}
     facts = {"checkpoint": str(file), "data": type(data).__name__, "split": cfg.split, "images": len(evaluator.labels)}
     settings = {"precision": cfg.trainer.precision, "memory_format": cfg.lit_module.memory_format, "tta": cfg.tta}
+    facts["folder"] = redact(os.path.abspath(folder)) if (folder := getattr(data, "source_folder", None)) else None
     facts["preprocessing"] = checkpoint["preprocessing"]
     facts |= {"changes_since_training": scored.changes, "seen_in_training": scored.seen}
     write_json(Path(cfg.run_dir) / "metrics.json", {**facts, **settings, "metrics": metrics})

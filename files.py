@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
-from glob import glob, has_magic
+from glob import escape, glob, has_magic
 from pathlib import Path
 
 from studies.runs import nearest
@@ -45,7 +45,9 @@ def find_images(images: str, unreadable: list[str] | None = None) -> tuple[Path,
         return path.parent, [path.name]
     if not has_magic(str(path)):
         raise FileNotFoundError(f"images={images}: no such file or folder{nearest(path)}")
-    names = [name for name in glob(str(path), recursive=True) if not os.path.isdir(name)]
+    base = next(parent for parent in path.parents if parent.is_dir())  # its own name may have brackets
+    pattern = os.path.join(escape(str(base)), path.relative_to(base))
+    names = [os.path.normpath(name) for name in glob(pattern, recursive=True) if not os.path.isdir(name)]
     if not names:
         raise FileNotFoundError(f"images={images}: no file has such a name")
     return Path(), sorted(set(names), key=natural)

@@ -10,6 +10,7 @@ from typing import Any
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from studies.errors import ConfigError as Mistake
 from studies.record import is_main_process, one_line, out_of_memory
@@ -64,7 +65,7 @@ def tell(error: Exception) -> int:
 
 def is_mistake(error: BaseException) -> bool:
     """Whether the user can fix this: a ConfigError, or another error that is never a fault of this project."""
-    known = (ValueError, OSError, HydraException, OmegaConfBaseException)
+    known = (ValueError, OSError, HydraException, OmegaConfBaseException, YAMLError)
     return (
         isinstance(error, known)
         or out_of_memory(error) is not None

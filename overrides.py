@@ -1,6 +1,9 @@
 """The overrides on a command line, compared with what ``conf/`` has before anything is imported or run."""
 
 import ast
+import codecs
+import os
+import re
 from argparse import Namespace
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
@@ -41,6 +44,9 @@ SET_BY_SCRIPTS = {
     "trainer.callbacks": ("callbacks", "+callbacks.NAME._target_=…"),
     "trainer.enable_checkpointing": ("optimizer", "callbacks.checkpoint=null"),
 }
+BYTE_ORDER_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+# Keys whose values are paths, even if they look like numbers.
+PATHS = "data_dir datamodule.data_dir ckpt ckpt_path resume images output grid model.weights".split()
 # The groups that the other scripts leave to choice; the rest is the checkpoint's.
 AFTER_TRAINING = {"evaluate": ("datamodule", "trainer"), "predict": ("trainer",), "export": ()}
 # Packages of choices, each an extra of this project by the same name.
@@ -132,8 +138,54 @@ def _adds(override: Override) -> bool:
     return override.is_add() or override.is_force_add()
 
 
+def check_config_files(folders: Iterable[Path]) -> None:
+    """Raise a Mistake for a YAML file that is not plain UTF-8. Hydra overlooks the ``@package`` line after a BOM."""
+    for file in (file for folder in folders for file in sorted(folder.rglob("*.yaml"))):
+        content = file.read_bytes()
+        wrong = "begins with a byte order mark" if content.startswith(BYTE_ORDER_MARKS) else None
+        try:
+            content.decode("utf-8")
+        except UnicodeDecodeError:
+            wrong = wrong or "is not UTF-8"
+        if wrong:
+            raise Mistake(f"{file} {wrong}; save it as UTF-8 without a byte order mark (BOM)")
+
+
+def readable(override: str, multirun: bool) -> str:
+    """An override as Hydra's grammar reads it: a value that it could not read, or would misread, is put in quotes.
+
+    A shell removes the quotes of ``data_dir="my photos (1)"``, and Hydra needs quotes of its own. It would misread an
+    existing path with commas or brackets (in a sweep these may be several values), and the number in ``ckpt=2024``.
+    """
+    key, equals, value = override.partition("=")
+    in_quotes = f"{key}={quoted(value)}"
+    if not equals or not _parses(in_quotes):
+        return override  # it is not the value
+    folder = key in ("hydra.run.dir", "hydra.sweep.dir")  # of these there is one
+    several = multirun and not folder
+    exists = os.path.exists(os.path.expanduser(value))
+    if not _parses(override):
+        if not several or exists or "," not in value:
+            return in_quotes
+        if set("()[]{}'\"") & set(value):  # not every comma need be between two values
+            return override
+        return f"{key}={','.join(part if _parses(f'{key}={part}') else quoted(part) for part in value.split(','))}"
+    found = OverridesParser.create().parse_override(override)
+    if found.is_sweep_override() or isinstance(found.value(), list | dict):
+        return in_quotes if not several and (exists or folder) else override
+    return in_quotes if key in PATHS and kind(found.value()) in ("number", "true or false") else override
+
+
+def _parses(override: str) -> bool:
+    try:
+        OverridesParser.create().parse_override(override)
+    except HydraException:
+        return False
+    return True
+
+
 def parsed(overrides: Iterable[str]) -> list[Override]:
-    """What was typed. Raises: Mistake: a value that is not in Hydra's grammar, and would be with quotes."""
+    """The overrides of a command line. Raises: Mistake: one that is not in Hydra's grammar."""
     parser, found = OverridesParser.create(), []
     for override in overrides:
         key, equals, value = override.partition("=")
@@ -142,20 +194,18 @@ def parsed(overrides: Iterable[str]) -> list[Override]:
         try:
             found += parser.parse_overrides([override])
         except HydraException:
-            in_quotes = f"{key}={quoted(value)}"
-            try:
-                parser.parse_override(in_quotes)
-            except HydraException:  # it is not the value
-                in_quotes = ""
-            if not in_quotes:
+            if not _parses(f"{key}=x"):
                 raise
-            raise Mistake(f'{override}: Hydra cannot read this value; put it in quotes: "{in_quotes}"') from None
+            raise Mistake(
+                f"{override}: Hydra cannot read this value; put each part that is text in quotes: \"{key}='…'\""
+            ) from None
     return found
 
 
 def quoted(text: str) -> str:
     """A value as Hydra's command line takes it, whatever is in it."""
-    return "'" + text.replace("'", "\\'") + "'"
+    text = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text)
+    return f"'{text}'"
 
 
 def values_of(override: Override) -> list[Any]:

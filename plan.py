@@ -27,7 +27,7 @@ from mistakes import Mistake, check_monitor
 from models.form import CHECKS
 from names import key, name_jobs
 from overrides import CONF, quoted, values, values_of
-from studies import jobs, report
+from studies import jobs, report, sweep_folder
 from studies.record import is_main_process
 from studies.runs import FOLDER, LAST
 
@@ -42,6 +42,7 @@ class Sweep:
         metric: what its configurations are sorted by.
         in_process: the jobs run in this process, one after another.
         recorded: each job leaves a record, by which the sweep is counted and goes on.
+        command: to be stored in the folder.
         arguments: to be added to the command line, so that folders are named by what is swept.
     """
 
@@ -50,6 +51,7 @@ class Sweep:
     metric: str
     in_process: bool
     recorded: bool
+    command: sweep_folder.Command
     arguments: list[str]
 
     def count(self) -> Counter[str]:
@@ -59,6 +61,9 @@ class Sweep:
         except (OSError, ValueError):  # no job has left a record
             found = []
         return Counter(job.status for job in found if self.names is None or job.name in self.names)
+
+    def is_completed(self) -> bool:
+        return self.names is not None and self.count()["completed"] == len(self.names)
 
 
 def plan(args: Namespace, config_name: str, early: Callable[[DictConfig], None] | None = None) -> Sweep | None:
@@ -75,7 +80,7 @@ def plan(args: Namespace, config_name: str, early: Callable[[DictConfig], None] 
     """
     composer, given = GlobalHydra.instance().hydra, list(args.overrides)
     if args.config_dir:
-        given.append(f"hydra.searchpath=[{quoted(Path(args.config_dir).absolute().as_uri())}]")
+        given.append(f"hydra.searchpath=[{quoted(f'file://{Path(args.config_dir).absolute()}')}]")
     config = composer.compose_config(config_name, given, RunMode.MULTIRUN, with_log_configuration=False)
     typed = list(config.hydra.overrides.task)
     if "monitor" in config:
@@ -83,8 +88,9 @@ def plan(args: Namespace, config_name: str, early: Callable[[DictConfig], None] 
     if not args.multirun and config.hydra.mode != RunMode.MULTIRUN:
         for override in OverridesParser.create(composer.config_loader).parse_overrides(typed):
             if override.is_sweep_override():
-                hint = "several values need -m; a comma that is part of one, quotes"
-                raise Mistake(f"{override.input_line}: {hint}: \"{key(override.input_line)}='…'\"")
+                name, _, value = override.input_line.partition("=")
+                hint = f'several values need -m; one value with a comma needs quotes: "{name}={quoted(value)}"'
+                raise Mistake(f"{override.input_line}: {hint}")
         reason = None if args.config_dir else against_network(config)
         if reason:
             raise Mistake(reason)
@@ -93,6 +99,7 @@ def plan(args: Namespace, config_name: str, early: Callable[[DictConfig], None] 
         if "TORCHELASTIC_RUN_ID" in os.environ and not placed:
             raise Mistake("torchrun starts several processes that need one folder: say hydra.run.dir=runs/…")
         if placed and is_main_process() and not jobs.is_requeued():
+            sweep_folder.check_not_in_sweep(Path(config.hydra.run.dir))
             refuse_used(Path(config.hydra.run.dir), config.get("ckpt_path"))
         if early and not args.config_dir:
             early(config)
@@ -115,6 +122,7 @@ def plan(args: Namespace, config_name: str, early: Callable[[DictConfig], None] 
         check_combinations(config_name, combinations, swept, refuse=config.get("impossible") == "refuse")
 
     folder = Path(config.hydra.sweep.dir)
+    swept |= sweep_folder.check_same_command(folder, config_name, args.overrides, params)
     names, naming = name_jobs(combinations, swept, fixed={o.key_or_group for o in overrides} - swept)
     known = is_grid(config) and not any(o.startswith("hydra.sweep.subdir=") for o in given)
     if known:
@@ -128,6 +136,7 @@ def plan(args: Namespace, config_name: str, early: Callable[[DictConfig], None] 
         names=set(names) if known else None,
         metric=config.get("monitor") or "val/top1",
         recorded="monitor" in config,
+        command=sweep_folder.of_config(config),
         in_process=launcher._target_.endswith("BasicLauncher") or launcher.get("n_jobs", 0) in (1, None),
         arguments=[
             naming,

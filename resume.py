@@ -13,7 +13,7 @@ from yaml import YAMLError
 
 from mistakes import Mistake, check_limits
 from overrides import parsed, values_of
-from studies import jobs
+from studies import jobs, sweep_folder
 from studies import record as records
 from studies.runs import FOLDER, LAST, nearest
 
@@ -42,7 +42,7 @@ def asked(args: Namespace) -> Path | None:
         raise Mistake(f"resume={value} is an address; expected a run's folder on this machine")
     folder = Path(str(value)).expanduser()
     if args.multirun:
-        raise Mistake("resume= goes on with one run; a sweep goes on by its own command with hydra.sweep.dir=…")
+        raise Mistake(f"resume={folder} is not a sweep's folder: it has no {sweep_folder.FILE}; leave out -m")
     for override in typed:
         if override.is_hydra_override() and "LOCAL_RANK" in os.environ:
             continue  # Lightning adds some for the further processes of DDP
@@ -61,12 +61,52 @@ def asked(args: Namespace) -> Path | None:
         found = [path for depth in ("*", "*/*") for path in folder.glob(f"{depth}/{records.FILE}")]
         runs = sorted(found, key=lambda path: path.stat().st_mtime)
         hint = f"; its newest run is {runs[-1].parent}" if runs else ""
-        raise FileNotFoundError(f"resume={folder} is no run's folder: it has no .hydra/config.yaml{hint}")
+        raise FileNotFoundError(
+            f"resume={folder} is not the folder of a run or sweep: it has no .hydra/config.yaml{hint}"
+        )
     if not (folder / FOLDER / LAST).is_file() and not jobs.is_completed(folder):
         raise FileNotFoundError(f"resume={folder} holds no {FOLDER}/{LAST} to go on from; start the run anew")
     if args.cfg or args.info:
         raise Mistake(f"resume={folder} composes nothing: the run's config is {folder}/.hydra/config.yaml")
     return folder.absolute()
+
+
+def sweep_arguments(args: Namespace) -> list[str] | None:
+    """The arguments of the command that resumes a sweep, for ``resume=SWEEP``; None for any other command line.
+
+    The folder in which the sweep was started becomes the working directory, for its relative paths.
+
+    Raises: ConfigError: the sweep's command is unreadable, or it would not be the same sweep.
+    """
+    if not any(map(is_resume, args.overrides)) or args.help or args.hydra_help or args.shell_completion:
+        return None
+    typed = parsed(args.overrides)
+    folder = Path(str(next(o.value() for o in typed if o.key_or_group == "resume"))).expanduser()
+    if not sweep_folder.is_sweep(folder):
+        return None
+    command = sweep_folder.stored_command(folder)
+    if command is None:
+        raise Mistake(f"{folder / sweep_folder.FILE} is damaged; resume the sweep by its own command")
+    if command.script != "train":
+        raise Mistake(f"resume={folder} is not a training; its command was: {command.line(folder)}")
+    if args.cfg or args.info:
+        raise Mistake(f"resume={folder} composes nothing: the sweep's config is {folder / sweep_folder.FILE}")
+    allowed = records.HARMLESS | command.swept() | {"resume"}
+    beside = []
+    for override in typed:
+        if override.key_or_group not in allowed and not override.is_hydra_override():
+            raise Mistake(
+                f"{override.input_line} would change the sweep; beside resume= there may be "
+                f"{', '.join(sorted(allowed - {'resume'}))}"
+            )
+        if override.key_or_group == "data_dir" and not override.is_sweep_override():
+            beside.append(f"data_dir={os.path.abspath(os.path.expanduser(str(override.value())))}")
+        elif override.key_or_group != "resume":
+            beside.append(override.input_line)
+    if os.path.isdir(command.cwd) and not os.path.samefile(command.cwd, os.getcwd()):
+        folder = Path(os.path.abspath(folder))
+        os.chdir(command.cwd)
+    return command.arguments(folder, beside)
 
 
 def is_resume(override: str) -> bool:

@@ -25,6 +25,7 @@ def as_job(task: Callable) -> Callable:
 
     @functools.wraps(task)
     def job(cfg: DictConfig) -> float | None:
+        leave_run_dir()
         if HydraConfig.get().mode == RunMode.MULTIRUN and "monitor" in cfg:  # else it keeps no record
             return _job_of_sweep(task, cfg)
         try:
@@ -44,6 +45,16 @@ def as_job(task: Callable) -> Callable:
             sys.exit(signal_code(end) or getattr(end, "code", 1))
 
     return job
+
+
+def leave_run_dir() -> None:
+    """Undo ``hydra.job.chdir=true``: relative paths mean the folder that they were typed in."""
+    started_in = HydraConfig.get().runtime.cwd
+    if HydraConfig.get().job.chdir and os.path.isdir(started_in):
+        log.warning(
+            f"hydra.job.chdir=true: relative paths still start from {started_in}; the run's files are in run_dir"
+        )
+        os.chdir(started_in)
 
 
 def _job_of_sweep(task: Callable, cfg: DictConfig) -> float | None:

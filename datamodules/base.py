@@ -101,6 +101,11 @@ class ImageDataModule(LightningDataModule):
         """The images of a split, or None for a validation set that is to be split from the training set."""
         raise NotImplementedError
 
+    @property
+    def source_folder(self) -> Path | None:
+        """The folder that the images are read from; None if there is none."""
+        return Path(self.data_dir)
+
     def order_classes(self, class_names: Sequence[str]) -> None:
         """Before ``setup``: number the classes as a checkpoint does, if they are the same ones in another order.
 

@@ -26,6 +26,7 @@ class Digits(ImageDataModule):
     """
 
     class_names = tuple("0123456789")
+    source_folder = None
     mean = (0.306,)
     std = (0.323,)
 

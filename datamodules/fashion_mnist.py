@@ -37,6 +37,10 @@ class FashionMNIST(ImageDataModule):
         if not self._downloaded() and not DEBIAN_DIR.is_dir():
             download(datasets.FashionMNIST, self.data_dir)
 
+    @property
+    def source_folder(self) -> Path:
+        return self._folder() if self._downloaded() else DEBIAN_DIR
+
     def load(self, split: str) -> TensorImages | None:
         if split == "val":
             return None

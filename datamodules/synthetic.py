@@ -13,6 +13,7 @@ class Synthetic(ImageDataModule):
         num_images: training images; a fifth as many for testing.
     """
 
+    source_folder = None
     mean = (0.5,)
     std = (0.25,)
 

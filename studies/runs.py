@@ -19,7 +19,7 @@ def find_checkpoint(path: str | Path) -> tuple[Path, str | None]:
     """
     if "://" in str(path):
         raise ValueError(f"ckpt={path} is an address; a checkpoint is opened from this machine's files only")
-    path = Path(path).expanduser()
+    path = Path(str(path)).expanduser()
     if path.is_file():
         return path, None
     if not path.is_dir():

@@ -90,3 +90,13 @@ def forks():
     forked = Forks(*ALL)
     yield forked
     forked.close()
+
+
+@pytest.fixture(scope="session")
+def lean():
+    """The same, of a process that has not imported torch."""
+    from tests.forks import Forks
+
+    forked = Forks()
+    yield forked
+    forked.close()

@@ -9,8 +9,6 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.forks import Forks
-
 SMALL = (
     "datamodule=synthetic datamodule.num_images=64 datamodule.batch_size=16 trainer=cpu trainer.max_epochs=1 "
     "hydra.run.dir=new callbacks.confusion_matrix=null"
@@ -58,7 +56,7 @@ CONFIG = {
     "-m seed=0,1 hydra.run.dir=there": "this is a sweep, whose folder is hydra.sweep.dir=there",
     "-m seed=range(0)": "seed=range(0): no values, so no jobs",
     "-m study=depth,norm": "study=depth,norm: each study is a sweep of its own; run one at a time",
-    "seed=0,1": "seed=0,1: several values need -m",
+    "seed=0,1": "seed=0,1: several values need -m; one value with a comma needs quotes: \"seed='0,1'\"",
     "model=resnet_cifar model.depth=50 model.groups=2": "needs bottleneck blocks (block=bottleneck and a depth of 9n+2",
     "datamodule=image_folder datamodule.data_dir=god": "datamodule.data_dir=god is not a folder; did you mean good?",
     "datamodule=image_folder datamodule.data_dir=good datamodule.resize_ratio=0.5": "expected at least 1",
@@ -144,12 +142,12 @@ CONFIG = {
     "resume=rum": "resume=rum: no such folder; did you mean run?",
     "++resume=rum": "resume=rum: no such folder; did you mean run?",
     "resume=file": "resume=file is a file; expected the folder of its run",
-    "resume=run/checkpoints": "resume=run/checkpoints is no run's folder: it has no .hydra/config.yaml",
-    "resume=runs": "resume=runs is no run's folder: it has no .hydra/config.yaml; its newest run is runs/mine",
+    "resume=run/checkpoints": "resume=run/checkpoints is not the folder of a run or sweep",
+    "resume=runs": "resume=runs is not the folder of a run or sweep: it has no .hydra",
     "resume=run optimizer.lr=1": "optimizer.lr=1 would change the run",
     "resume=damaged": "damaged/.hydra is damaged: config.yaml has no seed, monitor, mode,",
     "resume=halved": "halved/.hydra is damaged: ParserError",
-    "-m resume=run": "resume= goes on with one run; a sweep goes on by its own command",
+    "-m resume=run": "resume=run is not a sweep's folder: it has no sweep.json; leave out -m",
     # sweeps
     "trainer.max_epochs=1 -m seed=a,b": "seed=a: expected number, say 0",
     "-m seed=a,b": "seed=a: expected number, say 0",
@@ -160,10 +158,10 @@ CONFIG = {
     "-m optimizer.lr=interval(0,1)": "an interval needs a search; add hydra/sweeper=search",
     "-m seed=0,1 trainer.devices=2": "a job of several processes cannot be part of a sweep",
     "-m seed=0,1 hydra/launcher=paralel": "hydra/launcher=paralel: no such option; did you mean parallel?",
-    "-m seed=0,1 optimizer.lr=0.3 hydra.sweep.dir=sweep": "sweep/seed-0 holds a job with callbacks",
+    "-m seed=0,1 optimizer.lr=0.3 hydra.sweep.dir=sweep": "belongs to another sweep: its job seed-0",
     # the command line itself
     "resnet50": "resnet50: expected key=value",
-    "name=é": "name=é: Hydra cannot read this value; put it in quotes: \"name='é'\"",
+    "-m name=é(1),b": "name=é(1),b: Hydra cannot read this value; put each part that is text in quotes: \"name='…'\"",
     "hydra.run.dir=run": "hydra.run.dir=run holds a run already; expected another folder",
     "hydra.run.dir=file": "file is a file, or below one; expected a folder",
     "--foo": "unrecognized arguments: --foo; --help shows what there is",
@@ -171,11 +169,16 @@ CONFIG = {
     "--config-name foo": "Cannot find primary config 'foo'",
     "--config-dir missing": "missing' not found",
     "seed": "seed: expected key=value",
-    "model=[": "model=[: Hydra cannot read this value; put it in quotes",
+    "model=[": "model=[: no such option",
+    "ckpt_path=a=b,c": "ckpt_path=a=b,c: no such file",
+    "ckpt_path=2024": "ckpt_path=2024: no such file",
+    "--config-dir byte_order_mark": "byte_order_mark/experiment/mine.yaml begins with a byte order mark",
+    "--config-dir latin": "latin/experiment/mine.yaml is not UTF-8; save it as UTF-8",
+    "experiment=mine --config-dir tabs": "cannot start any token in",
 }
 # The same, for the other scripts.
 OTHERS = {
-    "predict.py ckpt=run images==a.png": 'images==a.png: Hydra cannot read this value; put it in quotes: "images=',
+    "predict.py ckpt=run images==a.png": "images==a.png: no such file or folder",
     "predict.py ckpt=run images=[a,b]": "images=['a', 'b']: expected text",
     "evaluate.py": "ckpt has no value; give it one: ckpt=…",
     "evaluate.py ckpt=null": "ckpt=null is no value; give it one",
@@ -324,6 +327,7 @@ AFTER = {
     "evaluate.py ckpt=other.pth": "other.pth holds bare weights and does not say of which network",
     "evaluate.py ckpt=run trainer.devices=2": "an evaluation is one process, not 2; say trainer.devices=1",
     "evaluate.py ckpt=run datamodule=image_folder datamodule.data_dir=good": "the data has 2 classes, the network 10",
+    "evaluate.py ckpt=run datamodule.data_dir=good": "datamodule.data_dir=good: Synthetic reads no folder",
     "evaluate.py ckpt=run +datamodule.foo=1": "unexpected keyword argument 'foo'",
     "evaluate.py ckpt=run trust=[os.system]": "only a class of models or datamodules can be trusted",
     "predict.py ckpt=run images=texts/a": "none of the 12 files could be read; the first: texts/a/0.jpg",
@@ -335,14 +339,6 @@ AFTER = {
 
 if not torch.cuda.is_available():
     PARTS["trainer.accelerator=gpu"] = "No supported gpu backend found!"
-
-
-@pytest.fixture(scope="module")
-def lean():
-    """Forks of a process that has not imported torch."""
-    forks = Forks()
-    yield forks
-    forks.close()
 
 
 @pytest.fixture(scope="module")
@@ -367,6 +363,11 @@ def place(forks, tmp_path_factory):
     (folder / "folder.csv").mkdir()
     (folder / "file").write_text("x")
     (folder / "odd.py").write_text(ODD)
+    recipe = "# @package _global_\noptimizer:\n  lr: 0.001  # né\n"
+    texts = {"byte_order_mark": recipe.encode("utf-8-sig"), "latin": recipe.encode("latin-1")}
+    for name, text in (texts | {"tabs": recipe.replace("  lr", "\tlr").encode()}).items():
+        (folder / name / "experiment").mkdir(parents=True)
+        (folder / name / "experiment" / "mine.yaml").write_bytes(text)
 
     done = forks("train.py", *SMALL, cwd=folder)
     assert done.code == 0, done.err

@@ -109,7 +109,8 @@ def test_so_does_a_run_on_fashion_mnist_in_its_own_precision_and_memory_format(c
     other = scored(f"ckpt={run}", "trainer.precision=32-true")["metrics"]["test/loss"]
     assert other != expected["test/loss"] and other == pytest.approx(expected["test/loss"], rel=0.1)
     moved = (tmp_path / "data").rename(tmp_path / "elsewhere")
-    found = scored(f"ckpt={run}", f"+datamodule.data_dir={moved}")
+    found = scored(f"ckpt={run}", f"datamodule.data_dir={moved}")
+    assert found["folder"] == str(moved / "FashionMNIST" / "raw")
     assert {name: found["metrics"][name] for name in expected} == expected
 
 
@@ -254,7 +255,10 @@ def test_what_cannot_be_scored_is_the_users_to_mend(overrides, message, trained,
         (["ckpt=digits_lenet", "tta=rotate"], "tta=rotate: expected one of null, flip"),
         (["ckpt=digits_lenet", "model=lenet"], "model=lenet: evaluate.py has no choice of model"),
         (["ckpt=digits_lenet", "spilt=val"], "spilt: no such key; did you mean split?"),
-        (["ckpt=digits_lenet", "datamodule.data_dir=x"], "datamodule.data_dir: no such key (+datamodule.data_dir=…"),
+        (
+            ["ckpt=digits_lenet", "datamodule.data_dri=x"],
+            "datamodule.data_dri: no such key; did you mean datamodule.data_",
+        ),
     ],
 )
 def test_a_mistake_is_found_before_anything_is_made(args, message, tmp_path, monkeypatch):

@@ -298,8 +298,8 @@ def test_resume_refuses_what_would_change_the_run(tmp_path):
         ("resume=run", "callbacks.last.minutes=0"): "callbacks.last.minutes=0: expected above 0",
         ("resume=run", "--cfg", "job"): "the run's config is run/.hydra/config.yaml",
         ("resume=rum",): "resume=rum: no such folder; did you mean run?",
-        ("resume=.",): "is no run's folder",
-        ("-m", "resume=run"): "a sweep goes on by its own command",
+        ("resume=.",): "is not the folder of a run or sweep",
+        ("-m", "resume=run"): "resume=run is not a sweep's folder",
     }.items():
         assert in_process(script, tmp_path, argv) == 2
         assert words in said(tmp_path).splitlines()[-1]

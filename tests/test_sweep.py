@@ -14,8 +14,11 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 import cli
+import resume
 from datamodules.fashion_mnist import DEBIAN_DIR
 from studies import record as records
+from studies.errors import ConfigError
+from studies.sweep_folder import Command, check_same_command, store_command, stored_command
 from tests.killed import in_process, script, started
 
 ROOT = Path(__file__).parent.parent
@@ -98,7 +101,7 @@ def test_failures_leave_the_others_alone_and_are_named(sweep, tmp_path):
     assert all(reason in report for reason in reasons)
     impossible = [line for line in done.err.splitlines() if line.startswith("impossible:")]
     assert len(impossible) == 4
-    assert done.err.splitlines()[-1].startswith("error: of 8 jobs 6 failed and 1 did not end; the same command")
+    assert done.err.splitlines()[-1].startswith("error: of 8 jobs 6 failed and 1 did not end; resume the sweep:")
     assert "Traceback" not in done.out + done.err
     log = next((tmp_path / "sweep").glob("*Raises*size-16")) / "train.log"
     assert "Traceback" in log.read_text()
@@ -137,7 +140,7 @@ def test_a_sweep_that_is_killed_twice_ends_as_one_that_is_not(tmp_path):
         completed += [name for name, status in statuses(broken).items() if status == "completed"]
     before = {path: path.stat().st_mtime_ns for path in (broken / "sweep").glob("*/checkpoints/*")}
     said = (broken / "out.txt").rename(broken / "before.txt").read_text()
-    assert in_process(script, broken, line) == 0, (broken / "err.txt").read_text()
+    assert in_process(script, broken, ["resume=sweep"]) == 0, (broken / "err.txt").read_text()
     last_said = (broken / "out.txt").read_text()
     assert "goes on from its last checkpoint" in said + last_said
     for name in completed:  # nothing that was completed is run again
@@ -195,6 +198,133 @@ def test_a_folder_of_another_sweep_is_refused_before_anything_runs(sweep, tmp_pa
     assert [path.name for path in (tmp_path / "sweep").iterdir()] == ["seed-0"]
 
 
+GRID = ["model=resnet18", "seed=0,1", "optimizer.lr=0.1"]
+
+
+def a_sweep(folder, command=GRID, **facts):
+    """A sweep's folder with its command and two completed jobs."""
+    facts = {"script": "train", "config_dir": None, "cwd": os.getcwd()} | facts
+    store_command(folder, Command(overrides=list(command), **facts))
+    for seed in (0, 1):
+        job = {"status": "completed", "overrides": ["model=resnet18", f"seed={seed}", "optimizer.lr=0.1"]}
+        records.write(folder / f"seed-{seed}", job | {"metrics": {"val/top1": 0.5}})
+
+
+SAME = [
+    GRID,
+    ["seed=1,0", "optimizer.lr=0.1", "model=resnet18", "trainer.max_time=00:01:00:00"],
+    ["model=resnet18", "seed=2,3", "optimizer.lr=0.1", "hydra/launcher=parallel", "data_dir=/elsewhere"],
+    ["model=resnet18", "seed=range(9)", "optimizer.lr=0.1"],
+]
+OTHER = [
+    [],
+    ["model=resnet18", "seed=0,1"],
+    ["model=resnet18", "seed=0,1", "optimizer.lr=0.2"],
+    ["model=resnet18", "seed=0,1", "optimizer.lr=0.1", "datamodule.batch_size=8"],
+    ["model=resnet18,resnet34", "seed=0", "optimizer.lr=0.1"],
+    ["study=norm"],
+]
+
+
+@pytest.mark.parametrize("stored", ["sweep.json", "multirun.yaml", "records"])
+def test_a_sweeps_folder_takes_only_jobs_of_its_command(stored, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    a_sweep(Path("sweep"))
+    if stored != "sweep.json":  # a folder from before there was one; that of a search had no multirun.yaml either
+        Path("sweep/sweep.json").unlink()
+    if stored == "multirun.yaml":
+        job, runtime = {"config_name": "train"}, {"cwd": os.getcwd(), "config_sources": []}
+        hydra = {"overrides": {"task": GRID, "hydra": ["hydra.mode=MULTIRUN"]}, "job": job, "runtime": runtime}
+        OmegaConf.save({"hydra": hydra}, "sweep/multirun.yaml")
+    for typed in SAME:
+        check_same_command(Path("sweep"), "train", typed)
+    command = "another command: python train.py -m model=resnet18 seed=0,1 optimizer.lr=0.1 hydra.sweep.dir=sweep"
+    if stored == "records":
+        command = "another sweep: its job seed-"
+    for typed in OTHER:
+        with pytest.raises(ConfigError, match=f"^hydra.sweep.dir=sweep belongs to {command}"):
+            check_same_command(Path("sweep"), "train", typed)
+    assert sorted(os.listdir("sweep")) == sorted({stored} - {"records"} | {"seed-0", "seed-1"})
+
+
+def test_another_command_in_a_sweeps_folder_is_one_line_and_one_more_value_has_a_name(lean, tmp_path, monkeypatch):
+    a_sweep(tmp_path / "sweep")
+    before = sorted(tmp_path.rglob("*"))
+    done = lean("train.py", "-m", "hydra.sweep.dir=sweep", cwd=tmp_path)
+    command = "python train.py -m model=resnet18 seed=0,1 optimizer.lr=0.1 hydra.sweep.dir=sweep"
+    message = f"error: hydra.sweep.dir=sweep belongs to another command: {command}; to resume it: resume=sweep\n"
+    assert (done.code, done.out, done.err, done.imported) == (2, "", message, [])
+    assert sorted(tmp_path.rglob("*")) == before
+    monkeypatch.chdir(tmp_path)
+    more = ["-m", "model=resnet18", "seed=2", "optimizer.lr=0.1", "hydra.sweep.dir=sweep"]
+    assert cli.examine(cli.parse(more), "train").names == {"seed-2"}
+
+
+def test_a_single_run_has_no_place_in_a_sweeps_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    a_sweep(Path("sweep"))
+    for folder in ("sweep", "sweep/seed-0", "sweep/new"):
+        with pytest.raises(ConfigError, match=f"{folder} lies in the folder of a sweep; expected another folder"):
+            cli.examine(cli.parse([f"hydra.run.dir={folder}"]), "train")
+    with pytest.raises(ConfigError, match="belongs to another command: python train.py"):
+        cli.examine(cli.parse(["-m", "ckpt=a,b", "hydra.sweep.dir=sweep"]), "evaluate")
+    with pytest.raises(ConfigError, match="hydra.sweep.dir=sweep/seed-0 holds a single run"):
+        cli.examine(cli.parse(["-m", "seed=0,1", "hydra.sweep.dir=sweep/seed-0"]), "train")
+
+
+def test_resuming_a_sweep_is_its_own_command(tmp_path, monkeypatch):
+    (tmp_path / "started").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "started")
+    a_sweep(Path("sweep"), [*GRID, "hydra.sweeper.n_trials=2"], config_dir="/my conf")
+    flags, rest = ["-m", "--config-dir", "/my conf"], ["model=resnet18", "optimizer.lr=0.1"]
+
+    def resumed(*typed):
+        return resume.sweep_arguments(cli.parse(typed))
+
+    more = "hydra.sweeper.n_trials=2"
+    assert resumed("resume=sweep") == [*flags, *GRID, more, "hydra.sweep.dir=sweep"]
+    assert resumed("-m", "resume=sweep", "seed=5,6", "hydra/launcher=parallel") == (
+        [*flags, *rest, more, "seed=5,6", "hydra/launcher=parallel", "hydra.sweep.dir=sweep"]
+    )
+    with pytest.raises(
+        ConfigError, match="optimizer.lr=1 would change the sweep; beside resume= there may be data_dir,"
+    ):
+        resumed("resume=sweep", "optimizer.lr=1")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    folder = tmp_path / "started" / "sweep"
+    expected = [*flags, *GRID, more, f"data_dir={tmp_path / 'elsewhere' / 'images'}", f"hydra.sweep.dir={folder}"]
+    assert resumed("resume=../started/sweep", "data_dir=images") == expected
+    assert Path.cwd() == tmp_path / "started"  # where its relative paths begin
+    assert resumed("seed=0") is None and resumed("resume=sweep/seed-0") is None
+
+
+def test_values_that_were_added_to_a_sweep_are_resumed_too(tmp_path):
+    for typed, kept in [
+        (GRID, "seed=0,1"),
+        (["model=resnet18", "seed=1,3", "optimizer.lr=0.1"], "seed=0,1,3"),
+        (["model=resnet18", "seed=0", "optimizer.lr=0.1", "data_dir=/x"], "seed=0,1,3"),
+        (["model=resnet18", "seed=range(5,7)", "optimizer.lr=0.1"], "seed=0,1,3,5,6"),
+    ]:
+        store_command(tmp_path, Command("train", typed, None, "/"))
+        assert stored_command(tmp_path).overrides == ["model=resnet18", kept, "optimizer.lr=0.1"]
+    search = ["seed=0,1", "optimizer.lr=interval(0,1)", "hydra.sweeper.n_trials=2"]
+    for trials in (2, 9):
+        store_command(
+            tmp_path / "search", Command("train", [*search[:2], f"hydra.sweeper.n_trials={trials}"], None, "/")
+        )
+    assert stored_command(tmp_path / "search").overrides == [*search[:2], "hydra.sweeper.n_trials=9"]
+
+
+def test_a_completed_sweep_says_so_and_shows_its_table(forks, tmp_path):
+    a_sweep(tmp_path / "sweep")  # by a command from another folder
+    done = forks("train.py", "resume=sweep", cwd=tmp_path)
+    assert (done.code, done.err) == (0, "")
+    assert (
+        done.out.startswith(f"{tmp_path / 'sweep'} is completed; there is nothing to resume\n") and "50.00" in done.out
+    )
+
+
 def test_a_sweep_can_be_extended(sweep, tmp_path):
     records.write(tmp_path / "sweep" / "seed-0", {"status": "completed", "overrides": [*TINY, "seed=0"], "metrics": {}})
     done = sweep("seed=0,1", cwd=tmp_path)
@@ -239,7 +369,7 @@ def test_a_signal_stops_the_whole_sweep_and_it_goes_on(tmp_path):
     assert process.exitcode == 130
     assert statuses(tmp_path) == {"seed-0": "interrupted"}
     assert (
-        "error: of 2 jobs 2 did not end; the same command with hydra.sweep.dir=sweep goes on"
+        f"error: of 2 jobs 2 did not end; resume the sweep: python {ROOT / 'train.py'} resume=sweep"
         in (tmp_path / "err.txt").read_text()
     )
     assert records.read(tmp_path / "sweep/seed-0")["error"]
