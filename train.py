@@ -122,6 +122,7 @@ def train(cfg: "DictConfig") -> float | None:
         record.update(measure.facts(trainer), findings=findings.found)
         best = measure.best_checkpoint(trainer)
         record["best_checkpoint"] = os.path.relpath(best, cfg.run_dir) if best else None
+        missing = measure.out_of_time(trainer)  # asked before the test, which loads the state of the best epoch
 
         trainer.test(classifier, datamodule=datamodule, ckpt_path=best, weights_only=True, verbose=False)
         if trainer.received_sigterm:  # in the last batch or later, where Lightning does not raise it
@@ -129,7 +130,7 @@ def train(cfg: "DictConfig") -> float | None:
         record["metrics"] |= {name: value.item() for name, value in trainer.callback_metrics.items()}
         log.info(console.result(record, cfg.monitor, measure.best_epoch, cfg.run_dir))
         log_result(trainer.loggers, config, record["overrides"], record["metrics"])
-        if missing := measure.out_of_time(trainer):
+        if missing:
             raise OutOfTime(missing)
     return measure.best.get(cfg.monitor)
 

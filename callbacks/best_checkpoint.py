@@ -44,6 +44,11 @@ class BestCheckpoint(ModelCheckpoint):
         super().__init__(dirpath, filename, monitor, mode=mode, **options | {"enable_version_counter": False})
         self.best_loss = math.inf
 
+    @property
+    def state_key(self) -> str:
+        """Without ``every_n_epochs``, so that a run that resumes with another value knows its best."""
+        return f"{type(self).__name__}{dict(monitor=self.monitor, mode=self.mode)}"
+
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
         """Whether the last validation is the best so far."""
         loss = float(trainer.callback_metrics.get("val/loss", math.nan))
@@ -64,6 +69,6 @@ class BestCheckpoint(ModelCheckpoint):
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Take the state of Lightning's ``ModelCheckpoint`` from a checkpoint of before this class; its ties stay."""
-        states, earlier = checkpoint["callbacks"], f"ModelCheckpoint{self.state_key.removeprefix(type(self).__name__)}"
+        states, earlier = checkpoint["callbacks"], super().state_key.replace(type(self).__name__, "ModelCheckpoint", 1)
         if earlier in states:
             states.setdefault(self.state_key, {"best_loss": -math.inf} | states[earlier])

@@ -95,7 +95,7 @@ def test_record_loggers_and_checkpoints_of_a_run_at_home(forks, tmp_path):
     home = tmp_path / "ann"
     home.mkdir()
     typed = [*SMALL, "datamodule._target_=tests.test_private.Texts", "+datamodule.token_length=16", "logger=csv"]
-    typed += ["+datamodule.api_key=abc123", f"hydra.run.dir={home}/run", f"+logger.csv.prefix={home}"]
+    typed += ["+datamodule.api_key=abc123", f"hydra.run.dir={home}/run", f"+logger.tensorboard.comment={home}"]
     done = forks("train.py", "model=lenet", *typed, cwd=home, HOME=str(home), PYTHONPATH=str(ROOT))
     assert done.code == 0, done.err
     run = home / "run"

@@ -155,6 +155,14 @@ def test_another_seed_takes_effect(run, composed, tmp_path):
     assert not torch.equal(*generators)
 
 
+def test_time_that_is_used_up_stays_used_up(composed, tmp_path):
+    config = [*TINY, "logger=none", "trainer.max_time=00:00:00:01", "trainer.max_epochs=100000"]
+    for resumed in ([], [f"ckpt_path={tmp_path}/checkpoints/last.ckpt"]):
+        with pytest.raises(records.OutOfTime, match="trainer.max_time ended the training after"):
+            train(composed(*config, *resumed))
+        assert records.read(tmp_path)["status"] == "interrupted"
+
+
 def test_a_second_sigterm_ends_no_process_to_which_the_first_may_be_passed_on():
     last = LastCheckpoint("anywhere")
     last._catch_signals(SimpleNamespace(local_rank=1, strategy=SimpleNamespace(launcher=None)))
