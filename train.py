@@ -129,7 +129,7 @@ def train(cfg: "DictConfig") -> float | None:
             raise SIGTERMException
         record["metrics"] |= {name: value.item() for name, value in trainer.callback_metrics.items()}
         log.info(console.result(record, cfg.monitor, measure.best_epoch, cfg.run_dir))
-        log_result(trainer.loggers, config, record["overrides"], record["metrics"])
+        log_result(trainer.loggers, config, record["overrides"], record["metrics"], record["steps"])
         if missing:
             raise OutOfTime(missing)
     return measure.best.get(cfg.monitor)

@@ -63,24 +63,27 @@ class TensorBoard(TensorBoardLogger):
             self.experiment.add_custom_scalars(CHARTS)
 
     @rank_zero_only
-    def log_result(self, config: Mapping[str, Any], typed: Iterable[str], metrics: Mapping[str, float | None]) -> None:
+    def log_result(
+        self, config: Mapping[str, Any], typed: Iterable[str], metrics: Mapping[str, float | None], step: int
+    ) -> None:
         """The run's line in the HParams tab, its best validation scores and its test scores; then close.
 
         Args:
             config: the composed config, as plain dicts.
             typed: overrides, say ``model.depth=34``; their keys are shown beside the main ones.
             metrics: of the record.
+            step: the last one; a run that is killed here and resumes replaces what belongs to it.
         """
         scores = {}
         for name, value in metrics.items():
             kind, _, metric = name.partition("/")
             if kind == "val" and value is not None:  # val/… is a curve, of which the tab would show the last point
                 scores[f"best/{metric}"] = value
-                self.experiment.add_scalar(f"best/{metric}", value)
+                self.experiment.add_scalar(f"best/{metric}", value, step)
             elif kind == "test" and "/" not in metric:  # not those of single classes
                 scores[name] = value
         for summary in hparams(hyperparameters(config, typed), scores):
-            self.experiment._get_file_writer().add_summary(summary)
+            self.experiment._get_file_writer().add_summary(summary, step)
         self.close()
 
     def close(self) -> None:

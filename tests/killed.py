@@ -109,7 +109,7 @@ def script(folder: Path, argv) -> None:
 
 
 def _die_at(place: str, time: int) -> None:
-    from callbacks import AtomicCheckpointIO
+    from callbacks import AtomicCheckpointIO, TensorBoard
     from lit_modules import Classifier
 
     seen = 0
@@ -144,6 +144,7 @@ def _die_at(place: str, time: int) -> None:
         "epoch": (Classifier, "on_train_epoch_end", nothing),
         "end": (Classifier, "on_train_end", nothing),
         "test": (Classifier, "test_step", nothing),
+        "closing": (TensorBoard, "close", lambda logger: logger.save()),
     }
     at(*places[place])
 

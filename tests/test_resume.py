@@ -140,6 +140,8 @@ STOPS = {
     "a callback that must wait for min_epochs": ([STOP_AT.format(5), "+trainer.min_epochs=2"], "step", 8, 2),
     "max_steps within an epoch": (["+trainer.max_steps=6"], "test", 1, 1.5),
     "averaged weights": (["callbacks=ema", *STOPPING, *EARLY[1:], "callbacks.ema.decay=0.5"], "test", 1, 3),
+    "max_epochs": ([], "test", 1, 3),
+    "max_epochs, after its results are logged": ([], "closing", 1, 3),
 }
 
 
