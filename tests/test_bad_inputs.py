@@ -256,6 +256,7 @@ PARTS = {
         "optimizer: torch.optim.RMSprop has no argument nesterov, fused; leave out or remove: '~optimizer.nesterov' "
         "'~optimizer.fused'"
     ),
+    "~optimizer._target_": "optimizer: a config without _target_ made a dict; expected a torch Optimizer",
     "optimizer._target_=odd.fails": "optimizer: KeyError: 'boom'",
     "optimizer._target_=torch.nn.ParameterList ~optimizer.lr": "optimizer: torch.nn.ParameterList has no argument",
     "optimizer._target_=odd.dictionary": "optimizer: odd.dictionary made a dict; expected a torch Optimizer",
