@@ -51,9 +51,8 @@ def build(part: str, config: DictConfig | None, expected: type = object, **argum
     def check(built: Any) -> Any:
         if not isinstance(built, expected):
             kind = f"{expected.__module__.partition('.')[0]} {expected.__name__}"
-            raise ConfigError(
-                f"{part}: {config.get('_target_', 'a config without _target_')} made a {type(built).__name__}; expected a {kind}"
-            )
+            target = config.get("_target_", "a config without _target_")
+            raise ConfigError(f"{part}: {target} made a {type(built).__name__}; expected a {kind}")
         return built
 
     if not config:
