@@ -12,13 +12,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import checkpoints
-import cli
-import console
-from mistakes import Mistake, check_choices, check_least
-from studies.errors import build, build_all
-from studies.record import redact, write_json
-from studies.runs import find_checkpoint
+from inference import checkpoints
+from launch import main
+from launch.mistakes import ConfigError, check_choices, check_least
+from results import summary
+from results.errors import build, build_all
+from results.record import redact, write_json
+from results.run_folder import find_checkpoint
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -32,7 +32,7 @@ def check(cfg: "DictConfig") -> None:
     check_choices(cfg, choices)
     check_least(cfg, {"explain": 0})
     if cfg.explain and not find_spec("captum"):
-        raise Mistake(f"explain={cfg.explain} needs captum, not installed: pip install -e '.[explain]'")
+        raise ConfigError(f"explain={cfg.explain} needs captum, not installed: pip install -e '.[explain]'")
     find_checkpoint(cfg.ckpt)
 
 
@@ -43,12 +43,12 @@ def evaluate(cfg: "DictConfig") -> float:
         The top-1 accuracy.
     """
     check(cfg)
-    with cli.importing():  # from here on torch is there
+    with main.importing():  # from here on torch is there
         from lightning import Callback, Trainer
 
         from datamodules import Scored
 
-    console.quiet_lightning()
+    summary.quiet_lightning()
     file, checkpoint, backbone = checkpoints.opened(cfg.ckpt, cfg.trust)
     checkpoints.as_trained(cfg, checkpoint, backbone)
     names = checkpoint["class_names"]
@@ -73,9 +73,9 @@ def evaluate(cfg: "DictConfig") -> float:
     facts |= {"changes_since_training": scored.changes, "seen_in_training": scored.seen}
     write_json(Path(cfg.run_dir) / "metrics.json", {**facts, **settings, "metrics": metrics})
     counts = evaluator.labels.bincount(minlength=len(names)).tolist()
-    log.info(console.scores(facts, metrics, dict(zip(names, counts, strict=True)), cfg.run_dir))
+    log.info(summary.scores(facts, metrics, dict(zip(names, counts, strict=True)), cfg.run_dir))
     return metrics[f"{cfg.split}/top1"]
 
 
 if __name__ == "__main__":
-    cli.run(evaluate, "evaluate", check)
+    main.run(evaluate, "evaluate", check)

@@ -11,13 +11,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import checkpoints
-import cli
-import console
-from files import check_writable, find_images
-from mistakes import Mistake, check_choices
-from names import run_of
-from studies.runs import find_checkpoint, short
+from datamodules.image_paths import check_writable, find_images
+from inference import checkpoints
+from launch import main
+from launch.mistakes import ConfigError, check_choices
+from launch.run_names import run_of
+from results import summary
+from results.run_folder import find_checkpoint, short
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -32,11 +32,11 @@ def check(cfg: "DictConfig") -> None:
     check_choices(cfg, {"format": tuple(FORMATS)})
     ending, packages = FORMATS[cfg.format]
     if missing := [package for package in packages if not find_spec(package)]:
-        raise Mistake(f"format={cfg.format} needs {', '.join(missing)}, not installed: pip install -e '.[export]'")
+        raise ConfigError(f"format={cfg.format} needs {', '.join(missing)}, not installed: pip install -e '.[export]'")
     if cfg.output:
         check_writable("output", Path(cfg.output), (ending,))
     if cfg.tolerance is None or not cfg.tolerance >= 0:
-        raise Mistake(f"tolerance={cfg.tolerance}: expected 0 or more")
+        raise ConfigError(f"tolerance={cfg.tolerance}: expected 0 or more")
     if cfg.images:
         find_images(cfg.images)
     find_checkpoint(cfg.ckpt)
@@ -49,19 +49,19 @@ def export(cfg: "DictConfig") -> float:
         The largest difference between its logits and the checkpoint's.
     """
     check(cfg)
-    with cli.importing():  # from here on torch is there
-        import exported
+    with main.importing():  # from here on torch is there
+        from inference import exporters
 
-    console.quiet_lightning()
+    summary.quiet_lightning()
     file, checkpoint, backbone = checkpoints.opened(cfg.ckpt, cfg.trust)
     folder, names = find_images(cfg.images) if cfg.images else (Path(), [])
-    pixels, whose = exported.real_images(checkpoint, [str(folder / name) for name in names], cfg.trust)
+    pixels, whose = exporters.real_images(checkpoint, [str(folder / name) for name in names], cfg.trust)
     facts = {"class_names": checkpoint["class_names"], "preprocessing": checkpoint["preprocessing"]}
     facts |= {"preprocessing_inside": cfg.preprocessing, "checkpoint": str(file)}
     path = Path(cfg.output or f"{cfg.run_dir}/{run_of(cfg.ckpt)}{FORMATS[cfg.format][0]}").expanduser()
     try:
-        difference, said = exported.save(path, cfg.format, backbone, pixels, facts, cfg.tolerance)
-    except exported.Disagreement as error:
+        difference, said = exporters.save(path, cfg.format, backbone, pixels, facts, cfg.tolerance)
+    except exporters.Disagreement as error:
         sys.exit(f"error: {error}")  # code 1, for it is no mistake of the user's
     log.info(f"{'compared':<12} {whose}, at a batch of 1, of 7 and of all: {said}")
     shown = short(path)
@@ -70,4 +70,4 @@ def export(cfg: "DictConfig") -> float:
 
 
 if __name__ == "__main__":
-    cli.run(export, "export", check)
+    main.run(export, "export", check)

@@ -11,20 +11,19 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import checkpoints
-import cli
-import console
-import files
-import predictions
-from mistakes import check_choices, check_least
-from studies.errors import build
-from studies.runs import find_checkpoint
+from datamodules import image_paths
+from inference import checkpoints, prediction_files
+from launch import main
+from launch.mistakes import check_choices, check_least
+from results import summary
+from results.errors import build
+from results.run_folder import find_checkpoint
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
     from torch import nn
 
-    from datamodules import Unlabelled
+    from datamodules import PredictImages
     from lit_modules.predictor import Predictions
 
 log = logging.getLogger(__name__)
@@ -36,16 +35,16 @@ def check(cfg: "DictConfig") -> tuple[list[str], list[str], list[str]]:
     Returns:
         (the images' paths, what the output calls them, messages about folders that cannot be read).
     """
-    choices = {"format": tuple(predictions.SUFFIXES), "labels": ("number", "name")}
+    choices = {"format": tuple(prediction_files.SUFFIXES), "labels": ("number", "name")}
     check_choices(cfg, choices | {"tta": (None, "flip"), "broken": ("skip", "fail")})
     check_least(cfg, {"top_k": 1, "grid_count": 1, "batch_size": 1, "num_workers": 0})
     find_checkpoint(cfg.ckpt)
-    predictions.check(cfg)
+    prediction_files.check(cfg)
     unreadable: list[str] = []
-    folder, names = files.find_images(str(cfg.images), unreadable)
+    folder, names = image_paths.find_images(str(cfg.images), unreadable)
     if unreadable and cfg.broken == "fail":
         raise OSError(f"{unreadable[0]} (broken=skip leaves it out)")
-    called = files.identify(names) if cfg.format in predictions.BY_ID else {name: name for name in names}
+    called = image_paths.identify(names) if cfg.format in prediction_files.BY_ID else {name: name for name in names}
     return [str(folder / name) for name in called.values()], list(called), unreadable
 
 
@@ -54,32 +53,32 @@ def predict(cfg: "DictConfig") -> None:
     paths, names, unreadable = check(cfg)
     if unreadable:
         log.warning(f"{'left out':<12} {'; '.join(unreadable)}")
-    with cli.importing():  # from here on torch is there
+    with main.importing():  # from here on torch is there
         import lightning  # noqa: F401
 
-    console.quiet_lightning()
+    summary.quiet_lightning()
     _, checkpoint, backbone = checkpoints.opened(cfg.ckpt, cfg.trust)
     checkpoints.as_trained(cfg, checkpoint, backbone)
-    predictions.check_columns(cfg.format, checkpoint["class_names"])
+    prediction_files.check_columns(cfg.format, checkpoint["class_names"])
     if cfg.format == "probability":
         cfg.top_k = len(checkpoint["class_names"])
     began = time.perf_counter()
     data, found = predicted(cfg, paths, checkpoint["preprocessing"], backbone)
     seconds = time.perf_counter() - began
-    output = predictions.write(cfg, names, found, checkpoint["class_names"], data)
-    log.info(console.predicted(seconds, found, checkpoint["class_names"], output))
+    output = prediction_files.write(cfg, names, found, checkpoint["class_names"], data)
+    log.info(summary.predicted(seconds, found, checkpoint["class_names"], output))
 
 
 def predicted(
     cfg: "DictConfig", paths: Sequence[str], preprocessing: dict[str, Any], backbone: "nn.Module"
-) -> tuple["Unlabelled", "Predictions"]:
+) -> tuple["PredictImages", "Predictions"]:
     """The images as data, and what the network says of them."""
     from lightning import Callback, Trainer
 
-    from datamodules import Unlabelled
+    from datamodules import PredictImages
     from lit_modules.predictor import collect
 
-    data = Unlabelled(paths, preprocessing, cfg.batch_size, cfg.num_workers, skip=cfg.broken == "skip")
+    data = PredictImages(paths, preprocessing, cfg.batch_size, cfg.num_workers, skip=cfg.broken == "skip")
     wanted = {"outputs": "features" if cfg.format == "features" else "classes", "top_k": cfg.top_k, "tta": cfg.tta}
     predictor = build("lit_module", cfg.lit_module, backbone=backbone, **wanted)
     callbacks = list(filter(None, [build("progress", cfg.progress, Callback)]))
@@ -90,4 +89,4 @@ def predicted(
 
 
 if __name__ == "__main__":
-    cli.run(predict, "predict", check)
+    main.run(predict, "predict", check)

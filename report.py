@@ -9,8 +9,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from studies import report
-from studies.record import one_line
+from results import report
+from results.record import one_line
 
 
 def main() -> int:

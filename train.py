@@ -10,12 +10,11 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
-import checkpoints
-import cli
-import console
-import task
-from studies.errors import build, build_all, building
-from studies.record import OutOfTime, recording, redact
+from inference import checkpoints
+from launch import jobs, main
+from results import summary
+from results.errors import build, build_all, building
+from results.record import OutOfTime, recording, redact
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -35,8 +34,8 @@ def train(cfg: "DictConfig") -> float | None:
     Returns:
         The best value of ``cfg.monitor``, for sweepers to optimise.
     """
-    with recording(cfg.run_dir, overrides=task.typed(), seed=cfg.seed) as record:
-        with cli.importing():  # from here on torch is there
+    with recording(cfg.run_dir, overrides=jobs.typed(), seed=cfg.seed) as record:
+        with main.importing():  # from here on torch is there
             from lightning import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
             from lightning.pytorch.callbacks import Checkpoint
             from lightning.pytorch.loggers import Logger
@@ -46,11 +45,12 @@ def train(cfg: "DictConfig") -> float | None:
             from torch.optim import Optimizer
             from torch.optim.lr_scheduler import LRScheduler
 
-            import speed
-            from callbacks import Findings, Measure
+            from callbacks.diagnosis import Diagnosis
             from callbacks.loggers import continue_service_runs, log_result, log_start, resume_at
+            from callbacks.run_metrics import RunMetrics
+            from lit_modules import numerics
 
-        console.quiet_lightning()
+        summary.quiet_lightning()
         seed_everything(cfg.seed, verbose=False)
         datamodule = build("datamodule", cfg.datamodule, LightningDataModule)
         with building("datamodule"):  # it may know what its config left open
@@ -68,7 +68,7 @@ def train(cfg: "DictConfig") -> float | None:
             if "weights" in cfg.model:
                 cfg.model.weights = None  # its own come in their place
         backbone = build("model", cfg.model, nn.Module)
-        speed.settle(cfg, backbone)
+        numerics.settle(cfg, backbone)
         if going_on:
             other = "; a ResNet begins with those of other classes by model.weights=…"
             checkpoints.weights_for(backbone, going_on, "to be trained", other)
@@ -93,8 +93,8 @@ def train(cfg: "DictConfig") -> float | None:
             },
         }
         config = redact(config)  # from here on for loggers and the console
-        measure = Measure(cfg.monitor, cfg.mode)
-        findings = Findings()
+        measure = RunMetrics(cfg.monitor, cfg.mode)
+        findings = Diagnosis()
         # Findings last: at the end it asks the network that was validated, which EMA has put in place by then.
         callbacks = [measure, *build_all("callbacks", cfg.callbacks, Callback), findings]
         here = going_on and file.absolute().is_relative_to(os.path.abspath(cfg.run_dir))
@@ -114,8 +114,8 @@ def train(cfg: "DictConfig") -> float | None:
         if trainer.strategy.root_device.type == "cpu" and trainer.num_devices > 4 * (os.cpu_count() or 1):
             raise ValueError(f"trainer.devices={trainer.num_devices}: this machine has {os.cpu_count()} cores")
         if trainer.world_size > 1:
-            task.refuse_sweep(f"a job of {trainer.world_size} processes")
-        log.info(console.summary(config))
+            jobs.refuse_sweep(f"a job of {trainer.world_size} processes")
+        log.info(summary.summary(config))
         log_start(trainer.loggers, config, record["overrides"], logger_runs)
 
         trainer.fit(classifier, datamodule=datamodule, ckpt_path=cfg.ckpt_path, weights_only=True)
@@ -128,7 +128,7 @@ def train(cfg: "DictConfig") -> float | None:
         if trainer.received_sigterm:  # in the last batch or later, where Lightning does not raise it
             raise SIGTERMException
         record["metrics"] |= {name: value.item() for name, value in trainer.callback_metrics.items()}
-        log.info(console.result(record, cfg.monitor, measure.best_epoch, cfg.run_dir))
+        log.info(summary.result(record, cfg.monitor, measure.best_epoch, cfg.run_dir))
         log_result(trainer.loggers, config, record["overrides"], record["metrics"], record["steps"])
         if missing:
             raise OutOfTime(missing)
@@ -136,4 +136,4 @@ def train(cfg: "DictConfig") -> float | None:
 
 
 if __name__ == "__main__":
-    cli.run(train, "train", check)
+    main.run(train, "train", check)

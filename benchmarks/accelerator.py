@@ -36,12 +36,11 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-import console
 from benchmarks import common
 from benchmarks.trainer_overhead import measure, part_of_an_epoch
 from datamodules import RandomCrop, RandomHorizontalFlip, Synthetic
 from models import ResNet
-from studies import record
+from results import record, summary
 
 CUDA = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if CUDA else "cpu")
@@ -337,7 +336,7 @@ def main() -> int:
         return 0
     if args.quick:
         args.seconds, args.seeds, args.workers = 0.01, 1, min(args.workers, 2)
-    console.quiet_lightning()
+    summary.quiet_lightning()
     facts = {"device": common.device(), "versions": record.versions(), "git_commit": record.git_commit()}
     found = {name: {"tables": [], "error": "not begun"} for name in args.only}
     command = " ".join(["python -m benchmarks.accelerator", *sys.argv[1:]])

@@ -15,7 +15,7 @@ import hydra
 import torch
 from omegaconf import DictConfig
 
-from studies.record import git_commit, versions
+from results.record import git_commit, versions
 
 TABLES: list[dict[str, Any]] = []  # what a script has printed so far
 CONF = Path(__file__).parent.parent / "conf"

@@ -24,9 +24,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-import speed
 from benchmarks import common
 from datamodules import ImageDataModule, ImageFolder, RandomCrop, RandomErasing, RandomHorizontalFlip
+from lit_modules import numerics
 
 BATCH = 128
 
@@ -206,7 +206,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5, help="measured epochs of each side")
     common.add_output(parser)
     args = parser.parse_args()
-    speed.keep_freed_memory()  # as train.py has it, for both sides
+    numerics.keep_freed_memory()  # as train.py has it, for both sides
     if args.only in (None, "memory"):
         common.table("Fashion-MNIST, seconds an epoch", in_memory(args.runs), args)
     if args.only in (None, "augmentation"):

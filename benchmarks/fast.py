@@ -10,7 +10,7 @@ import argparse
 import tempfile
 
 from benchmarks import common
-from studies import record
+from results import record
 
 CONFIGS = {
     "LeNet, Fashion-MNIST": ["model=lenet", "datamodule=fashion_mnist", "trainer.max_epochs=2"],

@@ -24,8 +24,8 @@ from hydra.utils import instantiate
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import speed
 from benchmarks import common
+from lit_modules import numerics
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 FASHION = "datamodule=fashion_mnist"
@@ -95,7 +95,7 @@ def against_torchvision(runs: int) -> list[dict]:
 
 def settings(networks: list[tuple], runs: int) -> list[dict]:
     """Images a second with each setting, and how many steps repay the compilation."""
-    bf16_too = DEVICE != "cpu" or speed.cpu_has_bfloat16()  # emulated, a step of LeNet took seven times as long
+    bf16_too = DEVICE != "cpu" or numerics.cpu_has_bfloat16()  # emulated, a step of LeNet took seven times as long
     best = "bf16 channels_last" if bf16_too else "fp32 channels_last"
     choices = FP32 | (BF16 if bf16_too else {}) | {f"{best} compiled": (bf16_too, True, True)}
     rows = []
@@ -132,7 +132,7 @@ def cost(runs: int) -> list[dict]:
     cases = {f"CIFAR ResNet-20, {px} px": [*small, f"datamodule.image_size={px}"] for px in (16, 32, 64)}
     cases |= {f"CIFAR ResNet-{depth}, 32 px": [*small, f"model.depth={depth}"] for depth in (8, 56)}
     cases |= {f"CIFAR ResNet-29, groups={n}": [*bottleneck, f"model.groups={n}"] for n in (1, 2, 8, 32, 64)}
-    from callbacks.measure import cost as arithmetic
+    from callbacks.run_metrics import cost as arithmetic
 
     rows, size, sides = [], 32, {}
     for name, overrides in cases.items():
@@ -156,7 +156,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=15, help="measured steps of each side")
     common.add_output(parser)
     args = parser.parse_args()
-    speed.keep_freed_memory()  # as train.py has it
+    numerics.keep_freed_memory()  # as train.py has it
     cache = tempfile.TemporaryDirectory()
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache.name  # nothing compiled earlier makes compiling look quick
     networks = [(" ".join(args.config), args.config, args.batch_size)] if args.config else NETWORKS

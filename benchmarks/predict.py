@@ -24,15 +24,14 @@ from torch import Tensor, nn
 from torchvision.io import ImageReadMode, decode_image, read_file
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-import console
-import files
 import predict
-import predictions
-import speed
 from benchmarks import common
-from datamodules import ImageDataModule, Synthetic
+from datamodules import ImageDataModule, Synthetic, image_paths
 from datamodules.decoding import read_image
 from datamodules.fashion_mnist import DEBIAN_DIR
+from inference import prediction_files
+from lit_modules import numerics
+from results import summary
 
 NETWORKS = {"LeNet": ["model=lenet"], "CIFAR ResNet-20": ["model=resnet_cifar", "model.depth=20"]}
 
@@ -60,7 +59,7 @@ def write_images(folder: Path, kind: str, count: int) -> ImageDataModule:
 
 def plain_loop(folder: Path, decode: Callable, network: nn.Module, data: ImageDataModule, size: int) -> Tensor:
     """The label of each image."""
-    paths = [str(folder / name) for name in files.find_images(str(folder))[1]]
+    paths = [str(folder / name) for name in image_paths.find_images(str(folder))[1]]
     labels = []
     with torch.inference_mode():
         for start in range(0, len(paths), size):
@@ -80,11 +79,11 @@ def compare(name: str, overrides: list[str], folder: Path, data: ImageDataModule
     labels = {}
 
     def ours() -> None:
-        root, names = files.find_images(str(folder))
-        names = files.identify(names)
+        root, names = image_paths.find_images(str(folder))
+        names = image_paths.identify(names)
         paths = [str(root / name) for name in names.values()]
         read, found = predict.predicted(cfg, paths, data.preprocessing, network)
-        predictions.write(cfg, list(names), found, data.class_names, read)
+        prediction_files.write(cfg, list(names), found, data.class_names, read)
         labels["ours"] = found.outputs[1][:, 0]
 
     def plain(decode: Callable) -> Callable[[], None]:
@@ -114,8 +113,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5, help="measured runs of each side")
     common.add_output(parser)
     args = parser.parse_args()
-    console.quiet_lightning()
-    speed.keep_freed_memory()  # as predict.py has it, for all sides; so are the next two lines
+    summary.quiet_lightning()
+    numerics.keep_freed_memory()  # as predict.py has it, for all sides; so are the next two lines
     gc.freeze()
     atexit.register(gc.unfreeze)
     rows = []

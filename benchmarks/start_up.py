@@ -10,7 +10,7 @@ import tempfile
 from typing import Any
 
 from benchmarks import common
-from studies import record
+from results import record
 
 ANSWERS = {
     "--help": ["--help"],

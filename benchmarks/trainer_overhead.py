@@ -23,10 +23,10 @@ from hydra.utils import instantiate
 from lightning import Callback, seed_everything
 from torch.nn import functional as F
 
-import console
-import speed
 from benchmarks import common
-from callbacks import Measure
+from callbacks.run_metrics import RunMetrics
+from lit_modules import numerics
+from results import summary
 
 TURN = 25  # batches
 
@@ -126,18 +126,18 @@ def measure(overrides: list[str], epochs: int) -> dict:
     """Seconds an epoch of both, the first epoch of each left out, and whether both learnt the same."""
     with tempfile.TemporaryDirectory() as folder:
         cfg = common.composed(*overrides, f"trainer.max_epochs={epochs + 1}", f"run_dir={folder}")
-        console.quiet_lightning()
+        summary.quiet_lightning()
         data, bare = instantiate(cfg.datamodule), BareLoop(cfg)
         seed_everything(cfg.seed, verbose=False)
         backbone = instantiate(cfg.model)
-        speed.settle(cfg, backbone)
+        numerics.settle(cfg, backbone)
         classifier = instantiate(
             cfg.lit_module,
             backbone=backbone,
             optimizer=instantiate(cfg.optimizer),
             scheduler=instantiate(cfg.scheduler),
         )
-        callbacks = [Measure(cfg.monitor, cfg.mode), *filter(None, instantiate(cfg.callbacks).values()), bare]
+        callbacks = [RunMetrics(cfg.monitor, cfg.mode), *filter(None, instantiate(cfg.callbacks).values()), bare]
         trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=list(instantiate(cfg.logger).values()))
         trainer.fit(classifier, datamodule=data, weights_only=True)
         same = all(
@@ -154,7 +154,7 @@ def part_of_an_epoch(batches: int) -> list[str]:
 
 def measure_alone(overrides: list[str], epochs: int) -> dict:
     """In a process of its own, with its memory as a run of train.py finds it."""
-    gc.freeze()  # as cli.importing does, lest the collector search torch's modules again and again
+    gc.freeze()  # as launch.main.importing does, lest the collector search torch's modules again and again
     try:
         with hydra.initialize_config_dir(str(common.CONF), version_base="1.3"):
             return measure(overrides, epochs)

@@ -8,7 +8,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from studies.runs import LAST
+from results.run_folder import LAST
 
 # Options of ModelCheckpoint that leave one file, written right after the validation whose scores it stands for.
 ALLOWED = {"verbose", "auto_insert_metric_name", "every_n_epochs"}

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from lightning import Callback, LightningModule, Trainer
 
 from callbacks.drawing import save
-from callbacks.measure import Measure
-from studies.figures import new_figure
+from callbacks.run_metrics import RunMetrics
+from results.figures import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,7 +19,7 @@ COLORS = {"train": "#0072B2", "val": "#D55E00"}
 class CurvesPlot(Callback):
     """After training, writes ``curves.png``: loss and top-1 accuracy of each epoch, and which was the best.
 
-    What it draws is what ``Measure`` remembers, so that a run that goes on has all its epochs.
+    What it draws is what ``RunMetrics`` remembers, so that a run that goes on has all its epochs.
 
     Args:
         dirpath: the folder to write to.
@@ -29,7 +29,7 @@ class CurvesPlot(Callback):
         self.dirpath = Path(dirpath)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        measure = next((callback for callback in trainer.callbacks if isinstance(callback, Measure)), None)
+        measure = next((callback for callback in trainer.callbacks if isinstance(callback, RunMetrics)), None)
         if measure is None or not measure.history or not trainer.is_global_zero:
             return
         best = measure.best_epoch, measure.best.get(measure.monitor)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from studies.fonts import default_font, drawable, font_for
+from results.fonts import default_font, drawable, font_for
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

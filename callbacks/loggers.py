@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from callbacks.tensorboard import TensorBoard
-from studies.record import replacing
+from results.record import replacing
 
 
 class CSV(Logger):

@@ -4,37 +4,33 @@ Images arrive as ``(N, C, H, W)`` float32, normalised and, in training, augmente
 in training (``mixup``, ``cutmix``) as ``(N, num_classes)`` float32.
 """
 
-from datamodules.base import ImageDataModule
-from datamodules.cats_vs_dogs import CatsVsDogs
-from datamodules.cifar import CIFAR10, CIFAR100
-from datamodules.digits import Digits
-from datamodules.fashion_mnist import FashionMNIST
-from datamodules.image_folder import ImageFolder
-from datamodules.imagenet import ImageNet
-from datamodules.preprocessing import Preprocessing
-from datamodules.scored import Scored
-from datamodules.synthetic import Synthetic
-from datamodules.tensor_images import TensorImages
-from datamodules.transforms import AlternatingFlip, PerImage, RandomCrop, RandomErasing, RandomHorizontalFlip
-from datamodules.unlabelled import Unlabelled
+from importlib import import_module
 
-__all__ = [
-    "AlternatingFlip",
-    "CIFAR10",
-    "CIFAR100",
-    "CatsVsDogs",
-    "Digits",
-    "FashionMNIST",
-    "ImageDataModule",
-    "ImageFolder",
-    "ImageNet",
-    "PerImage",
-    "Preprocessing",
-    "RandomCrop",
-    "RandomErasing",
-    "RandomHorizontalFlip",
-    "Scored",
-    "Synthetic",
-    "TensorImages",
-    "Unlabelled",
-]
+_MODULES = {
+    "AlternatingFlip": "batch_transforms",
+    "CIFAR10": "cifar",
+    "CIFAR100": "cifar",
+    "CatsVsDogs": "cats_vs_dogs",
+    "Digits": "digits",
+    "FashionMNIST": "fashion_mnist",
+    "ImageDataModule": "base",
+    "ImageFolder": "image_folder",
+    "ImageNet": "imagenet",
+    "PerImage": "batch_transforms",
+    "PredictImages": "predict_images",
+    "Preprocessing": "preprocessing",
+    "RandomCrop": "batch_transforms",
+    "RandomErasing": "batch_transforms",
+    "RandomHorizontalFlip": "batch_transforms",
+    "Scored": "scored",
+    "Synthetic": "synthetic",
+    "TensorImages": "tensor_dataset",
+}
+__all__ = list(_MODULES)
+
+
+def __getattr__(name: str):
+    """Import a class on first use, so that ``datamodules.image_paths`` can be imported without torch."""
+    if name in _MODULES:
+        return getattr(import_module(f"datamodules.{_MODULES[name]}"), name)
+    raise AttributeError(f"module 'datamodules' has no attribute {name!r}")

@@ -20,9 +20,9 @@ from torchvision.transforms import v2
 from datamodules.decoding import reason
 from datamodules.fingerprints import Fingerprint, differences, fingerprint, overlap, valid
 from datamodules.preprocessing import Preprocessing
-from datamodules.sampling import BatchSampler, Draw, seeded, stratified_split
-from datamodules.tensor_images import Batch, TensorImages
-from studies.errors import building
+from datamodules.sampling import BatchKey, BatchSampler, seeded, stratified_split
+from datamodules.tensor_dataset import Batch, TensorImages
+from results.errors import building
 
 log = logging.getLogger(__name__)
 
@@ -171,7 +171,7 @@ class ImageDataModule(LightningDataModule):
         if not self.augmentation:
             return
         images, _ = self.fetch("train", torch.arange(min(2, len(self.sets["train"]))))
-        draw = Draw(torch.arange(len(images), device=images.device))
+        draw = BatchKey(torch.arange(len(images), device=images.device))
         generator = torch.Generator(images.device).manual_seed(0)
         for name, transform in self.augmentation.items():
             which = f"augmentation.{name} ({type(transform).__name__})"
@@ -281,7 +281,7 @@ class ImageDataModule(LightningDataModule):
     def fetch(self, split: str, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Images ``(N, c, h, w)`` uint8 of a part that is set up, and labels ``(N,)``; nothing is drawn."""
         images = self.sets[split]
-        return images[Draw(indices.to(getattr(images, "device", "cpu")))][:2]
+        return images[BatchKey(indices.to(getattr(images, "device", "cpu")))][:2]
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """As Lightning's, without its search for tensors, which takes longer than to move none."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from datamodules.folders import Sample, broken_links, find_images, visible, visible_folders
 from datamodules.image_folder import ImageFolder
-from files import is_folder, is_image
+from datamodules.image_paths import is_folder, is_image
 
 log = logging.getLogger(__name__)
 FOLDER = re.compile(r"(cat|dog)s?", re.IGNORECASE)

@@ -5,7 +5,7 @@ from torchvision import datasets
 
 from datamodules.base import ImageDataModule
 from datamodules.downloading import download
-from datamodules.tensor_images import TensorImages
+from datamodules.tensor_dataset import TensorImages
 
 
 class CIFAR10(ImageDataModule):

@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision.io import ImageReadMode
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from studies.record import out_of_memory
+from results.record import out_of_memory
 
 # Of more, PIL decodes nothing: a small file could fill the memory.
 MOST_PIXELS = 2 * Image.MAX_IMAGE_PIXELS

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from datamodules.base import ImageDataModule
-from datamodules.tensor_images import TensorImages
+from datamodules.tensor_dataset import TensorImages
 
 TEST_IMAGES = 382
 

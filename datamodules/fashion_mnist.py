@@ -13,7 +13,7 @@ from torchvision import datasets
 
 from datamodules.base import ImageDataModule
 from datamodules.downloading import download
-from datamodules.tensor_images import TensorImages
+from datamodules.tensor_dataset import TensorImages
 
 # Where Debian's package dataset-fashion-mnist puts the four files.
 DEBIAN_DIR = Path("/usr/share/datasets/fashion-mnist")

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.decoding import TransformError
-from files import LEFT, class_order, is_broken_link, is_folder, walk_images
+from datamodules.image_paths import LEFT, class_order, is_broken_link, is_folder, walk_images
 
 log = logging.getLogger(__name__)
 LINE_SECONDS = 10.0  # between two lines of progress

@@ -25,9 +25,9 @@ from datamodules.folders import (
     shown,
     visible_folders,
 )
-from datamodules.sampling import Draw, random_key, seeded, split_by_name
-from datamodules.tensor_images import Batch
-from studies.runs import nearest
+from datamodules.sampling import BatchKey, random_key, seeded, split_by_name
+from datamodules.tensor_dataset import Batch
+from results.run_folder import nearest
 
 log = logging.getLogger(__name__)
 SKIP = "datamodule.broken=skip leaves such files out"
@@ -69,7 +69,7 @@ class ImageFiles(Dataset):
         part.keys = None if self.keys is None else self.keys[indices]
         return part
 
-    def __getitem__(self, draw: Draw) -> Batch:
+    def __getitem__(self, draw: BatchKey) -> Batch:
         transform = self.transforms[0 if self.training else 1]
         # torchvision's transforms draw from the global generator: seed it for each image, then give it back.
         images, labels = [], []

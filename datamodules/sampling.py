@@ -93,7 +93,7 @@ def _check_fraction(fraction: float) -> None:
         raise ValueError(f"the fraction to split off is {fraction}; expected a number between 0 and 1, say 0.1")
 
 
-class Draw(NamedTuple):
+class BatchKey(NamedTuple):
     """A batch that is asked for: which images, in which epoch, and the seed of all that is random about it."""
 
     indices: Tensor  # (N,) int64
@@ -128,7 +128,7 @@ class BatchSampler(Sampler):
         total = self.batch_size * self.world_size
         return self.size // total if self.training else -(-self.size // total)
 
-    def __iter__(self) -> Iterator[Draw]:
+    def __iter__(self) -> Iterator[BatchKey]:
         first, self.first = self.first, 0
         if self.shuffle:
             generator = torch.Generator().manual_seed(random_key(self.seed, self.epoch))
@@ -146,4 +146,4 @@ class BatchSampler(Sampler):
         numbers = range(first * self.world_size + self.rank, shares, self.world_size)
         keys = [random_key(self.seed, self.epoch, number) for number in numbers]  # 6 µs each; each in its step, 100
         for number, key in zip(numbers, keys, strict=True):
-            yield Draw(parts[number], self.epoch, key)
+            yield BatchKey(parts[number], self.epoch, key)

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from datamodules.base import ImageDataModule
 from datamodules.fingerprints import Fingerprint, differences, overlap
 from datamodules.preprocessing import Preprocessing
-from datamodules.tensor_images import Batch
+from datamodules.tensor_dataset import Batch
 
 log = logging.getLogger(__name__)
 SPLITS = ("test", "val", "train")

@@ -3,7 +3,7 @@
 import torch
 
 from datamodules.base import ImageDataModule
-from datamodules.tensor_images import TensorImages
+from datamodules.tensor_dataset import TensorImages
 
 
 class Synthetic(ImageDataModule):

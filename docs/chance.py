@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT))  # it is a script in a folder of its own
 
 from datamodules import FashionMNIST, RandomCrop, RandomHorizontalFlip  # noqa: E402
 from models import LeNet, ResNet  # noqa: E402
-from studies.record import write_json  # noqa: E402
+from results.record import write_json  # noqa: E402
 
 CLASSES = ("T-shirt/top", "Shirt")
 IMAGES = 1000  # of each class, for training where a case does not say; the test set has as many

@@ -35,9 +35,9 @@ from PIL import Image
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # it is a script in a folder of its own
 
-from studies import figures, page, report  # noqa: E402
-from studies.record import FILE, write_json  # noqa: E402
-from studies.table import Job, Table, human, tabulate  # noqa: E402
+from results import figures, page, report  # noqa: E402
+from results.record import FILE, write_json  # noqa: E402
+from results.table import Job, Table, human, tabulate  # noqa: E402
 
 STAMP = "Made from"  # the key of a PNG's text with the hash
 RECORDS, IMAGES = ROOT / "docs" / "records", ROOT / "docs" / "images"

@@ -21,9 +21,9 @@ from PIL.PngImagePlugin import PngInfo
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # it is a script in a folder of its own
 
-import checkpoints  # noqa: E402
 from docs.make import IMAGES, RECORDS, STAMP, digest  # noqa: E402
-from studies.record import write_json  # noqa: E402
+from inference import checkpoints  # noqa: E402
+from results.record import write_json  # noqa: E402
 from tests.browser import Page, tensorboard  # noqa: E402
 
 SWEEP = (
@@ -109,7 +109,7 @@ def main() -> None:
 def keep_curves(run: Path) -> None:
     """Copy what a run's curves.png shows into docs/records."""
     states = checkpoints.read(run / "checkpoints" / "last.ckpt")["callbacks"]
-    (history,) = (state["history"] for name, state in states.items() if name.startswith("Measure"))
+    (history,) = (state["history"] for name, state in states.items() if name.startswith("RunMetrics"))
     epochs, best = max(history["val/top1"], key=lambda point: point[1])
     facts = {"monitor": "val/top1", "best_epoch": round(epochs) - 1, "best": best}
     write_json(RECORDS / "curves.json", {"history": history} | facts)

@@ -22,7 +22,7 @@ from lit_modules.mean import Mean
 from lit_modules.nonfinite import Losses
 from lit_modules.parameter_groups import parameter_groups
 from lit_modules.schedules import check_takes_total_steps, total_steps
-from lit_modules.training_scores import TrainingScores
+from lit_modules.train_metrics import TrainingScores
 
 COMPILE = (False, True, "reduce-overhead", "max-autotune")
 

@@ -56,7 +56,7 @@ def check_trained_by(before: dict[str, Any], module: LightningModule) -> dict[st
     if len(before.get("lr", now["lr"])) != len(now["lr"]):
         raise ValueError(
             f"{file} has {len(before['lr'])} parameter groups, this run {len(now['lr'])}; expected the same "
-            "lit_module.backbone_lr_ratio and the same callbacks.finetuning"
+            "lit_module.backbone_lr_ratio and the same callbacks.backbone_freezing"
         )
     typed = now["options"]
     if "options" not in before:  # of an earlier version

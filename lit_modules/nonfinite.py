@@ -6,7 +6,7 @@ import torch
 from lightning import LightningModule
 from torch import Tensor
 
-from lit_modules.training_scores import AT_ONCE
+from lit_modules.train_metrics import AT_ONCE
 
 
 class Losses:

@@ -5,7 +5,7 @@ The form with ReLU, max-pooling and 16 and 32 filters that is usual for small co
 
 from torch import Tensor, nn
 
-from models.form import lenet_form
+from models.resnet_config import lenet_form
 
 
 class LeNet(nn.Module):

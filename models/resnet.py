@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
-from models.form import published_name, resnet_form
-from models.weights import load_weights
+from models.pretrained import load_weights
+from models.resnet_config import published_name, resnet_form
 
 # What `norm` may be: a function from the number of channels to the layer. All have a gain and a bias a channel.
 NORMS = {

@@ -109,7 +109,8 @@ def script(folder: Path, argv) -> None:
 
 
 def _die_at(place: str, time: int) -> None:
-    from callbacks import AtomicCheckpointIO, TensorBoard
+    from callbacks.atomic_checkpoint import AtomicCheckpointIO
+    from callbacks.tensorboard import TensorBoard
     from lit_modules import Classifier
 
     seen = 0

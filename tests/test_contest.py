@@ -2,12 +2,12 @@
 
 import pytest
 
-import checkpoints
 from evaluate import evaluate
-from mistakes import is_mistake
+from inference import checkpoints
+from launch.mistakes import is_user_error
 from predict import predict
-from studies import record as records
-from studies.errors import ConfigError
+from results import record as records
+from results.errors import ConfigError
 from train import train
 
 
@@ -57,5 +57,5 @@ def test_a_wrong_folder_is_one_line(folder, message, composed, tmp_path):
     cfg = composed("experiment=cats_vs_dogs_resnet34", f"datamodule.data_dir={tmp_path / folder}", "trainer=cpu")
     with pytest.raises(ConfigError) as caught:
         train(cfg)
-    assert is_mistake(caught.value)
+    assert is_user_error(caught.value)
     assert records.read(tmp_path)["error"] == "datamodule: " + message.replace("{}", str(tmp_path / folder))

@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from studies import record as records
+from results import record as records
 from tests.killed import SMALL, differences
 
 # 15 batches an epoch, of which the last is smaller.
@@ -20,7 +20,7 @@ def checkpoint(run):
 
 def training_scores(found):
     """Taken out of a checkpoint: in the epoch in which a run broke off, their sums are added up in another order."""
-    measure, findings = (found["callbacks"][name] for name in ("Measure", "Findings"))
+    measure, findings = (found["callbacks"][name] for name in ("RunMetrics", "Diagnosis"))
     scores = [*measure.pop("history").values(), *findings.pop("train").values()]
     return scores + [measure["last"].pop(name) for name in ("train/loss", "train/top1")]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-import checkpoints
-from studies import record as records
+from inference import checkpoints
+from results import record as records
 
 SMALL = (
     "datamodule=synthetic datamodule.num_images=64 datamodule.batch_size=16 trainer=cpu trainer.max_epochs=2 "

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from studies import record as records
+from results import record as records
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))

@@ -15,14 +15,13 @@ from hydra.errors import InstantiationException
 from PIL import Image
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-import checkpoints
-import cli
-import names
-from callbacks.evaluation import reliability, surest_mistakes
+from callbacks.plots import reliability, surest_mistakes
 from datamodules import Digits, fashion_mnist
 from evaluate import check, evaluate
-from mistakes import is_mistake, tell
-from studies import record as records
+from inference import checkpoints
+from launch import main, run_names
+from launch.mistakes import is_user_error, tell
+from results import record as records
 from train import train
 
 ROOT = Path(__file__).parent.parent
@@ -240,7 +239,7 @@ def test_classes_must_be_the_networks(names, message, trained, composed, tmp_pat
 def test_what_cannot_be_scored_is_the_users_to_mend(overrides, message, trained, composed):
     with pytest.raises((ValueError, InstantiationException)) as caught:
         evaluate(composed("trainer=cpu", *overrides, f"ckpt={trained}", config_name="evaluate"))
-    assert is_mistake(caught.value)
+    assert is_user_error(caught.value)
     assert message in records.one_line(caught.value)
 
 
@@ -265,8 +264,8 @@ def test_a_mistake_is_found_before_anything_is_made(args, message, tmp_path, mon
     (tmp_path / "digits_lenet").mkdir()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(Exception) as caught:
-        cli.examine(cli.parse(args), "evaluate", check)
-    assert is_mistake(caught.value)
+        main.examine(main.parse(args), "evaluate", check)
+    assert is_user_error(caught.value)
     assert message in records.one_line(caught.value)
 
 
@@ -324,7 +323,7 @@ def test_a_sweep_scores_several_checkpoints_each_in_its_folder(trained, forks, t
     ],
 )
 def test_folders_say_what_was_scored(overrides, expected):
-    assert names.run_name(None, {"trainer": "default", "datamodule": None}, overrides) == expected
+    assert run_names.run_name(None, {"trainer": "default", "datamodule": None}, overrides) == expected
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

@@ -15,15 +15,14 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from PIL import Image
 
-import checkpoints
-import cli
-import exported
 from datamodules import Digits, Preprocessing
+from datamodules.image_paths import find_images
 from export import check, export
-from files import find_images
-from mistakes import is_mistake
-from rebuild import MODELS, build
-from studies import record as records
+from inference import checkpoints, exporters
+from inference.safe_build import MODELS, build
+from launch import main
+from launch.mistakes import is_user_error
+from results import record as records
 
 ROOT = Path(__file__).parent.parent
 FORMATS = {"onnx": ".onnx", "torch_export": ".pt2"}
@@ -167,7 +166,7 @@ def test_a_file_that_differs_is_not_kept_and_the_earlier_one_stays(fault, traine
     def open_again(file):
         return lambda images: FAULTS[fault](network(images)), json.loads(file.read_text())
 
-    monkeypatch.setitem(exported.FORMATS, "onnx", (write, open_again))
+    monkeypatch.setitem(exporters.FORMATS, "onnx", (write, open_again))
     path = tmp_path / "out.onnx"
     path.write_text("earlier")
     cfg = composed(f"ckpt={trained}", f"output={path}", config_name="export")
@@ -189,27 +188,27 @@ def test_logits_beyond_what_float32_can_tell_apart_by_the_tolerance(factor, kept
         network.head.weight *= 1e4
     pair = (lambda program, metadata, file: file.write_text(json.dumps(metadata)),)
     pair += (lambda file: (lambda images: network(images) * factor, json.loads(file.read_text())),)
-    monkeypatch.setitem(exported.FORMATS, "onnx", pair)
+    monkeypatch.setitem(exporters.FORMATS, "onnx", pair)
     facts = {key: content[key] for key in ("class_names", "preprocessing")}
     facts |= {"preprocessing_inside": False, "checkpoint": "some.ckpt"}
-    pixels, _ = exported.real_images(content, (), ())
+    pixels, _ = exporters.real_images(content, (), ())
     if kept:
-        assert exported.save(tmp_path / "a.onnx", "onnx", network, pixels, facts, 1e-4)[0] > 1e-3
+        assert exporters.save(tmp_path / "a.onnx", "onnx", network, pixels, facts, 1e-4)[0] > 1e-3
     else:
-        with pytest.raises(exported.Disagreement):
-            exported.save(tmp_path / "a.onnx", "onnx", network, pixels, facts, 1e-4)
+        with pytest.raises(exporters.Disagreement):
+            exporters.save(tmp_path / "a.onnx", "onnx", network, pixels, facts, 1e-4)
 
 
 def test_the_images_compared_are_from_all_over(trained, tmp_path):
     content = checkpoints.read(trained / "checkpoints/best.ckpt")
-    pixels, whose = exported.real_images(content, (), ())
+    pixels, whose = exporters.real_images(content, (), ())
     test = Digits(10, 1, 32).load("test").images
     assert whose == "64 test images of Digits" and torch.equal(pixels[[0, -1]], test[[0, -1]])
     for number in range(150):
         (tmp_path / "deep").mkdir(exist_ok=True)
         Image.new("RGB", (20, 44), (number, 0, 0)).save(tmp_path / "deep" / f"{number:03}.PNG")
     folder, names = find_images(str(tmp_path))
-    pixels, _ = exported.real_images(content, [str(folder / name) for name in names], ())
+    pixels, _ = exporters.real_images(content, [str(folder / name) for name in names], ())
     assert pixels.shape == (50, 3, 32, 32) and pixels[:, 0, 0, 0].tolist() == list(range(0, 150, 3))
 
 
@@ -228,7 +227,7 @@ def test_where_the_data_are_gone_other_images_will_do(exports, tmp_path):
 
 
 def test_weights_that_one_onnx_file_cannot_hold_are_refused(trained, exports, tmp_path, monkeypatch):
-    monkeypatch.setattr(exported, "ONNX_LIMIT", 1000)
+    monkeypatch.setattr(exporters, "ONNX_LIMIT", 1000)
     with pytest.raises(ValueError, match="bytes of weights are too many for one ONNX file; format=torch_export"):
         exports("onnx", f"ckpt={trained}")
     assert not os.listdir(tmp_path)
@@ -255,8 +254,8 @@ def test_a_mistake_is_found_before_anything_is_made(args, message, trained, tmp_
     if args and not args[0].startswith("ckpt"):
         args = [f"ckpt={trained}", *args]
     with pytest.raises(Exception) as caught:
-        cli.examine(cli.parse(args), "export", check)
-    assert is_mistake(caught.value)
+        main.examine(main.parse(args), "export", check)
+    assert is_user_error(caught.value)
     assert records.one_line(caught.value) == message
 
 

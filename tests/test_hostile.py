@@ -16,12 +16,12 @@ import torch
 from hydra.errors import InstantiationException
 from PIL import Image
 
-import checkpoints
 from evaluate import evaluate
 from export import export
-from mistakes import is_mistake
+from inference import checkpoints
+from launch.mistakes import is_user_error
 from predict import predict
-from studies.record import one_line
+from results.record import one_line
 from tests.conftest import compose_in
 from train import train
 
@@ -98,8 +98,8 @@ PICKLES = {
     "a weight's name": lambda content, canary, path: torch.save(content | {Harm(canary): 0}, path),
     "the optimizer's state": put("optimizer_states", 0, "state", 0),
     "a schedule's state": put("lr_schedulers", 0, "last_epoch"),
-    "a callback's state": put("callbacks", "Measure", "best"),
-    "the random generators": put("callbacks", "LastCheckpoint", "generators", "python"),
+    "a callback's state": put("callbacks", "RunMetrics", "best"),
+    "the random generators": put("callbacks", "ResumeCheckpoint", "generators", "python"),
     "the loops' progress": put("loops", "fit_loop", "state_dict", "x"),
     "hyperparameters": put("hyper_parameters", "x"),
     "the data module's state": put("Synthetic", "epoch"),
@@ -166,7 +166,7 @@ def refused(task, argument) -> str:
     """What ``task(argument)`` says in one line, for the user to mend."""
     with pytest.raises((ValueError, OSError, InstantiationException)) as caught:
         task(argument.copy() if hasattr(argument, "copy") else argument)
-    assert is_mistake(caught.value), caught.value
+    assert is_user_error(caught.value), caught.value
     return one_line(caught.value)
 
 
@@ -265,9 +265,9 @@ TARGETS = {
         "config": {"_target_": "os.mkdir", "path": "CANARY"},
     },
     "Hydra's get_method": {"_target_": "hydra.utils.get_method", "path": "os.system"},
-    "by a module of ours": {"_target_": "models.weights.os.mkdir", "path": "CANARY"},
-    "a function of ours": {"_target_": "models.weights.read", "file": "PICKLE"},
-    "a download of ours": {"_target_": "models.weights.download", "name": "resnet18", "weights": "DEFAULT"},
+    "by a module of ours": {"_target_": "models.pretrained.os.mkdir", "path": "CANARY"},
+    "a function of ours": {"_target_": "models.pretrained.read", "file": "PICKLE"},
+    "a download of ours": {"_target_": "models.pretrained.download", "name": "resnet18", "weights": "DEFAULT"},
     "a partial": {"_target_": "os.mkdir", "_partial_": True, "path": "CANARY"},
     "a class of torch": {"_target_": "torch.nn.Linear", "in_features": 1, "out_features": 1},
     "a list of names": {"_target_": ["models.ResNet", "os.mkdir"]},
@@ -385,4 +385,4 @@ def test_every_call_that_opens_a_checkpoint_says_that_it_is_to_be_plain():
                 found.append((path.name, name))
                 assert words.get("weights_only") == "True", (path, name)
             assert name not in ("pickle.load", "pickle.loads", "joblib.load", "torch.jit.load", "np.load"), path
-    assert {("weights.py", "torch.load"), ("train.py", "trainer.fit"), ("evaluate.py", "trainer.test")} <= set(found)
+    assert {("pretrained.py", "torch.load"), ("train.py", "trainer.fit"), ("evaluate.py", "trainer.test")} <= set(found)

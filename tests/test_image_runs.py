@@ -8,11 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-import checkpoints
 from evaluate import evaluate
-from mistakes import is_mistake
+from inference import checkpoints
+from launch.mistakes import is_user_error
 from predict import predict
-from studies import record as records
+from results import record as records
 from tests.datamodules.test_image_files import write_images
 from train import train
 
@@ -164,7 +164,7 @@ def test_the_same_run_refuses_other_images_and_a_new_one_names_them(copied, comp
     with pytest.raises(ValueError) as caught:
         train(composed(*again, f"run_dir={run}"))
     said = records.one_line(caught.value)
-    assert is_mistake(caught.value) and said.startswith(f"the images are not those that {last} was trained on: ")
+    assert is_user_error(caught.value) and said.startswith(f"the images are not those that {last} was trained on: ")
     assert "images (0 new, 1 gone)" in said and "restore them, or start a new run" in said
     train(composed(*again, f"run_dir={tmp_path / 'new'}"))
     (line,) = (message for message in caplog.messages if "the images are not those" in message)

@@ -11,11 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-import cli
-import overrides
-from mistakes import Mistake
-from studies import record as records
-from studies import side_by_side
+from launch import main, side_by_side, validation
+from launch.mistakes import ConfigError
+from results import record as records
 
 ROOT = Path(__file__).parent.parent
 TINY = (
@@ -207,6 +205,6 @@ def test_mistakes(args, message, tmp_path):
 
 
 def test_a_missing_plugin_is_named_with_what_installs_it(monkeypatch):
-    monkeypatch.setattr(overrides, "find_spec", lambda name: None)
-    with pytest.raises(Mistake, match=r"hydra/launcher=parallel needs a plugin .* pip install -e '\.\[joblib\]'"):
-        cli.examine(cli.parse(["-m", "hydra/launcher=parallel", "seed=0,1"]), "train")
+    monkeypatch.setattr(validation, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"hydra/launcher=parallel needs a plugin .* pip install -e '\.\[joblib\]'"):
+        main.examine(main.parse(["-m", "hydra/launcher=parallel", "seed=0,1"]), "train")

@@ -8,8 +8,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import QuotedString
 from PIL import Image
 
-from overrides import quoted, readable
-from studies import record as records
+from launch.validation import quoted, readable
+from results import record as records
 
 ODD = "my photos, (x) [1]=ä'q"
 TRAIN = (

@@ -13,14 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
-import checkpoints
-import cli
-import names
-from mistakes import is_mistake
+from inference import checkpoints
+from launch import main, run_names
+from launch.mistakes import is_user_error
 from models import LeNet
 from predict import check, predict
-from studies import record as records
-from studies.errors import ConfigError
+from results import record as records
+from results.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent
 NAMES = ['grey, "dark"', "ünï", *(f"level {k}" for k in range(2, 10))]  # names that a CSV must quote
@@ -289,7 +288,7 @@ def test_a_network_without_a_head_has_no_features(chance, composed, tmp_path, mo
         predict(
             composed("trainer=cpu", f"ckpt={chance[0]}", f"images={folder}", "format=features", config_name="predict")
         )
-    assert is_mistake(caught.value)
+    assert is_user_error(caught.value)
     assert "LeNet has no head, whose input would be the features" in records.one_line(caught.value)
 
 
@@ -322,7 +321,7 @@ def test_a_broken_file_can_be_fatal_and_then_an_earlier_output_stays(judge, told
     for workers in (0, 1):
         with pytest.raises(ValueError) as caught:
             told(f"ckpt={judge}", f"images={folder}", "broken=fail", f"num_workers={workers}")
-        assert is_mistake(caught.value)
+        assert is_user_error(caught.value)
         assert records.one_line(caught.value).startswith(f"{folder}/4.png cannot be read as an image: ")
     assert (tmp_path / "predictions.csv").read_text() == "earlier\n"
     for number in range(6):
@@ -460,8 +459,8 @@ def test_a_mistake_is_found_before_anything_is_made(overrides, message, judge, t
     given = {"ckpt": "ckpt=judge.ckpt", "images": "images=photos/a"}
     args = [*overrides, *(o for key, o in given.items() if not any(x.startswith(f"{key}=") for x in overrides))]
     with pytest.raises(Exception) as caught:
-        cli.examine(cli.parse(args), "predict", check)
-    assert is_mistake(caught.value)
+        main.examine(main.parse(args), "predict", check)
+    assert is_user_error(caught.value)
     assert message in records.one_line(caught.value)
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -482,7 +481,7 @@ def test_asking_is_not_importing_torch(args):
 
 def test_folders_say_what_was_predicted_and_not_where_to():
     overrides = ["ckpt=runs/digits_lenet/2026-11-25_10-00-00.1", "images=photos", "output=x.csv", "num_workers=2"]
-    assert names.run_name(None, {"trainer": "default"}, [*overrides, "grid=g.png"]) == "digits_lenet_images-photos"
+    assert run_names.run_name(None, {"trainer": "default"}, [*overrides, "grid=g.png"]) == "digits_lenet_images-photos"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

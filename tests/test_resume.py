@@ -12,10 +12,9 @@ import torch
 from tensorboard.backend.event_processing import plugin_event_accumulator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import checkpoints
-import plan
-import resume
-from studies import record as records
+from inference import checkpoints
+from launch import resume, sweeps
+from results import record as records
 from tests.killed import SMALL, differences, in_process, script, started, training
 
 WAYS = {
@@ -150,7 +149,7 @@ def test_a_training_that_was_stopped_stays_stopped(stop, whole, tmp_path):
     way, place, time, epochs = STOPS[stop]
     assert in_process(training, tmp_path, [*SMALL, *way], (place, time)) == -signal.SIGKILL
     assert go_on(tmp_path, *way) == 0
-    assert checkpoint(whole(*way))["callbacks"]["Measure"]["images"] <= epochs * 4 * 32  # it was stopped indeed
+    assert checkpoint(whole(*way))["callbacks"]["RunMetrics"]["images"] <= epochs * 4 * 32  # it was stopped indeed
     assert_same_run(tmp_path, whole(*way))
 
 
@@ -315,7 +314,7 @@ def test_a_folder_with_a_run_is_not_written_over(tmp_path):
     line = "error: hydra.run.dir=run holds a run already; expected another folder, or resume=run, which goes on with it"
     assert said(tmp_path).splitlines()[-1] == line
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
-    plan.refuse_used(tmp_path / "run", str(tmp_path / "run" / "checkpoints" / "last.ckpt"))  # this would go on there
+    sweeps.refuse_used(tmp_path / "run", str(tmp_path / "run" / "checkpoints" / "last.ckpt"))  # this would go on there
 
 
 def test_a_run_without_a_checkpoint_is_no_fresh_start(tmp_path):

@@ -13,12 +13,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-import cli
-import resume
 from datamodules.fashion_mnist import DEBIAN_DIR
-from studies import record as records
-from studies.errors import ConfigError
-from studies.sweep_folder import Command, check_same_command, store_command, stored_command
+from launch import main, resume
+from launch.sweep_folder import Command, check_same_command, store_command, stored_command
+from results import record as records
+from results.errors import ConfigError
 from tests.killed import in_process, script, started
 
 ROOT = Path(__file__).parent.parent
@@ -257,7 +256,7 @@ def test_another_command_in_a_sweeps_folder_is_one_line_and_one_more_value_has_a
     assert sorted(tmp_path.rglob("*")) == before
     monkeypatch.chdir(tmp_path)
     more = ["-m", "model=resnet18", "seed=2", "optimizer.lr=0.1", "hydra.sweep.dir=sweep"]
-    assert cli.examine(cli.parse(more), "train").names == {"seed-2"}
+    assert main.examine(main.parse(more), "train").names == {"seed-2"}
 
 
 def test_a_single_run_has_no_place_in_a_sweeps_folder(tmp_path, monkeypatch):
@@ -265,11 +264,11 @@ def test_a_single_run_has_no_place_in_a_sweeps_folder(tmp_path, monkeypatch):
     a_sweep(Path("sweep"))
     for folder in ("sweep", "sweep/seed-0", "sweep/new"):
         with pytest.raises(ConfigError, match=f"{folder} lies in the folder of a sweep; expected another folder"):
-            cli.examine(cli.parse([f"hydra.run.dir={folder}"]), "train")
+            main.examine(main.parse([f"hydra.run.dir={folder}"]), "train")
     with pytest.raises(ConfigError, match="belongs to another command: python train.py"):
-        cli.examine(cli.parse(["-m", "ckpt=a,b", "hydra.sweep.dir=sweep"]), "evaluate")
+        main.examine(main.parse(["-m", "ckpt=a,b", "hydra.sweep.dir=sweep"]), "evaluate")
     with pytest.raises(ConfigError, match="hydra.sweep.dir=sweep/seed-0 holds a single run"):
-        cli.examine(cli.parse(["-m", "seed=0,1", "hydra.sweep.dir=sweep/seed-0"]), "train")
+        main.examine(main.parse(["-m", "seed=0,1", "hydra.sweep.dir=sweep/seed-0"]), "train")
 
 
 def test_resuming_a_sweep_is_its_own_command(tmp_path, monkeypatch):
@@ -280,7 +279,7 @@ def test_resuming_a_sweep_is_its_own_command(tmp_path, monkeypatch):
     flags, rest = ["-m", "--config-dir", "/my conf"], ["model=resnet18", "optimizer.lr=0.1"]
 
     def resumed(*typed):
-        return resume.sweep_arguments(cli.parse(typed))
+        return resume.sweep_arguments(main.parse(typed))
 
     more = "hydra.sweeper.n_trials=2"
     assert resumed("resume=sweep") == [*flags, *GRID, more, "hydra.sweep.dir=sweep"]
@@ -385,7 +384,7 @@ def test_a_signal_stops_the_whole_sweep_and_it_goes_on(tmp_path):
     ],
 )
 def test_what_cannot_be_run_is_refused_before_torch_is_imported(args, message, tmp_path):
-    code = "import sys, cli; cli.examine(cli.parse(sys.argv[1:]), 'train')"
+    code = "import sys; from launch import main; main.examine(main.parse(sys.argv[1:]), 'train')"
     line = [sys.executable, "-X", "importtime", "-c", code, *command_line(*args)]
     done = subprocess.run(
         line, cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
@@ -437,7 +436,7 @@ def test_a_sweep_may_be_asked_for_by_hydras_mode(forks, tmp_path):
 )
 def test_folders_are_named_by_what_is_swept(typed, folders, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    sweep = cli.examine(cli.parse(["-m", *typed, r"hydra.sweep.dir='it\'s here'"]), "train")
+    sweep = main.examine(main.parse(["-m", *typed, r"hydra.sweep.dir='it\'s here'"]), "train")
     assert sweep.names == folders
     assert sweep.folder == Path("it's here")
     composed = hydra_config([*sweep.arguments, "seed=7"])
@@ -454,7 +453,7 @@ def test_changed_config_files_are_told(tmp_path, monkeypatch, capsys):
     for lr, said in ((config.optimizer.lr, ""), (0.7, "optimizer.lr was 0.7, is 0.05")):
         config.optimizer.lr = lr
         OmegaConf.save(config, job / ".hydra" / "config.yaml")
-        cli.examine(cli.parse(["-m", "seed=0,1", "hydra.sweep.dir=sweep"]), "train")
+        main.examine(main.parse(["-m", "seed=0,1", "hydra.sweep.dir=sweep"]), "train")
         told = capsys.readouterr().err
         assert said in told and bool(said) == bool(told)
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from datamodules.fashion_mnist import DEBIAN_DIR
-from mistakes import is_mistake
-from studies import record as records
-from studies.errors import ConfigError
+from launch.mistakes import is_user_error
+from results import record as records
+from results.errors import ConfigError
 from train import train
 
 ROOT = Path(__file__).parent.parent
@@ -155,7 +155,7 @@ def test_an_error_while_training_leaves_a_record(composed, tmp_path, monkeypatch
 def test_a_mistake_that_only_the_parts_know_is_the_users(overrides, message, composed, tmp_path):
     with pytest.raises(ValueError) as caught:
         train(composed(*TINY, *overrides))
-    assert is_mistake(caught.value)
+    assert is_user_error(caught.value)
     record = records.read(tmp_path)
     assert record["status"] == "failed"
     assert message in record["error"]
@@ -173,7 +173,7 @@ def test_such_a_mistake_is_one_line_and_exit_code_2_with_the_traceback_in_the_lo
 
 
 def test_a_network_that_cannot_be_is_refused_before_torch_is_imported(tmp_path):
-    code = "import sys, cli; cli.examine(cli.parse(sys.argv[1:]), 'train')"
+    code = "import sys; from launch import main; main.examine(main.parse(sys.argv[1:]), 'train')"
     arguments = ["model=resnet", "model.depth=18", "model.groups=32"]
     command = [sys.executable, "-X", "importtime", "-c", code, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
@@ -269,7 +269,9 @@ def test_the_hparams_tab_has_the_main_settings_and_the_best_scores(composed, tmp
 
 def test_findings_ask_the_averaged_network(composed, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr("callbacks.Findings._look", lambda *args: asked.append(args[2].backbone.fc3.weight.clone()))
+    monkeypatch.setattr(
+        "callbacks.diagnosis.Diagnosis._look", lambda *args: asked.append(args[2].backbone.fc3.weight.clone())
+    )
     train(composed(*TINY, "callbacks=ema"))
     last = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     averaged, current = (last[part]["backbone.fc3.weight"] for part in ("state_dict", "current_model_state"))
@@ -310,4 +312,4 @@ def test_going_on_from_a_wrong_checkpoint_is_one_line(content, message, composed
         path.write_bytes(content)
     with pytest.raises(ValueError, match=message) as caught:
         train(composed(*TINY, "model=resnet18", f"ckpt_path={path}"))
-    assert is_mistake(caught.value) and "\n" not in str(caught.value)
+    assert is_user_error(caught.value) and "\n" not in str(caught.value)

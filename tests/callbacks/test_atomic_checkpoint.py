@@ -9,9 +9,9 @@ import torch
 from lightning import Callback
 from omegaconf import ListConfig, OmegaConf
 
-import checkpoints
-from callbacks import AtomicCheckpointIO
-from studies import record as records
+from callbacks.atomic_checkpoint import AtomicCheckpointIO
+from inference import checkpoints
+from results import record as records
 from train import train
 
 TINY = "datamodule=synthetic datamodule.num_images=60 datamodule.batch_size=16 trainer=cpu logger=none".split()

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from callbacks import BestCheckpoint
-from studies import record as records
+from callbacks.best_checkpoint import BestCheckpoint
+from results import record as records
 from train import train
 
 TINY = (
@@ -20,7 +20,7 @@ NAN = math.nan
 
 def measured(file):
     """The epoch and the metrics of the validation that a checkpoint was written after."""
-    state = torch.load(file, weights_only=True)["callbacks"]["Measure"]
+    state = torch.load(file, weights_only=True)["callbacks"]["RunMetrics"]
     return state["validation_epoch"], state["validation"]
 
 
@@ -85,7 +85,7 @@ def test_what_is_reported_is_what_is_tested(options, composed, tmp_path, caplog)
     (line,) = [line for message in caplog.messages for line in message.splitlines() if line.startswith("best epoch")]
     assert re.match(rf"best epoch +{epoch + 1} of {record['epochs']}  \({monitor} {value:.4f}\)", line)
     # Among all validations the best score; among equal ones the lowest loss, then the first.
-    history = last["callbacks"]["Measure"]["history"]
+    history = last["callbacks"]["RunMetrics"]["history"]
     validations = list(zip(history["val/top1"], history["val/loss"], strict=True))
     if "+callbacks.checkpoint.every_n_epochs=2" in options:
         validations = validations[1::2]

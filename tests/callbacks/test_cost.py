@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from callbacks.measure import cost
+from callbacks.run_metrics import cost
 
 
 class LooksAtValues(nn.Module):

@@ -7,7 +7,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from callbacks import EMA
+from callbacks.ema import EMA
 
 
 class Counter(LightningModule):

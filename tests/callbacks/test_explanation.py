@@ -6,13 +6,13 @@ import torch
 from PIL import Image
 from torch import nn
 
-import cli
 import evaluate as script
 import models
 from callbacks.explanation import METHODS, chosen, explained, last_feature_map, overlaid
 from datamodules import Digits
 from evaluate import check, evaluate
-from mistakes import Mistake
+from launch import main
+from launch.mistakes import ConfigError
 
 pytest.importorskip("captum", reason="captum is not installed: pip install -e '.[explain]'")
 
@@ -73,7 +73,7 @@ def test_the_last_feature_map_is_before_the_pooling_and_behind_the_residual_sum(
 
 @pytest.mark.parametrize("by", METHODS)
 def test_what_a_trained_network_looks_at_matters_to_it(by, trained):
-    import checkpoints
+    from inference import checkpoints
 
     network = checkpoints.load(trained)
     images = network.preprocess(Digits(10, 1, 32).load("test").images[:40])
@@ -139,14 +139,14 @@ def test_so_it_does_of_coloured_files(composed, tmp_path):
     ],
 )
 def test_a_mistake_is_one_line(given, message, trained):
-    with pytest.raises(Mistake) as caught:
-        cli.examine(cli.parse([f"ckpt={trained}", given]), "evaluate", check)
+    with pytest.raises(ConfigError) as caught:
+        main.examine(main.parse([f"ckpt={trained}", given]), "evaluate", check)
     assert str(caught.value) == message
 
 
 def test_without_captum_it_says_what_to_install(trained, composed, monkeypatch):
     monkeypatch.setattr(script, "find_spec", lambda name: None)
-    with pytest.raises(Mistake) as caught:
-        cli.examine(cli.parse([f"ckpt={trained}", "explain=8"]), "evaluate", check)
+    with pytest.raises(ConfigError) as caught:
+        main.examine(main.parse([f"ckpt={trained}", "explain=8"]), "evaluate", check)
     assert str(caught.value) == "explain=8 needs captum, not installed: pip install -e '.[explain]'"
     check(composed(f"ckpt={trained}", config_name="evaluate"))  # without it nothing is needed

@@ -9,10 +9,9 @@ import pytest
 import yaml
 from hydra.errors import InstantiationException
 
-import cli
-import overrides
-from mistakes import Mistake, is_mistake
-from studies import record as records
+from launch import main, validation
+from launch.mistakes import ConfigError, is_user_error
+from results import record as records
 from train import train
 
 SHORT = "debug=one_batch trainer=cpu trainer.max_epochs=2 callbacks.confusion_matrix=null callbacks.last=null".split()
@@ -98,7 +97,7 @@ def test_wandb_without_an_account_is_one_line(composed, tmp_path, monkeypatch):
     monkeypatch.setattr("lightning.pytorch.loggers.WandbLogger.log_hyperparams", fail)
     with pytest.raises((OSError, InstantiationException)) as caught:
         train(composed(*SHORT, "logger=wandb", "logger.wandb.offline=false"))
-    assert is_mistake(caught.value)
+    assert is_user_error(caught.value)
     assert str(caught.value) == "WandbLogger does not work: No API key configured."
 
 
@@ -145,7 +144,7 @@ def fail(*_):
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
 @pytest.mark.parametrize("sweep", [[], ["seed=0,1", "-m"]])
 def test_a_missing_package_is_said_before_anything_is_made(name, sweep, monkeypatch):
-    monkeypatch.setattr(overrides, "find_spec", lambda package: None)
-    with pytest.raises(Mistake) as caught:
-        cli.examine(cli.parse([f"logger={name}", *sweep]), "train")
+    monkeypatch.setattr(validation, "find_spec", lambda package: None)
+    with pytest.raises(ConfigError) as caught:
+        main.examine(main.parse([f"logger={name}", *sweep]), "train")
     assert str(caught.value) == f"logger={name} needs {name}, not installed: pip install -e '.[{name}]'"

@@ -14,15 +14,15 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import metadata
 
-import checkpoints
 import train as script
-from callbacks import MistakesPlot, NetworkPictures, OptimizationMonitor
 from callbacks.confusion_matrix import BLUE, CELL, MARGIN, accuracy_bars, confusion_matrix
 from callbacks.drawing import GAP, LINE, SIDE, filter_grid
-from callbacks.optimization import gradient_norm
-from callbacks.pictures import title
+from callbacks.optimizer_monitor import OptimizerMonitor, gradient_norm
+from callbacks.pictures import NetworkPictures, title
+from callbacks.plots import MistakesPlot
 from datamodules import RandomHorizontalFlip, Synthetic
-from studies import record as records
+from inference import checkpoints
+from results import record as records
 from tests.conftest import compose_in
 
 SMALL = (
@@ -240,7 +240,7 @@ def test_looking_changes_nothing(run, tmp_path):
     for name, value in ours["state_dict"].items():
         assert torch.equal(value, theirs["state_dict"][name]), name
     generators = [
-        next(state["generators"] for name, state in c["callbacks"].items() if "LastCheckpoint" in name)
+        next(state["generators"] for name, state in c["callbacks"].items() if "ResumeCheckpoint" in name)
         for c in (ours, theirs)
     ]
     assert torch.equal(generators[0]["torch"], generators[1]["torch"])
@@ -251,7 +251,7 @@ def test_looking_changes_nothing(run, tmp_path):
 
 def test_the_history_behind_the_curves_is_in_the_checkpoint(run):
     state = torch.load(run.folder / "checkpoints" / "last.ckpt", weights_only=True)["callbacks"]
-    history = next(values["history"] for name, values in state.items() if "Measure" in name)
+    history = next(values["history"] for name, values in state.items() if "RunMetrics" in name)
     for name in ("train/loss", "train/top1", "val/loss", "val/top1"):
         values = [value for _, value in curve(run, name)]
         assert history[name] == [[epoch, pytest.approx(v)] for epoch, v in zip((1, 2, 3), values, strict=True)]
@@ -288,7 +288,7 @@ def optimizer_of(*groups):
     ],
 )
 def test_rates_that_differ_are_curves_of_their_own(groups, expected):
-    optimizer, monitor = optimizer_of(*groups), OptimizationMonitor()
+    optimizer, monitor = optimizer_of(*groups), OptimizerMonitor()
     monitor.on_train_start(SimpleNamespace(optimizers=[optimizer]), None)
     assert monitor._rates(optimizer) == expected
 
@@ -331,7 +331,7 @@ def test_a_grid_of_few_filters_has_no_empty_places():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: OptimizationMonitor(histograms=0), "histograms=0; expected at least 1 epoch, or null"),
+        (lambda: OptimizerMonitor(histograms=0), "histograms=0; expected at least 1 epoch, or null"),
         (lambda: NetworkPictures(count=0), "count=0; expected at least one image"),
         (lambda: MistakesPlot("x", count=0), "count=0; expected at least one image"),
     ],

@@ -8,8 +8,8 @@ import torch
 from hydra.utils import get_class, get_method, instantiate
 from omegaconf import OmegaConf
 
-import cli
-from overrides import AFTER_TRAINING
+from launch import main
+from launch.validation import AFTER_TRAINING
 
 CONF = Path(__file__).parents[2] / "conf"
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra")
@@ -63,8 +63,8 @@ def test_every_model_trains_a_step_on_grey_and_on_coloured_images(name, datamodu
 
 @pytest.mark.parametrize("name", [name for group, name in FILES if group == "study"])
 def test_every_job_of_every_study_can_be(name):
-    args = cli.parse([f"study={name}", "impossible=refuse"])
-    sweep = cli.examine(args, "train")
+    args = main.parse([f"study={name}", "impossible=refuse"])
+    sweep = main.examine(args, "train")
     text = (CONF / "study" / f"{name}.yaml").read_text()
     said = re.search(rf"python train.py -m study={name} +(\d+) jobs", text)
     assert said and len(sweep.names) == int(said[1])

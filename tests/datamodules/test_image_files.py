@@ -12,12 +12,11 @@ from PIL import Image
 from torchvision import transforms
 from torchvision.transforms import v2
 
-import files
-from datamodules import CatsVsDogs, ImageFolder, ImageNet, PerImage, Preprocessing, Unlabelled
+from datamodules import CatsVsDogs, ImageFolder, ImageNet, PerImage, PredictImages, Preprocessing, image_paths
 from datamodules.folders import FileTable
 from datamodules.preprocessing import without_ends
-from datamodules.sampling import Draw, name_hash, split_by_name
-from studies.record import one_line
+from datamodules.sampling import BatchKey, name_hash, split_by_name
+from results.record import one_line
 
 
 def write_images(folder, counts, size=(12, 10), suffix="jpg"):
@@ -160,7 +159,9 @@ def test_an_odd_entry_is_named_and_only_that_is_left_out(name, tmp_path, caplog)
     (line,) = caplog.messages
     assert line.startswith("broken       1 of ") and f"{path} " in line and message in line
     found: list[str] = []
-    names = files.find_images(str(tmp_path), found)[1]  # in prediction those without a name of their own are no rows
+    names = image_paths.find_images(str(tmp_path), found)[
+        1
+    ]  # in prediction those without a name of their own are no rows
     assert len(names) in (16, 17) and len(names) + len(found) == 17 - (name == "self")  # nothing is lost there
 
 
@@ -184,11 +185,11 @@ def test_a_folder_that_cannot_be_listed(tmp_path, monkeypatch, caplog):
     with pytest.raises(OSError, match="dog/more cannot be read: Permission denied"):
         folder_data(tmp_path)
     with pytest.raises(OSError, match="dog/more cannot be read: Permission denied"):
-        files.find_images(str(tmp_path))
+        image_paths.find_images(str(tmp_path))
     assert sum(map(len, split_names(folder_data(tmp_path, broken="skip")).values())) == 16
     assert "dog/more cannot be read: Permission denied" in caplog.text
     found: list[str] = []
-    assert len(files.find_images(str(tmp_path), found)[1]) == 16 and len(found) == 1
+    assert len(image_paths.find_images(str(tmp_path), found)[1]) == 16 and len(found) == 1
 
 
 def test_the_same_file_counts_once(tmp_path, caplog):
@@ -264,7 +265,7 @@ def test_a_file_that_fails_only_when_it_is_transformed_is_named_and_left_out(fai
     assert sum(map(len, split_names(folder_data(failing, broken="skip")).values())) == 16
     assert message in caplog.text
     paths = [str(failing / "cat" / name) for name in ("1.jpg", "odd.png", "2.jpg")]
-    read = Unlabelled(paths, {"in_channels": 3, "image_size": 16, "mean": [0.5], "std": [0.5]}, num_workers=0)
+    read = PredictImages(paths, {"in_channels": 3, "image_size": 16, "mean": [0.5], "std": [0.5]}, num_workers=0)
     images, indices, broken = read.files[torch.arange(3)]
     assert (len(images), indices.tolist(), [index for index, _ in broken]) == (2, [0, 2], [1])
     assert broken[0][1].startswith(message)
@@ -293,7 +294,7 @@ def test_a_transform_with_a_wrong_output_is_named_before_anything_is_read(name, 
     before = torch.get_rng_state()
     if message is None:
         train = folder_data(tmp_path, image_transforms=chosen).sets["train"]
-        images = train[Draw(torch.arange(4))][0]
+        images = train[BatchKey(torch.arange(4))][0]
         assert type(images) is torch.Tensor and images.dtype == torch.uint8 and images.shape == (4, 3, 16, 16)
     else:
         with pytest.raises(ValueError) as caught:

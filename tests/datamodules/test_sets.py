@@ -31,9 +31,9 @@ from datamodules import (
 from datamodules.decoding import read_image
 from datamodules.digits import read_digits
 from datamodules.fashion_mnist import DEBIAN_DIR
-from datamodules.sampling import Draw
-from mistakes import is_mistake
-from studies.record import one_line
+from datamodules.sampling import BatchKey
+from launch.mistakes import is_user_error
+from results.record import one_line
 
 
 def test_digits_are_the_published_ones_and_the_test_set_is_the_last_fifth():
@@ -228,7 +228,7 @@ def test_a_hostile_archive_writes_nothing_outside_its_folder(kind, known, tmp_pa
         monkeypatch.setattr(CIFAR10.source, "url", (tmp_path / "nowhere").as_uri())  # it would be downloaded again
     with pytest.raises(Exception) as caught:
         CIFAR10(10, 3, 32, data_dir=str(folder)).prepare_data()
-    assert is_mistake(caught.value) and "CIFAR10 is not in datamodule.data_dir" in one_line(caught.value)
+    assert is_user_error(caught.value) and "CIFAR10 is not in datamodule.data_dir" in one_line(caught.value)
     assert list(tmp_path.iterdir()) == [folder]
     assert known or list(folder.iterdir()) == [archive]
 
@@ -370,7 +370,7 @@ def test_a_class_whose_name_is_no_text_is_refused(tmp_path):
 def test_files_become_uint8_batches_and_training_crops_are_keyed(tmp_path):
     data = ready(ImageFolder(str(image_tree(tmp_path / "pets")), image_size=16, num_workers=0))
     train = data.sets["train"]
-    batch = Draw(torch.arange(4), key=11)
+    batch = BatchKey(torch.arange(4), key=11)
     images, labels, _ = train[batch]
     assert images.shape == (4, 3, 16, 16)
     assert images.dtype == torch.uint8
@@ -395,13 +395,13 @@ def test_image_transforms_change_training_images_each_by_itself_and_no_others(tm
     plain, changed = (
         ready(ImageFolder(tree, image_size=16, num_workers=0, image_transforms=chosen)) for chosen in (None, erasing)
     )
-    draw = Draw(torch.arange(4), key=3)
+    draw = BatchKey(torch.arange(4), key=3)
     before, after = (data.sets["train"][draw][0] for data in (plain, changed))
     erased = (before != after).any(1)  # (4, 16, 16)
     assert all(0.05 < share < 0.3 for share in erased.float().mean((1, 2)).tolist())
     assert len({tuple(mask.flatten().tolist()) for mask in erased}) == 4
     assert torch.equal(after, changed.sets["train"][draw][0])
-    first = Draw(torch.arange(1))
+    first = BatchKey(torch.arange(1))
     assert torch.equal(plain.sets["val"][first][0], changed.sets["val"][first][0])
 
 
@@ -414,7 +414,7 @@ def test_evaluation_crops_the_centre(tmp_path):
         for i in range(4):
             picture.save(tmp_path / name / f"{i}.png")
     data = ready(ImageFolder(str(tmp_path), image_size=16, resize_ratio=1.0, num_workers=0))
-    images, _, _ = data.sets["test"][Draw(torch.arange(1))]
+    images, _, _ = data.sets["test"][BatchKey(torch.arange(1))]
     assert images[0, :, 3:13, 3:13].float().mean((1, 2)).tolist() == [0, 255, 0]
 
 
@@ -464,7 +464,7 @@ def test_a_grey_network_sees_the_grey_values_of_grey_files(tmp_path):
             Image.new("L", (16, 16), 50 * i + 7).save(tmp_path / name / f"{i}.png")
     data = ready(ImageFolder(str(tmp_path), in_channels=1, image_size=16, resize_ratio=1.0, num_workers=0))
     part = data.sets["train"]
-    images, _, _ = part[Draw(torch.arange(len(part)))]
+    images, _, _ = part[BatchKey(torch.arange(len(part)))]
     assert images.shape[1] == 1  # of RGB, grey again, they would be a value lower
     assert images.amax((1, 2, 3)).tolist() == [50 * int(Path(path).stem) + 7 for path, _ in part.samples]
 
@@ -530,7 +530,7 @@ def test_a_broken_image_is_named(tmp_path, damage):
     content = path.read_bytes()
     path.write_bytes({"empty": b"", "text": b"hello", "truncated": content[: len(content) // 2]}[damage])
     with pytest.raises(ValueError, match=rf"{path} cannot be read as an image: .*\(datamodule.broken=skip leaves such"):
-        data.sets["val"][Draw(torch.arange(len(data.sets["val"])))]
+        data.sets["val"][BatchKey(torch.arange(len(data.sets["val"])))]
 
 
 def test_broken_images_are_named_and_left_out_where_that_is_wanted(tmp_path, caplog):

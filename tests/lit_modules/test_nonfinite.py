@@ -11,12 +11,13 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-import cli
-import console
-from callbacks import EMA, LastCheckpoint
+from callbacks.ema import EMA
+from callbacks.resume_checkpoint import ResumeCheckpoint
+from launch import main
+from launch.mistakes import ConfigError
 from lit_modules import Classifier, cosine
 from lit_modules.nonfinite import Losses
-from mistakes import Mistake
+from results import summary
 
 CLASSES = 3
 
@@ -49,7 +50,7 @@ def sgd(groups):
 def fit(backbone, batches=5, nonfinite="stop", callbacks=(), **options):
     optimizer, scheduler = options.pop("optimizer", sgd), options.pop("scheduler", None)
     classifier = Classifier(backbone, CLASSES, optimizer, scheduler, nonfinite=nonfinite)
-    saving = any(isinstance(callback, ModelCheckpoint | LastCheckpoint) for callback in callbacks)
+    saving = any(isinstance(callback, ModelCheckpoint | ResumeCheckpoint) for callback in callbacks)
     options = {"max_epochs": 2, "logger": False, "enable_checkpointing": saving} | options
     quiet = {"enable_progress_bar": False, "enable_model_summary": False}
     trainer = Trainer(accelerator="cpu", callbacks=list(callbacks), **quiet, **options)
@@ -66,7 +67,7 @@ def on_a_device(monkeypatch):
 def test_a_run_stops_in_the_very_step(tmp_path):
     backbone = Bursting(8)
     with pytest.raises(ValueError, match=r"the loss is nan in batch 3 of epoch 2 \(step 8\).* lower optimizer.lr"):
-        fit(backbone, callbacks=[LastCheckpoint(tmp_path, every_n_train_steps=1)])
+        fit(backbone, callbacks=[ResumeCheckpoint(tmp_path, every_n_train_steps=1)])
     last = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert last["global_step"] == 7
     assert all(torch.equal(last["state_dict"][f"backbone.{k}"], v) for k, v in backbone.named_parameters())
@@ -87,14 +88,16 @@ def test_on_a_device_it_stops_at_the_fiftieth_batch_and_knows_the_first(on_a_dev
 
 def test_on_a_device_it_is_looked_at_before_a_checkpoint_is_written(on_a_device, tmp_path):
     with pytest.raises(ValueError, match=r"not finite in batch 3 of epoch 1 \(step 3\)"):
-        fit(Bursting(3), batches=60, callbacks=[LastCheckpoint(tmp_path, every_n_train_steps=4)])
+        fit(Bursting(3), batches=60, callbacks=[ResumeCheckpoint(tmp_path, every_n_train_steps=4)])
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 0
 
 
 def test_on_a_device_no_network_of_nans_takes_a_good_ones_place(on_a_device, tmp_path):
     best = ModelCheckpoint(tmp_path, "best", monitor="val/top1", mode="max", enable_version_counter=False)
     with pytest.raises(ValueError, match=r"not finite in batch 3 of epoch 2 \(step 8\)"):
-        fit(Bursting(8), callbacks=[best, LastCheckpoint(tmp_path)])  # short epochs: looked at when it is to be written
+        fit(
+            Bursting(8), callbacks=[best, ResumeCheckpoint(tmp_path)]
+        )  # short epochs: looked at when it is to be written
     for name in ("best", "last"):
         found = torch.load(tmp_path / f"{name}.ckpt", weights_only=True)
         assert found["global_step"] == 5
@@ -107,7 +110,7 @@ def test_nor_where_only_the_gradient_was_no_number(tmp_path):
             return super().forward(x) + (x[0, 0] * 0).sqrt() * (self.bias[0] * 0).abs().sqrt()  # + 0
 
     with pytest.raises(ValueError, match=r"weights are not finite after batch 1 of epoch 1 \(step 1\)"):
-        fit(Root(4, CLASSES), callbacks=[LastCheckpoint(tmp_path, every_n_train_steps=1)])
+        fit(Root(4, CLASSES), callbacks=[ResumeCheckpoint(tmp_path, every_n_train_steps=1)])
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 0
 
 
@@ -176,7 +179,7 @@ def test_averaged_weights_know_nothing_of_a_step_left_out(tmp_path):
             self.seen.append({k: v.clone() for k, v in pl_module.backbone.state_dict().items()})
 
     weights = Weights()
-    fit(Bursting(3), nonfinite="skip", callbacks=[weights, EMA(0.1), LastCheckpoint(tmp_path)], max_epochs=1)
+    fit(Bursting(3), nonfinite="skip", callbacks=[weights, EMA(0.1), ResumeCheckpoint(tmp_path)], max_epochs=1)
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
     for name in ("norm.running_mean", "norm.running_var", "linear.weight"):
         expected = weights.seen[0][name]
@@ -189,13 +192,13 @@ def test_averaged_weights_know_nothing_of_a_step_left_out(tmp_path):
 
 def test_a_first_step_left_out_is_no_mistake_of_the_schedule():
     with warnings.catch_warnings(record=True) as said:
-        console.quiet_lightning()
+        summary.quiet_lightning()
         fit(Bursting(1), nonfinite="skip", scheduler=cosine)
     assert not [warning for warning in said if "lr_scheduler" in str(warning.message)]
 
 
 def test_the_count_goes_on_with_the_run(tmp_path):
-    _, classifier = fit(Bursting(2), nonfinite="skip", max_epochs=1, callbacks=[LastCheckpoint(tmp_path)])
+    _, classifier = fit(Bursting(2), nonfinite="skip", max_epochs=1, callbacks=[ResumeCheckpoint(tmp_path)])
     last = torch.load(tmp_path / "last.ckpt", weights_only=True)
     other = Classifier(Bursting(), CLASSES, sgd, nonfinite="skip")
     other.on_load_checkpoint(last)
@@ -208,7 +211,7 @@ def test_an_epoch_of_nothing_else_is_an_error():
 
 
 def test_another_choice_is_refused_before_torch_and_by_the_classifier():
-    with pytest.raises(Mistake, match="lit_module.nonfinite=stopp: expected one of stop, skip; did you mean stop"):
-        cli.examine(cli.parse(["lit_module.nonfinite=stopp"]), "train")
+    with pytest.raises(ConfigError, match="lit_module.nonfinite=stopp: expected one of stop, skip; did you mean stop"):
+        main.examine(main.parse(["lit_module.nonfinite=stopp"]), "train")
     with pytest.raises(ValueError, match="nonfinite=never is neither stop nor skip"):
         Classifier(Bursting(), CLASSES, sgd, nonfinite="never")

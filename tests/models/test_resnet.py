@@ -8,7 +8,7 @@ import torchvision
 from hydra.utils import instantiate
 from torch import nn
 
-from models import ResNet, form
+from models import ResNet, resnet_config
 from models.resnet import NORMS, Block
 
 # Ours → torchvision's name of the same network.
@@ -129,7 +129,7 @@ def test_norms_average_over_what_they_say():
 
 
 def test_the_check_without_torch_knows_every_norm():
-    assert tuple(NORMS) == form.NORMS
+    assert tuple(NORMS) == resnet_config.NORMS
 
 
 def test_without_shortcuts_a_block_is_its_branch_alone():

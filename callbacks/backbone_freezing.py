@@ -1,0 +1,64 @@
+"""Fine-tuning in two phases: the head, then all."""
+
+from lightning.pytorch.callbacks import BaseFinetuning
+from torch import nn
+
+
+class BackboneFreezing(BaseFinetuning):
+    """Keep all but the head frozen for the first epochs, then train the whole network.
+
+    Frozen means that neither weights nor batch norm's statistics change; normalisation uses the latter. The
+    optimizer holds all parameters from the start, so that schedules go on through both phases; for a lower rate than
+    the head's see ``backbone_lr_ratio`` of the Classifier.
+
+    Args:
+        frozen_epochs: in which only the head learns.
+    """
+
+    def __init__(self, frozen_epochs: int = 1):
+        super().__init__()
+        if frozen_epochs < 0:
+            raise ValueError(f"frozen_epochs={frozen_epochs}; expected 0 or more")
+        self.frozen_epochs = frozen_epochs
+
+    def setup(self, trainer, pl_module, stage: str) -> None:
+        if stage != "fit":
+            return
+        if self.frozen_epochs and trainer.world_size > 1:
+            # DDP averages only the gradients of what is trainable when it wraps the network.
+            raise ValueError(
+                f"frozen_epochs={self.frozen_epochs} on {trainer.world_size} devices: they would train the backbone "
+                "apart; expected trainer.devices=1, or frozen_epochs=0"
+            )
+        if trainer.max_epochs and 0 <= trainer.max_epochs <= self.frozen_epochs:
+            raise ValueError(
+                f"frozen_epochs={self.frozen_epochs} of trainer.max_epochs={trainer.max_epochs}: the backbone would "
+                "never be trained; expected fewer"
+            )
+        super().setup(trainer, pl_module, stage)
+
+    def on_train_start(self, trainer, pl_module) -> None:
+        """A run that resumes within an epoch has passed the start of that epoch."""
+        self.finetune_function(pl_module, trainer.current_epoch, trainer.optimizers[0])
+
+    def freeze_before_training(self, pl_module) -> None:
+        if self.frozen_epochs:
+            self.freeze(self._body(pl_module), train_bn=False)
+
+    def finetune_function(self, pl_module, epoch: int, optimizer) -> None:
+        training = epoch >= self.frozen_epochs  # not ==, for a run that goes on after it
+        body = self._body(pl_module)
+        if training:
+            self.make_trainable(body)
+        for module in body:
+            module.train(training)
+
+    def _body(self, pl_module) -> list[nn.Module]:
+        """The layers of the backbone but for the head's."""
+        head = getattr(pl_module.backbone, "head", None)
+        if head is None:
+            raise ValueError(
+                f"fine-tuning needs to know the head of {type(pl_module.backbone).__name__}; give it a property `head`"
+            )
+        own = set(self.flatten_modules(head))
+        return [module for module in self.flatten_modules(pl_module.backbone) if module not in own]

@@ -1,0 +1,325 @@
+"""What a run costs and what it reached: the facts for its record, and their curves."""
+
+import copy
+import functools
+import logging
+import os
+import resource
+import sys
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.fabric.utilities.throughput import measure_flops
+from lightning.pytorch.callbacks import EarlyStopping
+from torch import Tensor, nn
+
+from callbacks.best_checkpoint import BestCheckpoint
+from callbacks.resume_checkpoint import is_out_of_time
+from launch.mistakes import check_monitor, wrong_mode
+from results.record import one_line
+
+log = logging.getLogger(__name__)
+
+
+def cost(backbone: nn.Module, shape: tuple[int, int, int]) -> tuple[int, int]:
+    """(parameters, FLOPs of one forward pass on one image of shape ``(C, H, W)``).
+
+    A multiplication and an addition are two FLOPs; counted by torch's FlopCounterMode, without computing anything
+    where the network allows that.
+
+    Raises: ValueError: the network does not work on such an image; names the layer and what it was given.
+    """
+    flops, error = None, None
+    for device in ("meta", "cpu"):  # a forward pass that looks at values needs some
+        network, image = copy.deepcopy(backbone).to(device).eval(), torch.zeros(1, *shape, device=device)
+        try:
+            with torch.no_grad():
+                flops = measure_flops(network, lambda network=network, image=image: network(image))
+            break
+        except Exception as failed:
+            error = failed
+    if flops is None:
+        raise ValueError(f"model: {_failing_layer(network, image)}: {one_line(error)}") from error
+    return sum(p.numel() for p in backbone.parameters()), flops
+
+
+def _failing_layer(network: nn.Module, image: Tensor) -> str:
+    """Which layer of a network fails on a batch of images, with the shape of its input."""
+    running: list[str] = []  # a failing forward pass leaves the layers that it was in
+
+    def begin(name: str, layer: nn.Module, inputs: tuple) -> None:
+        shapes = " and ".join(str(tuple(part.shape)) for part in inputs if isinstance(part, Tensor))
+        kind = type(layer).__name__ if next(layer.children(), None) else str(layer)
+        running.append(f"{name or 'the network'} ({kind}) fails on input of shape {shapes}")
+
+    for name, layer in network.named_modules():
+        layer.register_forward_pre_hook(functools.partial(begin, name))
+        layer.register_forward_hook(lambda *_: running.pop() and None)
+    with suppress(Exception), torch.no_grad():
+        network(image)
+    return running[-1] if running else type(network).__name__
+
+
+def peak_memory(device: torch.device) -> float:
+    """MiB: the most that was allocated on a GPU; without one the most that the process had."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss is in bytes there, in KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def _goes_on_here(trainer: Trainer) -> bool:
+    """Whether the training goes on from a checkpoint in this run's own folder."""
+    path, folder = trainer.ckpt_path, Path(trainer.default_root_dir).absolute()
+    return bool(path) and Path(path).absolute().is_relative_to(folder)
+
+
+def check_monitors(trainer: Trainer, validated: bool) -> None:
+    """Raise a ValueError if a callback monitors a metric that is not logged.
+
+    Args:
+        validated: check the metrics of the validation, which has just ended; False: all others, after an epoch.
+    """
+    metrics = sorted(trainer.callback_metrics)
+    for callback in trainer.callbacks:
+        monitor = getattr(callback, "monitor", None)
+        if not monitor or monitor.startswith("val/") != validated or monitor in metrics:
+            continue
+        if getattr(callback, "strict", True):  # EarlyStopping's option to wait for a metric
+            near = get_close_matches(monitor, metrics, n=1, cutoff=0.8)
+            hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(metrics)}"
+            raise ValueError(f"monitor={monitor}: no such metric; {hint}")
+
+
+def check_callbacks(trainer: Trainer, run_monitor: str, run_mode: str) -> None:
+    """Raise a ValueError if a callback prefers worse values, or the best checkpoint has another metric than the run."""
+    for callback in trainer.callbacks:
+        monitor, mode = getattr(callback, "monitor", None), getattr(callback, "mode", None)
+        chosen = f"monitor={monitor} mode={mode}"
+        if isinstance(callback, BestCheckpoint) and (monitor, mode) != (run_monitor, run_mode):
+            right_mode = {"max": "min", "min": "max"}.get(wrong_mode(monitor), mode)
+            raise ValueError(
+                f"callbacks.checkpoint has {chosen}, but the run has monitor={run_monitor} mode={run_mode}; to choose "
+                f"the best epoch by this metric, set it for the run: monitor={monitor} mode={right_mode}"
+            )
+        if monitor and mode == wrong_mode(monitor):
+            raise ValueError(
+                f"{type(callback).__name__} has {chosen}; expected mode=min for a loss, mode=max for a score"
+            )
+
+
+def check_spelling_of_monitors(trainer: Trainer, metrics: Iterable[str]) -> None:
+    """Raise a ValueError if a callback's monitor is a misspelt one of ``metrics``; before any of them was logged."""
+    for callback in trainer.callbacks:
+        monitor = getattr(callback, "monitor", None)
+        near = get_close_matches(str(monitor), metrics, n=1, cutoff=0.9)
+        if monitor and near and monitor not in metrics:
+            raise ValueError(f"monitor={monitor}: no such metric; did you mean {near[0]}?")
+
+
+class RunMetrics(Callback):
+    """Counts images and seconds of training, and remembers the metrics of each epoch and of the last validation.
+
+    Every checkpoint holds this state, so the scores of a checkpoint are found in its own file. The best scores are
+    those in the file that is tested, whichever callback wrote it.
+
+    Seconds are those of training alone, without validation; the device is waited for once an epoch. Logs, an epoch:
+    ``throughput/images_per_second`` and ``memory/peak_mb``, as in the record.
+
+    Args:
+        monitor: the metric that decides what is best.
+        mode: ``max`` or ``min``.
+
+    Attributes:
+        validation, validation_epoch: the metrics of the last validation, and its epoch, counted from 0.
+        best, best_epoch: those of the checkpoint that is tested; without one, of the last validation. Set when training
+            ends.
+        history: of each metric of training and validation the (epochs so far, value) pairs, in order.
+    """
+
+    def __init__(self, monitor: str, mode: str):
+        check_monitor(monitor, mode)
+        self.monitor, self.mode = monitor, mode
+        self.params = self.flops_per_image = None
+        self.images, self.train_seconds = 0, 0.0
+        self.last: dict[str, float] = {}
+        self.validation: dict[str, float] = {}
+        self.validation_epoch: int | None = None
+        self.best: dict[str, float] = {}
+        self.best_epoch: int | None = None
+        self.history: dict[str, list[list[float]]] = {}
+        self._before = (0, 0.0)  # images and seconds when this epoch began, or was gone on with
+        self._since: float | None = None
+        self._began = False
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            check_callbacks(trainer, self.monitor, self.mode)
+            if trainer.strategy.root_device.type == "cuda":  # else a job of a sweep would report those before it
+                torch.cuda.reset_peak_memory_stats(trainer.strategy.root_device)
+            data = trainer.datamodule
+            shape = (data.in_channels, data.image_size, data.image_size)
+            self.params, self.flops_per_image = cost(pl_module.backbone, shape)
+            name = type(pl_module.backbone).__name__
+            log.info(f"{'size':<12} {name}: {self.params:,} parameters, {self.flops_per_image:,} FLOPs an image")
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        known = [*getattr(pl_module, "val_metrics", ()), *trainer.callback_metrics, "train/loss", "train/top1"]
+        check_spelling_of_monitors(trainer, known)
+        self._began = True
+        if not _goes_on_here(trainer):  # an earlier run's validation has no checkpoint in this folder
+            self.validation, self.validation_epoch = {}, None
+        if not sum(trainer.num_val_batches):
+            for callback in trainer.callbacks:
+                monitor = str(getattr(callback, "monitor", ""))
+                if isinstance(callback, EarlyStopping) and callback.strict and monitor.startswith("val/"):
+                    raise ValueError(f"monitor={monitor} of EarlyStopping: there is no validation in this run")
+        self._begin_epoch()  # a run may go on within an epoch
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._read_best(trainer)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Raises: ValueError: nothing was trained, and that is not because this run's training had ended before."""
+        if self._began:
+            return
+        if _goes_on_here(trainer):
+            self._end_skipped_training(trainer, pl_module)
+            self._read_best(trainer)
+            return
+        ckpt_path = trainer.ckpt_path
+        before = f", of which {Path(ckpt_path).name} has had {trainer.current_epoch}" if ckpt_path else ""
+        raise ValueError(
+            f"nothing to train: trainer.max_epochs={trainer.max_epochs}{before}, "
+            f"trainer.limit_train_batches={trainer.limit_train_batches}"
+        )
+
+    def _end_skipped_training(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Make the counts and scores what they were when the training ended, of which the checkpoint is a moment older.
+
+        Lightning does that itself if ``max_epochs`` is reached, not if the training was stopped earlier.
+        """
+        progress = trainer.fit_loop.epoch_progress.current
+        if progress.processed < progress.started:  # the training ended within this epoch
+            scores = getattr(pl_module, "train_scores", torch.nn.Module()).named_children()
+            self.last = {f"train/{name}": score.compute().item() for name, score in scores}
+            self._remember(trainer.current_epoch + 1, self.last)
+            progress.processed += 1
+            trainer.fit_loop.epoch_loop.on_load_checkpoint({"_batches_that_stepped": trainer.global_step})  # of loggers
+        progress.completed = progress.processed
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._begin_epoch()
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        self.images += len(batch[1]) * trainer.world_size
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stop(pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn != "fit":
+            return
+        check_monitors(trainer, validated=True)
+        if trainer.sanity_checking:
+            return
+        metrics = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+        self.validation, self.validation_epoch = metrics, trainer.current_epoch
+        batches = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        self._remember(trainer.current_epoch + batches / trainer.num_training_batches, metrics)
+        self._start()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stop(pl_module)
+        check_monitors(trainer, validated=False)
+        self.last = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
+        self._remember(trainer.current_epoch + 1, self.last)
+        images, seconds = self.images - self._before[0], self.train_seconds - self._before[1]
+        found = {"memory/peak_mb": peak_memory(pl_module.device)}
+        if images:
+            found["throughput/images_per_second"] = images / seconds
+        for logger in trainer.loggers:
+            logger.log_metrics(found, trainer.global_step - 1)  # where Lightning has the epoch's other values
+
+    def _begin_epoch(self) -> None:
+        self._before = (self.images, self.train_seconds)
+        self._start()
+
+    def _remember(self, epochs: float, metrics: dict[str, float]) -> None:
+        for name, value in metrics.items():
+            self.history.setdefault(name, []).append([epochs, value])
+
+    def _start(self) -> None:
+        self._since = time.perf_counter()
+
+    def _stop(self, pl_module: LightningModule) -> None:
+        if self._since is not None:
+            if pl_module.device.type == "cuda":
+                torch.cuda.synchronize(pl_module.device)
+            self.train_seconds += time.perf_counter() - self._since
+            self._since = None
+
+    def facts(self, trainer: Trainer) -> dict[str, Any]:
+        """The part of the run's record that this callback knows."""
+        device = trainer.strategy.root_device
+        if device.type == "cuda":
+            name = torch.cuda.get_device_name(device)
+        else:
+            name = f"{device.type}, {torch.get_num_threads()} threads"
+        return {
+            "metrics": self.last | self.best,
+            "params": self.params,
+            "flops_per_image": self.flops_per_image,
+            "train_seconds": self.train_seconds,
+            "images_per_second": self.images / self.train_seconds if self.train_seconds else None,
+            "peak_memory_mb": peak_memory(device),
+            "epochs": trainer.current_epoch,
+            "steps": trainer.global_step,
+            "device": name if trainer.world_size == 1 else f"{trainer.world_size} × {name}",
+        }
+
+    def best_checkpoint(self, trainer: Trainer) -> str | None:
+        """The path of the best checkpoint; None if none was written, as without a validation."""
+        candidates = [c for c in trainer.checkpoint_callbacks if getattr(c, "monitor", None) == self.monitor]
+        candidates.sort(key=lambda callback: not isinstance(callback, BestCheckpoint))
+        best = candidates[0].best_model_path if candidates else ""
+        if best and trainer.is_global_zero and not os.path.isfile(best):
+            raise FileNotFoundError(f"{best} was written, and is gone")
+        return best or None
+
+    def _read_best(self, trainer: Trainer) -> None:
+        """Set the best scores and their epoch: those in the file of the best checkpoint, else the last validation's."""
+        self.best, self.best_epoch = self.validation, self.validation_epoch
+        if path := self.best_checkpoint(trainer):
+            states = trainer.strategy.load_checkpoint(path, weights_only=True).get("callbacks", {})
+            state = states.get(self.state_key, {})
+            earlier = "validation" not in state  # of a version that remembered the best itself
+            self.best = state.get("best" if earlier else "validation", {})
+            self.best_epoch = state.get("best_epoch" if earlier else "validation_epoch")
+
+    def out_of_time(self, trainer: Trainer) -> str | None:
+        """What is missing, if ``trainer.max_time`` ended the training before its last batch."""
+        batches = trainer.fit_loop.epoch_loop.batch_progress.total.completed
+        planned = trainer.num_training_batches * (trainer.max_epochs or 0)
+        if batches < planned and is_out_of_time(trainer):
+            return (
+                f"out of time: trainer.max_time ended the training after {batches} of {planned} batches; give it more"
+            )
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        keys = ("images", "train_seconds", "last", "validation", "validation_epoch", "history")
+        state = {key: getattr(self, key) for key in keys}
+        if self._since is not None:
+            state["train_seconds"] += time.perf_counter() - self._since
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        keys = vars(self).keys() - {"best", "best_epoch"}  # which earlier versions kept here
+        vars(self).update({key: value for key, value in state_dict.items() if key in keys})

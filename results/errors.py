@@ -1,0 +1,98 @@
+"""Errors that the user can fix: one line on stderr, exit code 2."""
+
+import functools
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from results.record import one_line
+
+
+class ConfigError(ValueError):
+    """Invalid user input."""
+
+
+@contextmanager
+def building(part: str, config: DictConfig | None = None) -> Iterator[None]:
+    """Turn any error in the block into a ConfigError that names ``part``.
+
+    Args:
+        part: the key of the config that is being built, such as ``optimizer``.
+        config: its value; the message then lists all arguments that its ``_target_`` does not have.
+    """
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:
+        message = None
+        if isinstance(error, TypeError) or isinstance(error.__cause__, TypeError):
+            message = _unknown_arguments(part, OmegaConf.to_container(config) if config else None)
+        raise ConfigError(message or f"{part}: {one_line(error)}") from error
+
+
+def build(part: str, config: DictConfig | None, expected: type = object, **arguments: Any) -> Any:
+    """Instantiate a part of the config; None for an empty one.
+
+    A partial checks its result and reports its errors in the same way when it is called later.
+
+    Args:
+        part: its key, for messages.
+        expected: the class that the result must have.
+        arguments: that the script sets; the config must not have them.
+
+    Raises: ConfigError: for any error.
+    """
+    from hydra.utils import instantiate
+
+    def check(built: Any) -> Any:
+        if not isinstance(built, expected):
+            kind = f"{expected.__module__.partition('.')[0]} {expected.__name__}"
+            target = config.get("_target_", "a config without _target_")
+            raise ConfigError(f"{part}: {target} made a {type(built).__name__}; expected a {kind}")
+        return built
+
+    if not config:
+        return None
+    for key in arguments:
+        if config.get(key) is not None:
+            raise ConfigError(f"{part}.{key} is set by the script itself; remove it")
+    with building(part, config):
+        # Plain lists and dicts: a checkpoint cannot hold OmegaConf's.
+        built = instantiate(config, _convert_="all", **arguments)
+    if not isinstance(built, functools.partial):
+        return check(built)
+
+    @functools.wraps(built)
+    def later(*args, **kwargs):
+        with building(part, config):
+            return check(built(*args, **kwargs))
+
+    return later
+
+
+def build_all(part: str, config: DictConfig | None, expected: type) -> list[Any]:
+    """Instantiate each entry of a group of objects, such as ``callbacks``, except those that are null."""
+    return [build(f"{part}.{name}", entry, expected) for name, entry in (config or {}).items() if entry is not None]
+
+
+def _unknown_arguments(part: str, config: Any) -> str | None:
+    """The first message about arguments that the ``_target_`` of a config, at any depth, does not have."""
+    from hydra.utils import get_object
+
+    if not isinstance(config, Mapping):
+        return None
+    if "_target_" in config:
+        try:
+            parameters = inspect.signature(get_object(config["_target_"])).parameters
+        except Exception:  # no such target, or no signature
+            return None
+        takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+        unknown = [key for key in config if key not in parameters and not key.startswith("_")]
+        if unknown and not takes_any:
+            remove = " ".join(f"'~{part}.{key}'" for key in unknown)
+            return f"{part}: {config['_target_']} has no argument {', '.join(unknown)}; leave out or remove: {remove}"
+    return next(filter(None, (_unknown_arguments(f"{part}.{key}", value) for key, value in config.items())), None)

@@ -1,0 +1,148 @@
+"""What a run says on the console: what it will do, and what came of it."""
+
+import logging
+import os
+import textwrap
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING, Any
+
+from results.record import is_main_process
+from results.run_folder import short
+
+if TYPE_CHECKING:
+    from lit_modules.predictor import Predictions
+
+# Warnings of Lightning and torch about things that are meant, or that a user cannot mend.
+NOISE = (
+    r".*LeafSpec",  # torch's pytree, used by Lightning
+    r".*does not have many workers",  # batches of indices into memory need none
+    r".*is smaller than the logging interval",
+    r".*exists and is not empty",  # a resumed run's checkpoints
+    r"The dirpath has changed",  # of a run that goes on in a new folder
+    r".*could not find the monitored key",  # where trainer.max_steps ends within an epoch
+    r".*treespec",
+    r".*your dataloader is not resumable",  # the data module is
+    r"When using `Trainer\(accumulate_grad_batches",  # the Classifier's hook is meant for whole steps
+    r".*in eval mode at the start of training",  # what callbacks=finetune has frozen
+    r"Detected call of `lr_scheduler.step\(\)` before",  # the first step was left out: not finite
+)
+# Settings that no run changes.
+UNSAID = ("default_root_dir", "enable_model_summary", "plugins", "use_distributed_sampler")
+SCORES = ("loss", "top1", "top5", "f1_macro")  # the rows of a table
+MANY = 30  # classes; of more, a table shows those with the lowest accuracy
+
+
+def quiet_lightning() -> None:
+    """Leave Lightning's warnings to Hydra's logging, and leave out what only repeats the config.
+
+    With several processes, only the first one speaks.
+    """
+    for pattern in NOISE:
+        warnings.filterwarnings("ignore", message=pattern)
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+        logger.setLevel(logging.WARNING)
+    if not is_main_process():
+        logging.disable(logging.INFO)
+
+
+def summary(config: Mapping[str, Any]) -> str:
+    """The composed config, a paragraph a part.
+
+    Args:
+        config: resolved, as plain dicts.
+    """
+    lines = [f"seed         {config['seed']}"]
+    for part in ("datamodule", "model", "lit_module", "optimizer", "scheduler", "trainer"):
+        values = config.get(part) or {}
+        name = values.get("_target_", "none").rpartition(".")[2]
+        shown = [
+            f"{key}={_short(value)}"
+            for key, value in values.items()
+            if value is not None and not key.startswith("_") and key not in UNSAID
+        ]
+        text = textwrap.fill(f"{name}  {' '.join(shown)}", 96, subsequent_indent=" " * 13)
+        lines.append(f"{part:<12} {text}")
+    return "\n".join(lines)
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, dict):
+        return "{" + ",".join(str(key) for key, entry in value.items() if entry is not None) + "}"
+    return value if isinstance(value, str) else str(value).replace(" ", "")
+
+
+def result(record: Mapping[str, Any], monitor: str, best_epoch: int | None, run_dir: str) -> str:
+    """The last lines of a run: a table of scores (best epoch, test), what is wrong, the folder, and where to look."""
+    metrics = record["metrics"]
+    splits = [split for split in ("val", "test") if f"{split}/loss" in metrics]
+    lines = [f"{'result':<12}" + "".join(f" {split:>9}" for split in splits)]
+    for name in SCORES:
+        found = [metrics[f"{split}/{name}"] for split in splits if f"{split}/{name}" in metrics]
+        if found:
+            lines.append(f"  {name:<10}" + "".join(f" {value:>9.4f}" for value in found))
+    if best_epoch is not None:
+        lines.append(f"best epoch   {best_epoch + 1} of {record['epochs']}  ({monitor} {metrics[monitor]:.4f})")
+    if record["images_per_second"]:
+        speed = f"{record['images_per_second']:,.0f} images a second"
+        lines.append(f"training     {record['train_seconds']:.1f} s, {speed}, on {record['device']}")
+    lines += [
+        textwrap.fill(f"finding      {text}", 96, subsequent_indent=" " * 13) for text in record["findings"] or ()
+    ]
+    folder = short(run_dir)
+    lines.append(f"run          {folder}")
+    if any(Path(run_dir).glob("events.out.tfevents.*")):
+        logdir = "runs" if folder.startswith("runs" + os.sep) else quote(folder)
+        lines.append(f"look at it   tensorboard --logdir {logdir}")
+    return "\n".join(lines)
+
+
+def scores(facts: Mapping[str, Any], metrics: Mapping[str, float], counts: Mapping[str, int], run_dir: str) -> str:
+    """The tables of an evaluation: the scores, plain and of test-time augmentation, and each class.
+
+    Args:
+        facts: of the data that was scored.
+        metrics: by their full names, say ``test/top1``, ``test/flip/top1``, ``test/accuracy/<class>``.
+        counts: images of each class; one without is left out.
+    """
+    split = facts["split"]
+    seen = " ".join(f"{key}={_short(facts['preprocessing'][key])}" for key in ("in_channels", "image_size"))
+    lines = [f"{'data':<12} {facts['data']}, {split}: {facts['images']:,} images, seen with {seen}"]
+    if facts["folder"]:
+        lines.append(f"{'folder':<12} {facts['folder']}")
+    columns = {"plain": f"{split}/"} | ({"flip": f"{split}/flip/"} if f"{split}/flip/top1" in metrics else {})
+    lines.append(f"{'scores':<12}" + "".join(f" {title:>9}" for title in columns))
+    for name in (*SCORES, "ece"):
+        if f"{split}/{name}" in metrics:
+            lines.append(f"  {name:<10}" + "".join(f" {metrics[prefix + name]:>9.4f}" for prefix in columns.values()))
+    rows = [(name, metrics[f"{split}/accuracy/{name}"], count) for name, count in counts.items() if count]
+    title = "class"
+    if len(rows) > MANY:
+        rows, title = sorted(rows, key=lambda row: row[1])[:MANY], f"the {MANY} classes of {len(rows)} least known"
+    width = max(12, len(title), *(len(name) + 2 for name, _, _ in rows))
+    lines.append(f"{title:<{width}}  accuracy  images")
+    lines += [f"  {name:<{width - 2}}  {value:>8.4f}  {count:>6}" for name, value, count in rows]
+    lines.append(f"{'run':<12} {short(run_dir)}")
+    return "\n".join(lines)
+
+
+def predicted(seconds: float, found: "Predictions", class_names: Sequence[str], output: Path) -> str:
+    """The last lines of a prediction: how many images, how fast, of which classes, and what could not be read."""
+    images, broken = len(found.indices), [message for _, message in found.broken]
+    lines = [f"{'predicted':<12} {images:,} images in {seconds:.1f} s, {images / seconds:,.0f} a second"]
+    if len(found.outputs) > 1 and len(class_names) <= MANY:
+        counts = found.outputs[1][:, 0].bincount(minlength=len(class_names)).tolist()
+        said = [f"{name} {count:,}".replace(" ", "\0") for name, count in zip(class_names, counts, strict=True)]
+        text = textwrap.fill("  ".join(said), 96, subsequent_indent=" " * 13, break_on_hyphens=False)
+        lines.append(f"{'classes':<12} {text}".replace("\0", " "))  # a name and its number stay together
+    if broken:
+        lines.append(f"{'broken':<12} {len(broken):,} left out")
+        lines += [f"  {' '.join(message.split())}" for message in broken[:10]]
+        lines += [f"  and {len(broken) - 10:,} more"] if len(broken) > 10 else []
+    lines.append(f"{'output':<12} {short(output)}")
+    return "\n".join(lines).encode(errors="backslashreplace").decode()  # a file's name may be no text

@@ -1,1 +1,0 @@
-"""What spans runs. Imports no torch."""

@@ -1,0 +1,142 @@
+"""Batch transforms: drawn for each image, decided by the generator alone."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+from torchvision.transforms import v2
+
+from datamodules import AlternatingFlip, PerImage, RandomCrop, RandomErasing, RandomHorizontalFlip
+from datamodules.sampling import BatchKey
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def images():
+    return torch.randint(1, 256, (500, 3, 12, 10), dtype=torch.uint8, generator=generator(7))
+
+
+def test_each_crop_is_a_window_of_its_padded_image_and_they_differ(images):
+    out = RandomCrop(2)(images, generator())
+    assert out.shape == images.shape
+    assert out.dtype == torch.uint8
+    padded = F.pad(images, (2, 2, 2, 2))
+    places = []
+    for image, source in zip(out, padded, strict=True):
+        fits = [(y, x) for y in range(5) for x in range(5) if torch.equal(image, source[:, y : y + 12, x : x + 10])]
+        assert len(fits) == 1
+        places += fits
+    counts = torch.zeros(5, 5)
+    for y, x in places:
+        counts[y, x] += 1
+    assert (counts > 0).all()  # 500 draws among 25 places: each is missed with probability 1e-9
+
+
+def test_flips_are_each_images_own(images):
+    out = RandomHorizontalFlip(0.5)(images, generator())
+    flipped = [torch.equal(a, b.flip(2)) for a, b in zip(out, images, strict=True)]
+    kept = [torch.equal(a, b) for a, b in zip(out, images, strict=True)]
+    assert all(f != k for f, k in zip(flipped, kept, strict=True))
+    assert 180 < sum(flipped) < 320
+
+
+@pytest.mark.parametrize(("p", "expected"), [(0, False), (1, True)])
+def test_flip_probability_bounds(images, p, expected):
+    out = RandomHorizontalFlip(p)(images, generator())
+    assert torch.equal(out, images.flip(3) if expected else images)
+
+
+@pytest.mark.parametrize("transform", [RandomCrop(3), RandomHorizontalFlip(), RandomErasing()])
+def test_the_generator_decides(transform, images):
+    assert torch.equal(transform(images, generator(1)), transform(images, generator(1)))
+    assert not torch.equal(transform(images, generator(1)), transform(images, generator(2)))
+    before = torch.get_rng_state()
+    transform(images, generator(1))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_no_padding_changes_nothing(images):
+    assert torch.equal(RandomCrop(0)(images, generator()), images)
+
+
+def test_bad_parameters_are_refused():
+    with pytest.raises(ValueError, match="padding=-1"):
+        RandomCrop(-1)
+    with pytest.raises(ValueError, match=r"p=1\.5"):
+        RandomHorizontalFlip(1.5)
+    with pytest.raises(ValueError, match=r"scale=\[0\.5, 0\.2\]"):
+        RandomErasing(scale=(0.5, 0.2))
+    with pytest.raises(ValueError, match="value=256"):
+        RandomErasing(value=256)
+
+
+def test_every_image_is_flipped_in_every_second_epoch_one_half_in_each(images):
+    indices = torch.arange(500)
+    flipped = []
+    for epoch in range(4):
+        out = AlternatingFlip()(images, generator(), BatchKey(indices, epoch))
+        mirrored = (out == images.flip(3)).flatten(1).all(1)
+        assert ((out == images).flatten(1).all(1) ^ mirrored).all()
+        flipped.append(mirrored)
+    assert torch.equal(flipped[0], ~flipped[1]) and torch.equal(flipped[0], flipped[2])
+    assert torch.equal(flipped[1], flipped[3])
+    assert 200 < flipped[0].sum() < 300
+    runs = (flipped[0][1:] == flipped[0][:-1]).float().mean()  # no pattern in the order of the images
+    assert 0.3 < runs < 0.7
+    shuffled = torch.randperm(500, generator=generator(3))
+    out = AlternatingFlip()(images[shuffled], generator(), BatchKey(shuffled, 0))
+    assert torch.equal(out, AlternatingFlip()(images, generator(), BatchKey(indices, 0))[shuffled])
+
+
+def erased(value=0, **options):
+    """Where 4,000 white images of 20 × 30 were erased: (N, H, W)."""
+    white = torch.full((4000, 3, 20, 30), 255, dtype=torch.uint8)
+    out = RandomErasing(value=value, **options)(white, generator())
+    assert out.shape == white.shape and out.dtype == torch.uint8
+    assert torch.equal(out[:, 0], out[:, 2])
+    return out[:, 0] == value
+
+
+def test_erasing_cuts_one_rectangle_of_the_area_and_shape_asked_for():
+    gone = erased(p=1.0, scale=(0.1, 0.3), ratio=(0.5, 2.0))
+    rows, columns = gone.any(2).sum(1), gone.any(1).sum(1)
+    assert torch.equal(rows * columns, gone.sum((1, 2)))  # a full rectangle
+    shares = gone.float().mean((1, 2))
+    assert shares.min() > 0.08 and shares.max() < 0.33  # whole pixels
+    assert shares.mean() == pytest.approx(0.2, abs=0.005)  # uniform from 0.1 to 0.3
+    ratios = (rows / columns).log()
+    assert ratios.mean() == pytest.approx(0.0, abs=0.03) and ratios.abs().max() < 0.85  # log 2 is 0.69
+    centres = gone.float().mean(0)
+    assert centres[10, 15] > 2 * centres[0, 0] > 0  # anywhere inside, as windows of an image lie
+
+
+def test_erasing_touches_a_share_of_the_images():
+    gone = erased(p=0.3, scale=(0.1, 0.3))
+    assert gone.flatten(1).any(1).float().mean() == pytest.approx(0.3, abs=0.03)
+    assert not erased(p=0.0).any()
+
+
+def test_erasing_fills_with_noise_unless_told_a_value(images):
+    out = RandomErasing(1.0, scale=(1.0, 1.0), ratio=(1.2, 1.2))(images, generator())  # all of 12 × 10
+    assert out.float().mean() == pytest.approx(127.5, abs=2)
+    assert out.float().std() == pytest.approx(73.9, abs=2)
+    assert not torch.equal(out[0], out[1])
+    few = torch.zeros(3, 1, 5, 7, dtype=torch.uint8)  # 105 pixels, where four are drawn at once
+    assert RandomErasing(1.0, scale=(1.0, 1.0), ratio=(0.7, 0.7))(few, generator()).bool().all(3).any()
+
+
+def test_a_transform_of_torchvisions_is_drawn_for_each_image_by_itself_and_keyed(images):
+    transform = PerImage(v2.TrivialAugmentWide())
+    before = torch.get_rng_state()
+    out = transform(images[:40], generator(), BatchKey(torch.arange(40), key=5))
+    assert torch.equal(before, torch.get_rng_state())
+    assert out.shape == (40, 3, 12, 10) and out.dtype == torch.uint8
+    assert torch.equal(out, transform(images[:40], generator(), BatchKey(torch.arange(40), key=5)))
+    assert not torch.equal(out, transform(images[:40], generator(), BatchKey(torch.arange(40), key=6)))
+    same = images[:1].expand(40, -1, -1, -1)
+    assert (
+        len({tuple(image.flatten().tolist()) for image in transform(same, generator(), BatchKey(torch.arange(40)))})
+        > 20
+    )

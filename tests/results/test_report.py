@@ -1,0 +1,392 @@
+"""A sweep's report says what its records say."""
+
+import csv
+import json
+import math
+import re
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from filelock import FileLock
+from PIL import Image
+
+from results import figures, page, plots, report, table
+from results.record import KEYS
+
+ROOT = Path(__file__).parents[2]
+
+
+def put(folder, *overrides, status="completed", metrics=None, **facts):
+    """Write an invented record."""
+    record = dict.fromkeys(KEYS) | {"status": status, "overrides": list(overrides), "metrics": metrics or {}} | facts
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "result.json").write_text(json.dumps(record))
+
+
+def scores(top1, loss=1.0):
+    return {"val/top1": top1, "test/top1": top1 - 0.01, "val/loss": loss, "test/loss": loss + 0.1}
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """Depth × groups × 3 seeds: depth 8 with 4 groups fails, one seed is interrupted, 20 with 4 was not run."""
+    rng, job = np.random.default_rng(0), 0
+    for depth in (8, 14, 20):
+        for groups in (1, 2, 4):
+            for seed in (1, 2, 3):
+                typed = ["datamodule=digits", f"model.depth={depth}", f"++model.groups={groups}", f"seed={seed}"]
+                folder, job = tmp_path / "runs" / "digits" / str(job), job + 1
+                facts = {
+                    "seed": seed, "params": 1000 * depth // groups, "flops_per_image": 10**6 * depth,
+                    "train_seconds": 10 + rng.random(), "images_per_second": 5000 + 100 * rng.random(),
+                    "device": "a CPU", "versions": {"torch": "2.8"}, "git_commit": "abc",
+                }  # fmt: skip
+                if (depth, groups) == (8, 4):
+                    put(folder, *typed, status="failed", error="4 | does\nnot divide", seed=seed)
+                elif (depth, groups, seed) == (14, 2, 3):
+                    put(folder, *typed, status="running", metrics={"val/top1": 0.999}, seed=seed)
+                elif (depth, groups) != (20, 4):
+                    put(folder, *typed, metrics=scores(0.9 + depth / 400 - groups / 100 + rng.random() / 100), **facts)
+    return tmp_path / "runs" / "digits"
+
+
+def test_what_was_not_typed_is_what_the_jobs_config_has(tmp_path):
+    """So that a default beside the same value typed is one configuration, and another default is said."""
+    for name, typed, model in (
+        ("seed-0", ["seed=0"], "lenet"),
+        ("lr-0.1", ["optimizer.lr=0.1", "seed=0"], "lenet"),
+        ("lr-5e-2", ["optimizer.lr=5e-2", "seed=1"], "lenet"),
+        ("deep", ["model=resnet", "model.depth=50", "seed=0"], "resnet"),
+    ):
+        put(tmp_path / name, *typed, metrics=scores(0.5))
+        (tmp_path / name / ".hydra").mkdir()
+        config = (
+            f"optimizer: {{lr: {0.1 if '0.1' in name else 0.05}}}\nmodel: {{{'depth: 50' if name == 'deep' else ''}}}"
+        )
+        (tmp_path / name / ".hydra" / "config.yaml").write_text(config)
+        (tmp_path / name / ".hydra" / "hydra.yaml").write_text(f"hydra: {{runtime: {{choices: {{model: {model}}}}}}}")
+    found = table.tabulate(report.read([tmp_path]), "val/top1")
+    for damage in ("", "a: [", "[1]", "\x00"):
+        (tmp_path / "seed-0" / ".hydra" / "hydra.yaml").write_text(damage)
+        assert len(report.read([tmp_path])) == 4
+    assert sorted((found.name(row), len(row.jobs)) for row in found.rows) == [
+        ("model lenet, depth –, lr 0.1", 1),
+        ("model lenet, depth –, lr 5e-2", 2),
+        ("model resnet, depth 50, lr 5e-2", 1),
+    ]
+
+
+def rows_of(folder):
+    with open(folder / "report.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def table_of(folder, metric="val/top1"):
+    return table.tabulate(report.read([folder]), metric)
+
+
+def test_means_and_deviations(sweep):
+    report.write([sweep], plots=False)
+    records = [json.loads(path.read_text()) for path in sweep.rglob("result.json")]
+    rows = rows_of(sweep)
+    assert len(rows) == 8
+    for row in rows:
+        wanted = {f"model.depth={row['depth']}", f"++model.groups={row['groups']}"}
+        jobs = [r for r in records if wanted <= set(r["overrides"]) and r["status"] == "completed"]
+        assert (int(row["seeds"]), int(row["completed"])) == (len(jobs), len(jobs))
+        for name in ("val/top1", "test/top1", "train_seconds", "images_per_second"):
+            numbers = np.array([r["metrics"].get(name, r.get(name)) for r in jobs], dtype=float)
+            if len(jobs):
+                assert float(row[name]) == pytest.approx(numbers.mean(), rel=1e-12)
+                assert float(row[f"{name} std"]) == pytest.approx(numbers.std(ddof=1), rel=1e-9)
+            else:
+                assert row[name] == row[f"{name} std"] == ""
+        assert {r["params"] for r in jobs} <= {float(row["params"] or 0)}
+
+
+def test_columns_are_what_differs(sweep):
+    report.write([sweep], plots=False)
+    assert list(rows_of(sweep)[0])[:4] == ["depth", "groups", "val/top1", "val/top1 std"]
+    text = (sweep / "report.md").read_text()
+    assert "| depth | groups | val/top1 (%) |" in text
+    assert "overrides: `datamodule=digits`" in text and "seeds: 1, 2, 3" in text and "torch 2.8" in text
+
+
+def test_titles_and_absent_keys(tmp_path):
+    put(tmp_path / "0", "model.name=a=b", "data.name=x", "+model.params=1", metrics=scores(0.5))
+    put(tmp_path / "1", "model.name=c", "data.name=y", metrics=scores(0.6))
+    assert table_of(tmp_path).keys == {key: key for key in ("model.name", "data.name", "model.params")}
+    report.write([tmp_path], plots=False)
+    best, other = rows_of(tmp_path)
+    assert (best["model.name"], best["model.params"], best["val/top1 std"]) == ("c", "", "")
+    assert (other["model.name"], other["model.params"]) == ("a=b", "1")
+    assert "| c | y | – |" in (tmp_path / "report.md").read_text()
+
+
+def test_sorted_by_the_validation_metric(tmp_path):
+    for name, val, test in (("a", 0.7, 0.9), ("b", 0.9, 0.1), ("c", 0.8, 0.5)):
+        put(tmp_path / name, f"model={name}", metrics={"val/top1": val, "test/top1": test, "val/loss": val})
+    put(tmp_path / "d", "model=d", status="failed", metrics={"val/top1": 1.0})
+    put(tmp_path / "e", "model=e", metrics={"val/top1": None})
+    assert [row.values["model"] for row in table_of(tmp_path).rows] == ["b", "c", "a", "e", "d"]
+    assert [row.values["model"] for row in table_of(tmp_path, "val/loss").rows] == ["a", "c", "b", "e", "d"]
+    with pytest.raises(ValueError, match=r"val/top5: .*test/top1, val/loss, val/top1"):
+        report.write([tmp_path], metric="val/top5")
+    with pytest.raises(ValueError, match="test set"):
+        report.write([tmp_path], metric="test/top1")
+
+
+@pytest.mark.parametrize(("losses", "first"), [((475.0, 150.0), "0.2"), ((150.0, 475.0), "0.1"), ((1.0, 1.0), "0.1")])
+def test_equal_means_are_sorted_by_the_lower_validation_loss(losses, first, tmp_path):
+    for lr, loss in zip(("0.1", "0.2"), losses, strict=True):
+        for seed in (0, 1):
+            put(tmp_path / f"{lr}-{seed}", f"optimizer.lr={lr}", f"seed={seed}", metrics=scores(0.5, loss))
+    assert table_of(tmp_path).rows[0].values == {"optimizer.lr": first}
+
+
+def test_only_seeds(tmp_path):
+    for seed, top1 in ((1, 0.5), (10, 0.7), (2, 0.6)):
+        put(tmp_path / str(seed), "model=lenet", f"seed={seed}", metrics=scores(top1))
+    text = report.write([tmp_path])
+    assert "60.00 ± 10.00" in text and len(text.splitlines()) == 2
+    (line,), averaged = plots.lines(table_of(tmp_path), "seed")
+    assert (line.x, line.y, averaged) == (["1", "2", "10"], [0.5, 0.6, 0.7], False)
+    assert {path.name for path in tmp_path.glob("*.png")} == {"report_seed.png"}
+
+
+def test_failures_are_named(sweep):
+    (sweep / "torn").mkdir()
+    (sweep / "torn" / "result.json").write_text('{"status": "comp')
+    (sweep / "foreign").mkdir()
+    (sweep / "foreign" / "result.json").write_text('{"accuracy": 1}')
+    put(sweep / "nan", "datamodule=digits", "model.depth=8", "++model.groups=1", "seed=4", metrics={"val/top1": None})
+    text = report.write([sweep], plots=False)
+    markdown = (sweep / "report.md").read_text()
+    assert "| 6 | 8 | 4 | 1 | failed | 4 \\| does not divide |" in markdown
+    assert "| 14 | 14 | 2 | 3 | running | began; its end is not recorded |" in markdown
+    assert "| nan | 8 | 1 | 4 | completed | no finite val/top1 in its record |" in markdown
+    assert "| torn | – | – | – | unreadable record | JSONDecodeError" in markdown
+    assert "| foreign | – | – | – | unreadable record | it has no status |" in markdown
+    assert "foreign: unreadable record: it has no status" in text.splitlines()
+    status = {(row["depth"], row["groups"]): row["status"] for row in rows_of(sweep)}
+    assert (status["8", "4"], status["14", "2"], status["20", "2"]) == ("failed", "2 of 3 completed", "completed")
+    assert len(status) == 8
+
+
+def test_numbers_of_any_size(tmp_path):
+    for seed, loss in (("1", 1e200), ("2", 2e200)):
+        put(tmp_path / seed, "model=lenet", f"seed={seed}", metrics={"val/loss": loss})
+    assert report.write([tmp_path], metric="val/loss", plots=False)
+    (row,) = rows_of(tmp_path)
+    assert float(row["val/loss"]) == pytest.approx(1.5e200)
+
+
+def test_nothing_but_failures(tmp_path):
+    put(tmp_path / "0", "model=a", status="failed", error="no")
+    assert "0: failed: no" in report.write([tmp_path])
+    assert "No job has a result." in (tmp_path / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("best", "second", "said"),
+    [
+        ([0.90, 0.92], [0.90, 0.91], "0.50 points behind: within one standard deviation of the best's 2 seeds (1.41"),
+        ([0.90, 0.92], [0.89, 0.89], "2.00 points behind: more than one standard deviation of the best's 2 seeds"),
+        ([0.91], [0.89, 0.90], "1.50 points behind; the best has one seed only"),
+    ],
+)
+def test_the_verdict(tmp_path, best, second, said):
+    for model, values in (("a", best), ("b", second)):
+        for seed, value in enumerate(values):
+            put(tmp_path / f"{model}{seed}", f"model={model}", f"seed={seed}", metrics=scores(value))
+    assert page.verdict(table_of(tmp_path)).startswith("The best by val/top1: model a, with 91.00")
+    assert said in page.verdict(table_of(tmp_path))
+
+
+def test_joined_sweeps(tmp_path):
+    put(tmp_path / "a" / "one" / "0", "model=x", "seed=1", metrics=scores(0.5))
+    put(tmp_path / "b" / "two" / "0", "model=x", "seed=2", metrics=scores(0.6))
+    put(tmp_path / "b" / "two" / "1", "model=y", "seed=2", status="interrupted", error="SystemExit: 1")
+    both = [tmp_path / "a" / "one", tmp_path / "b" / "two"]
+    with pytest.raises(ValueError, match="--output"):
+        report.write(both)
+    text = report.write(both, output=tmp_path / "c", plots=False)
+    assert "b/two/1: interrupted: SystemExit: 1" in text and "55.00 ± 7.07" in text
+    assert f"--output {tmp_path / 'c'}" in (tmp_path / "c" / "report.md").read_text()
+    assert len(report.read([tmp_path / "a", tmp_path / "a" / "one"])) == 1  # a job counts once
+    put(tmp_path / "a" / "one" / "1", "model=x", "seed=1", metrics=scores(0.5))
+    report.write(both, output=tmp_path / "c", plots=False)
+    assert "1 jobs repeat a configuration and a seed" in (tmp_path / "c" / "report.md").read_text()
+
+
+def test_plots_are_drawn_and_stale_ones_removed(sweep):
+    report.write([sweep])
+    names = {"report_depth.png", "report_groups.png", "report_heatmap.png", "report_cost.png"}
+    assert {path.name for path in sweep.glob("*.png")} == names
+    assert set(re.findall(r"\]\((report_\w+\.png)\)", (sweep / "report.md").read_text())) == names
+    for name in names:
+        pixels = np.asarray(Image.open(sweep / name).convert("L"))
+        assert pixels.shape[1] > 600 and 0.005 < (pixels < 200).mean() < 0.9, name
+    (sweep / "report_mine.png").write_bytes(b"not ours")
+    for path in list(sweep.glob("*/result.json")):
+        if "++model.groups=1" not in path.read_text():
+            path.unlink()
+    report.write([sweep])
+    assert {path.name for path in sweep.glob("*.png")} == {"report_depth.png", "report_cost.png", "report_mine.png"}
+    assert not [path.name for path in sweep.iterdir() if path.name.startswith(".report.") and path.suffix != ".lock"]
+
+
+def test_what_the_lines_show(sweep):
+    shown = table_of(sweep)
+    found, averaged = plots.lines(shown, "model.depth")
+    assert [line.label for line in found] == ["groups 1", "groups 2", "groups 4"] and not averaged
+    assert [line.x for line in found] == [["8", "14", "20"], ["8", "14", "20"], ["14"]]
+    figure = figures.key_figure(shown, "model.depth")
+    for line, drawn in zip(found, figure.axes[0].containers, strict=True):
+        for x, y, error, ends in zip(line.x, line.y, line.errors, drawn.lines[2][0].get_segments(), strict=True):
+            records = [json.loads(path.read_text()) for path in sweep.rglob("result.json")]
+            wanted = {f"model.depth={x}", f"++model.groups={line.label.split()[1]}"}
+            jobs = [r for r in records if wanted <= set(r["overrides"]) and r["status"] == "completed"]
+            numbers = np.array([job["metrics"]["val/top1"] for job in jobs])
+            assert (y, error) == pytest.approx((numbers.mean(), numbers.std(ddof=1)))
+            assert list(ends[:, 0]) == [float(x)] * 2
+            assert list(ends[:, 1]) == pytest.approx([100 * (y - error), 100 * (y + error)])
+
+
+def test_more_than_eight_lines_become_their_mean(tmp_path):
+    rng = np.random.default_rng(1)
+    values = {(lr, wd): rng.random() for lr in ("0.001", "0.1") for wd in range(9)}
+    for (lr, wd), value in values.items():
+        put(tmp_path / f"{lr}-{wd}", f"optimizer.lr={lr}", f"wd={wd}", metrics=scores(value))
+    shown = table_of(tmp_path)
+    (line,), averaged = plots.lines(shown, "optimizer.lr")
+    assert averaged and line.x == ["0.001", "0.1"]
+    for x, y, error in zip(line.x, line.y, line.errors, strict=True):
+        part = [value for (lr, _), value in values.items() if lr == x]
+        assert (y, error) == pytest.approx((np.mean(part), np.std(part, ddof=1)))
+    axes = figures.key_figure(shown, "optimizer.lr").axes[0]
+    assert "mean over wd" in axes.get_title()
+    assert axes.get_xscale() == "log" and [text.get_text() for text in axes.get_xticklabels()] == ["0.001", "0.1"]
+    assert len(plots.lines(shown, "wd")[0]) == 2
+    assert math.isnan(plots.lines(shown, "wd")[0][0].errors[0])  # one seed
+
+
+def test_axes(tmp_path):
+    for i, value in enumerate(("16", "2", "–", "auto")):
+        put(tmp_path / str(i), *([f"model.groups={value}"] if value != "–" else []), metrics=scores(0.5))
+    assert plots.axis_values(table_of(tmp_path), "model.groups") == ["2", "16", "auto", "–"]
+    axes = figures.key_figure(table_of(tmp_path), "model.groups").axes[0]
+    assert axes.get_xscale() == "linear" and list(axes.get_xticks()) == [0, 1, 2, 3]
+    for odd in ("$x$ ${y}", "a|b_c"):
+        put(tmp_path / "odd", f"model.groups={odd}", metrics=scores(0.5))
+        report.write([tmp_path])
+
+
+def test_what_the_heat_map_shows(sweep):
+    grid = plots.cells(table_of(sweep))
+    assert [len(line) for line in grid] == [3, 3, 3]
+    assert (grid[0][2], grid[2][2]) == ("failed", "not run")
+    wanted = {(row["depth"], row["groups"]): row["val/top1"] for row in (report.write([sweep]), rows_of(sweep))[1]}
+    assert grid[1][1] == pytest.approx(float(wanted["14", "2"]))
+    texts = [text.get_text() for text in figures.heatmap_figure(table_of(sweep)).axes[0].texts]
+    assert texts[2] == "failed" and texts[4] == f"{100 * grid[1][1]:.2f}"
+
+
+@pytest.mark.parametrize("lower", [True, False])
+def test_the_pareto_front(lower):
+    rng = np.random.default_rng(2)
+    for _ in range(50):
+        costs, values = rng.integers(0, 8, 12).tolist(), rng.integers(0, 8, 12).tolist()
+        good = [-value if lower else value for value in values]
+        pairs = list(zip(costs, good, strict=True))
+        beaten = {i for i, (c, g) in enumerate(pairs) if any(d <= c and h >= g and (d, h) != (c, g) for d, h in pairs)}
+        assert set(plots.pareto(costs, values, lower)) == set(range(12)) - beaten
+
+
+def test_the_cost_plot_draws_the_front(sweep):
+    shown = table_of(sweep)
+    found = plots.points(shown, "params")
+    front = plots.pareto([p[0] for p in found], [p[1] for p in found], lower=False)
+    panel = figures.cost_figure(shown).axes[0]
+    drawn = next(line for line in panel.lines if line.get_label() == "Pareto front")
+    assert list(drawn.get_xdata()) == [found[i][0] for i in front]
+    assert panel.get_xscale() == "log"
+    assert {text.get_text() for text in panel.texts} >= {found[i][3] for i in front}
+
+
+def test_records_are_read_under_the_lock(sweep):
+    with FileLock(sweep / ".report.lock"):
+        writer = threading.Thread(target=report.write, args=([sweep],), kwargs={"plots": False})
+        writer.start()
+        time.sleep(0.3)
+        assert writer.is_alive() and not (sweep / "report.csv").exists()
+        put(sweep / "late", "datamodule=digits", "model.depth=32", "seed=1", metrics=scores(0.99))
+    writer.join(20)
+    assert rows_of(sweep)[0]["depth"] == "32"
+
+
+def test_jobs_that_end_at_once(tmp_path):
+    code = (
+        "import sys, pathlib; from results import record, report\n"
+        "for i in range(15):\n"
+        "    job = pathlib.Path(sys.argv[1], f'{sys.argv[2]}{i}')\n"
+        "    done = {'status': 'completed', 'overrides': [f'n={job.name}'], 'metrics': {'val/top1': 0.5}}\n"
+        "    record.write(job, done); report.write([sys.argv[1]], plots=False)\n"
+        "    text = pathlib.Path(sys.argv[1], 'report.csv').read_text()\n"
+        "    assert (i == 0 or f'{job.name},' in text) and text.endswith('completed\\n')\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    writers = [subprocess.Popen([*command, name], cwd=ROOT) for name in "ab"]
+    assert [writer.wait(30) for writer in writers] == [0, 0]
+    assert len(rows_of(tmp_path)) == 30
+
+
+def test_the_terminal_table_is_short(tmp_path):
+    for i in range(40):
+        put(tmp_path / str(i), f"model.width={i}", metrics=scores(i / 100))
+        put(tmp_path / f"f{i}", f"model.width={i}", status="failed", error="no")
+    lines = report.write([tmp_path], plots=False).splitlines()
+    assert lines[0].split()[0] == "width" and lines[1].split()[:2] == ["39", "39.00"]
+    assert lines[13] == "… and 28 more in report.md" and lines[14] == "f0: failed: no"
+    assert len({len(line) for line in lines[:13]}) == 1
+    assert len(lines) == 27
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [(269722, "0.27 M"), (41e6, "41 M"), (4.089e9, "4.09 G"), (61706, "61.7 k"), (999.9e6, "1 G")]
+)
+def test_numbers_for_people(value, said):
+    assert table.human(value) == said
+
+
+def script(*args, cwd):
+    command = [sys.executable, str(ROOT / "report.py"), *map(str, args)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def test_the_script(sweep):
+    runs = sweep.parent
+    done = script("digits", "--no-plots", "--metric", "val/loss", cwd=runs)
+    assert done.returncode == 0 and done.stdout.splitlines()[0].split()[2] == "val/loss"
+    assert "`python report.py digits --metric val/loss`" in (sweep / "report.md").read_text()
+    (runs / "empty").mkdir()
+    for args, said in [
+        (["digit"], "error: digit: no such folder; did you mean digits?"),
+        (["digits/report.md"], "error: digits/report.md: not a folder"),
+        (["empty"], "error: empty: no result.json below it; expected a sweep's folder"),
+        (["digits", "digits/0"], "error: 2 folders: say with --output"),
+        (["digits", "--metric", "val/f1"], "error: val/f1: no completed job has this metric; there are: test/loss"),
+    ]:
+        done = script(*args, cwd=runs)
+        assert done.returncode == 2 and done.stderr.startswith(said) and len(done.stderr.splitlines()) == 1
+    assert not (runs / "digit").exists() and not list((runs / "empty").iterdir())
+
+
+def test_the_report_needs_neither_torch_nor_matplotlib():
+    code = "import sys, results.report; sys.exit(bool({'torch', 'matplotlib', 'numpy', 'pandas'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
