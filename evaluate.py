@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inference import checkpoints
-from launch import main
-from launch.mistakes import ConfigError, check_choices, check_least
+from launch.main import imports_without_gc, quiet_lightning, run
+from launch.validation import check_choices, check_minimum
 from results import summary
-from results.errors import build, build_all
+from results.errors import ConfigError, build, build_all
 from results.record import redact, write_json
 from results.run_folder import find_checkpoint
 
@@ -27,10 +27,10 @@ log = logging.getLogger(__name__)
 
 
 def check(cfg: "DictConfig") -> None:
-    """Find the mistakes that need no torch."""
+    """Check what can be checked without torch."""
     choices = {"split": ("test", "val", "train"), "tta": (None, "flip"), "explain_by": ("occlusion", "gradcam")}
     check_choices(cfg, choices)
-    check_least(cfg, {"explain": 0})
+    check_minimum(cfg, {"explain": 0})
     if cfg.explain and not find_spec("captum"):
         raise ConfigError(f"explain={cfg.explain} needs captum, not installed: pip install -e '.[explain]'")
     find_checkpoint(cfg.ckpt)
@@ -43,12 +43,12 @@ def evaluate(cfg: "DictConfig") -> float:
         The top-1 accuracy.
     """
     check(cfg)
-    with main.importing():  # from here on torch is there
+    with imports_without_gc():  # from here on torch is there
         from lightning import Callback, Trainer
 
         from datamodules import Scored
 
-    summary.quiet_lightning()
+    quiet_lightning()
     file, checkpoint, backbone = checkpoints.opened(cfg.ckpt, cfg.trust)
     checkpoints.as_trained(cfg, checkpoint, backbone)
     names = checkpoint["class_names"]
@@ -78,4 +78,4 @@ def evaluate(cfg: "DictConfig") -> float:
 
 
 if __name__ == "__main__":
-    main.run(evaluate, "evaluate", check)
+    run(evaluate, "evaluate", check)

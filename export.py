@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from datamodules.image_paths import check_writable, find_images
 from inference import checkpoints
-from launch import main
-from launch.mistakes import ConfigError, check_choices
+from launch.main import imports_without_gc, quiet_lightning, run
 from launch.run_names import run_of
-from results import summary
+from launch.validation import check_choices
+from results.errors import ConfigError
 from results.run_folder import find_checkpoint, short
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ FORMATS = {"onnx": (".onnx", ("onnx", "onnxscript", "onnxruntime")), "torch_expo
 
 
 def check(cfg: "DictConfig") -> None:
-    """Find the mistakes that need no torch."""
+    """Check what can be checked without torch."""
     check_choices(cfg, {"format": tuple(FORMATS)})
     ending, packages = FORMATS[cfg.format]
     if missing := [package for package in packages if not find_spec(package)]:
@@ -49,10 +49,10 @@ def export(cfg: "DictConfig") -> float:
         The largest difference between its logits and the checkpoint's.
     """
     check(cfg)
-    with main.importing():  # from here on torch is there
+    with imports_without_gc():  # from here on torch is there
         from inference import exporters
 
-    summary.quiet_lightning()
+    quiet_lightning()
     file, checkpoint, backbone = checkpoints.opened(cfg.ckpt, cfg.trust)
     folder, names = find_images(cfg.images) if cfg.images else (Path(), [])
     pixels, whose = exporters.real_images(checkpoint, [str(folder / name) for name in names], cfg.trust)
@@ -70,4 +70,4 @@ def export(cfg: "DictConfig") -> float:
 
 
 if __name__ == "__main__":
-    main.run(export, "export", check)
+    run(export, "export", check)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from datamodules import image_paths
 from inference import checkpoints, prediction_files
-from launch import main
-from launch.mistakes import check_choices, check_least
+from launch.main import imports_without_gc, quiet_lightning, run
+from launch.validation import check_choices, check_minimum
 from results import summary
 from results.errors import build
 from results.run_folder import find_checkpoint
@@ -30,14 +30,14 @@ log = logging.getLogger(__name__)
 
 
 def check(cfg: "DictConfig") -> tuple[list[str], list[str], list[str]]:
-    """Find the mistakes that need no torch.
+    """Check what can be checked without torch.
 
     Returns:
         (the images' paths, what the output calls them, messages about folders that cannot be read).
     """
     choices = {"format": tuple(prediction_files.SUFFIXES), "labels": ("number", "name")}
     check_choices(cfg, choices | {"tta": (None, "flip"), "broken": ("skip", "fail")})
-    check_least(cfg, {"top_k": 1, "grid_count": 1, "batch_size": 1, "num_workers": 0})
+    check_minimum(cfg, {"top_k": 1, "grid_count": 1, "batch_size": 1, "num_workers": 0})
     find_checkpoint(cfg.ckpt)
     prediction_files.check(cfg)
     unreadable: list[str] = []
@@ -53,10 +53,10 @@ def predict(cfg: "DictConfig") -> None:
     paths, names, unreadable = check(cfg)
     if unreadable:
         log.warning(f"{'left out':<12} {'; '.join(unreadable)}")
-    with main.importing():  # from here on torch is there
+    with imports_without_gc():  # from here on torch is there
         import lightning  # noqa: F401
 
-    summary.quiet_lightning()
+    quiet_lightning()
     _, checkpoint, backbone = checkpoints.opened(cfg.ckpt, cfg.trust)
     checkpoints.as_trained(cfg, checkpoint, backbone)
     prediction_files.check_columns(cfg.format, checkpoint["class_names"])
@@ -89,4 +89,4 @@ def predicted(
 
 
 if __name__ == "__main__":
-    main.run(predict, "predict", check)
+    run(predict, "predict", check)

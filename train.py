@@ -11,7 +11,8 @@ import os
 from typing import TYPE_CHECKING
 
 from inference import checkpoints
-from launch import jobs, main
+from launch.jobs import cli_overrides, forbid_in_sweep
+from launch.main import imports_without_gc, quiet_lightning, run
 from results import summary
 from results.errors import build, build_all, building
 from results.record import OutOfTime, recording, redact
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 def check(cfg: "DictConfig") -> None:
-    """Find the mistakes that need no torch."""
+    """Check what can be checked without torch."""
     if cfg.ckpt_path:
         checkpoints.file_to_go_on_from(cfg.ckpt_path)
 
@@ -34,8 +35,8 @@ def train(cfg: "DictConfig") -> float | None:
     Returns:
         The best value of ``cfg.monitor``, for sweepers to optimise.
     """
-    with recording(cfg.run_dir, overrides=jobs.typed(), seed=cfg.seed) as record:
-        with main.importing():  # from here on torch is there
+    with recording(cfg.run_dir, overrides=cli_overrides(), seed=cfg.seed) as record:
+        with imports_without_gc():  # from here on torch is there
             from lightning import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
             from lightning.pytorch.callbacks import Checkpoint
             from lightning.pytorch.loggers import Logger
@@ -50,7 +51,7 @@ def train(cfg: "DictConfig") -> float | None:
             from callbacks.run_metrics import RunMetrics
             from lit_modules import numerics
 
-        summary.quiet_lightning()
+        quiet_lightning()
         seed_everything(cfg.seed, verbose=False)
         datamodule = build("datamodule", cfg.datamodule, LightningDataModule)
         with building("datamodule"):  # it may know what its config left open
@@ -114,7 +115,7 @@ def train(cfg: "DictConfig") -> float | None:
         if trainer.strategy.root_device.type == "cpu" and trainer.num_devices > 4 * (os.cpu_count() or 1):
             raise ValueError(f"trainer.devices={trainer.num_devices}: this machine has {os.cpu_count()} cores")
         if trainer.world_size > 1:
-            jobs.refuse_sweep(f"a job of {trainer.world_size} processes")
+            forbid_in_sweep(f"a job of {trainer.world_size} processes")
         log.info(summary.summary(config))
         log_start(trainer.loggers, config, record["overrides"], logger_runs)
 
@@ -136,4 +137,4 @@ def train(cfg: "DictConfig") -> float | None:
 
 
 if __name__ == "__main__":
-    main.run(train, "train", check)
+    run(train, "train", check)

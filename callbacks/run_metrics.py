@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from callbacks.best_checkpoint import BestCheckpoint
 from callbacks.resume_checkpoint import is_out_of_time
-from launch.mistakes import check_monitor, wrong_mode
+from results.metrics import check_monitor, wrong_mode
 from results.record import one_line
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datamodules.image_paths import check_writable
-from launch.mistakes import ConfigError
+from results.errors import ConfigError
 from results.record import replacing
 
 if TYPE_CHECKING:

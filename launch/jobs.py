@@ -1,53 +1,57 @@
-"""What Hydra calls: a script's task with a folder of its own, its errors said and turned into exit codes."""
+"""One run, or one job of a sweep: lock its folder; skip a completed job, retry a failed one, resume an interrupted one."""
 
 import functools
 import logging
 import os
 import shlex
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from launch import job_state, side_by_side
-from launch.mistakes import tell
+from results import record as records
+from results.errors import report_error, tracebacks
 from results.record import OutOfTime, is_main_process, one_line, signal_code
 from results.run_folder import FOLDER, LAST, short
 
 log = logging.getLogger(__name__)
+SIZE = "SWEEP_SIZE"  # environment variable of a sweep's jobs: how many there are; 0 in a search
 
 
 def as_job(task: Callable) -> Callable:
-    """``task`` with its errors said at once and turned into exit codes; in a sweep it leaves the other jobs alone."""
+    """Wrap ``task(cfg)``: report errors in one line, return exit codes, and keep a sweep running when one job fails."""
 
     @functools.wraps(task)
     def job(cfg: DictConfig) -> float | None:
-        leave_run_dir()
-        if HydraConfig.get().mode == RunMode.MULTIRUN and "monitor" in cfg:  # else it keeps no record
-            return _job_of_sweep(task, cfg)
+        _leave_run_dir()
+        if HydraConfig.get().mode == RunMode.MULTIRUN and "monitor" in cfg:
+            return _sweep_job(task, cfg)
         try:
-            with job_state.alone(cfg.run_dir, wait=False):
-                if "monitor" in cfg and job_state.is_requeued() and _go_on(cfg):
+            with lock_run_dir(cfg.run_dir, wait=False):
+                if "monitor" in cfg and is_requeued() and _resume_requeued(cfg):
                     return None
                 return task(cfg)
         except Exception as error:
             _log_to_file(error)
-            code = tell(error)
+            code = report_error(error)
             if isinstance(error, OutOfTime):
-                _say_how_it_goes_on(cfg.run_dir)
+                _print_resume_command(cfg.run_dir)
             sys.exit(code)
-        except BaseException as end:  # a signal, or an exit
+        except BaseException as end:  # a signal or an exit
             if signal_code(end):
-                _say_how_it_goes_on(cfg.run_dir)
+                _print_resume_command(cfg.run_dir)
             sys.exit(signal_code(end) or getattr(end, "code", 1))
 
     return job
 
 
-def leave_run_dir() -> None:
+def _leave_run_dir() -> None:
     """Undo ``hydra.job.chdir=true``: relative paths mean the folder that they were typed in."""
     started_in = HydraConfig.get().runtime.cwd
     if HydraConfig.get().job.chdir and os.path.isdir(started_in):
@@ -57,23 +61,17 @@ def leave_run_dir() -> None:
         os.chdir(started_in)
 
 
-def _job_of_sweep(task: Callable, cfg: DictConfig) -> float | None:
-    """A job's value, or None: its failure stands in its record and is no reason to stop the others."""
-    hydra_config = HydraConfig.get()
-    at_a_time = hydra_config.launcher.get("n_jobs", 1)
-    if at_a_time not in (1, None):
-        side_by_side.settle(hydra_config.sweep.dir, at_a_time)
-    size = os.environ.get(job_state.SIZE, "?")
-    name = f"job {hydra_config.job.num + 1} of {size}  {Path(cfg.run_dir).name}"
-    with job_state.alone(cfg.run_dir):
-        earlier = job_state.earlier(cfg.run_dir, typed())
-        if earlier and job_state.ended(cfg.run_dir, earlier):
-            log.info(f"{name} was {earlier['status']} before")
-            return earlier["metrics"].get(cfg.monitor) if earlier["status"] == "completed" else None
-        last = job_state.checkpoint(cfg.run_dir, earlier)
-        left = job_state.seconds_left(hydra_config.sweep.dir, int(size)) if size.isdigit() else None
-        said = f"  about {job_state.duration(left)} left" if left else ""
-        log.info(name + (" goes on from its last checkpoint" if last else "") + said)
+def _sweep_job(task: Callable, cfg: DictConfig) -> float | None:
+    """Run one job of a sweep. Returns None if it fails: the record has the reason, and the other jobs go on."""
+    number, size = HydraConfig.get().job.num + 1, int(os.environ.get(SIZE, 0))
+    name = f"job {number} of {size or '?'}  {Path(cfg.run_dir).name}"
+    with lock_run_dir(cfg.run_dir):
+        previous = previous_record(cfg.run_dir, cli_overrides())
+        if previous and previous["status"] == "completed":
+            log.info(f"{name} was completed before")
+            return previous["metrics"].get(cfg.monitor)
+        last = resume_checkpoint(cfg.run_dir, previous)
+        log.info(f"{name}{' resumes from its last checkpoint' if last else ''}{_time_left(Path(cfg.run_dir), size)}")
         cfg.ckpt_path = last or cfg.ckpt_path
         try:
             return task(cfg)
@@ -81,30 +79,126 @@ def _job_of_sweep(task: Callable, cfg: DictConfig) -> float | None:
             if signal_code(error):
                 sys.exit(signal_code(error))  # ends the sweep
             _log_to_file(error)
-            job_state.keep_interrupted(cfg.run_dir, last)
-            full = os.environ.get("HYDRA_FULL_ERROR") == "1"
-            log.error(f"{name} failed: {one_line(error)}", exc_info=error if full else None)
-            if job_state.SIZE not in os.environ:  # nobody will count the records
-                raise
-        finally:
-            job_state.report_now_and_then(hydra_config.sweep.dir, cfg.monitor)
+            mark_resumable(cfg.run_dir, last)
+            log.error(f"{name} failed: {one_line(error)}", exc_info=error if tracebacks() else None)
     return None
 
 
-def _go_on(cfg: DictConfig) -> bool:
-    """Let a job that SLURM has started again go on in its folder. Returns whether it had been completed.
+@contextmanager
+def lock_run_dir(run_dir: str | Path, wait: bool = True) -> Iterator[None]:
+    """Keep other processes out of a run's folder; the system releases the lock however this process ends.
 
-    Raises: ValueError, OSError: the folder is another one, or holds another run.
+    Args:
+        wait: until another process has left the folder; otherwise that is an error.
     """
-    earlier = job_state.earlier(cfg.run_dir, typed())
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(Path(run_dir) / ".lock")
+    try:
+        if is_main_process():
+            lock.acquire(timeout=0)
+    except Timeout:
+        message = f"another process is at work in {run_dir}"
+        if not wait:
+            raise ValueError(message) from None
+        log.info(f"{message}; waiting for it")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        if lock.is_locked and not wait:
+            Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
+def previous_record(run_dir: str | Path, overrides: Sequence[str]) -> dict[str, Any] | None:
+    """The record that an earlier attempt at this job left; None if there is no valid one.
+
+    Raises: ValueError: the folder holds another job.
+    """
+    record = read_valid_record(run_dir)
+    if record is None:
+        return None
+    before, now = (_relevant(texts) for texts in (record["overrides"], overrides))
+    if before != now:
+        had, has = (" ".join(sorted(part)) or "nothing more" for part in (before - now, now - before))
+        raise ValueError(f"{run_dir} holds a job with {had}, this one has {has}; choose another hydra.sweep.dir")
+    return record
+
+
+def _relevant(overrides: Sequence[str]) -> set[str]:
+    """The overrides that can change a result, as they are written to a record."""
+    relevant = (text for text in overrides if text.partition("=")[0].lstrip("+") not in records.RESULT_NEUTRAL_KEYS)
+    return set(map(records.redact_override, relevant))
+
+
+def read_valid_record(run_dir: str | Path) -> dict[str, Any] | None:
+    """A run's record, or None if it is missing or damaged."""
+    try:
+        return records.read(run_dir)
+    except (OSError, ValueError):
+        return None
+
+
+def is_completed(run_dir: str | Path) -> bool:
+    record = read_valid_record(run_dir)
+    return record is not None and record["status"] == "completed"
+
+
+def resume_checkpoint(run_dir: str | Path, previous: dict[str, Any] | None) -> str | None:
+    """The checkpoint from which a job resumes; None if it starts anew, after removing what a failed attempt left."""
+    folder = Path(run_dir)
+    last = folder / FOLDER / LAST
+    if previous and previous["status"] in ("running", "interrupted") and last.exists():
+        return str(last)
+    shutil.rmtree(last.parent, ignore_errors=True)
+    for events in folder.glob("events.out.tfevents.*"):
+        events.unlink()
+    return None
+
+
+def mark_resumable(run_dir: str | Path, last: str | None) -> None:
+    """Let a job that failed before it got beyond the checkpoint ``last`` resume from there: its data may have been away."""
+    record, start = read_valid_record(run_dir), Path(run_dir, ".hydra", "config.yaml")  # written when a job starts
+    if last and record and start.exists() and os.path.exists(last) and os.path.getmtime(last) < start.stat().st_mtime:
+        records.write(run_dir, record | {"status": "interrupted"})
+
+
+def _time_left(run_dir: Path, size: int) -> str:
+    """The estimated time left when a job starts, from the jobs that have completed since this sweep started."""
+    started, took, ended, running = (run_dir.parent / "multirun.yaml").stat().st_mtime if size else 0, [], 0, 1
+    for file in run_dir.parent.glob(f"*/{records.FILE}") if size else ():
+        record, at = read_valid_record(file.parent), file.stat().st_mtime
+        status, start = record and record["status"], file.parent / ".hydra" / "config.yaml"
+        ended += status == "completed" or status == "failed" and at > started
+        running += status == "running" and at > started
+        if status == "completed" and at > started and start.exists():
+            took.append(at - start.stat().st_mtime)
+    if not took:
+        return ""
+    seconds = sum(took) / len(took) * max(1, (size - ended) / running)
+    return f"  about {seconds:.0f} s left" if seconds < 90 else f"  about {seconds / 60:.0f} min left"
+
+
+def is_requeued() -> bool:
+    """Whether SLURM has started this job before, with the same command."""
+    return int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
+
+
+def _resume_requeued(cfg: DictConfig) -> bool:
+    """Let a job that SLURM has started again resume in its folder. Returns whether it was completed.
+
+    Raises: ValueError, OSError: the folder is a new one, or holds another run.
+    """
+    previous = previous_record(cfg.run_dir, cli_overrides())
     placed = any(override.startswith("hydra.run.dir=") for override in HydraConfig.get().overrides.hydra)
-    if earlier is None and not placed:
+    if previous is None and not placed:
         raise FileNotFoundError(
-            f"SLURM has started this job again, and {cfg.run_dir} is a new folder with nothing to go on with; "
-            "give the job one of its own, say hydra.run.dir=runs/$SLURM_JOB_ID"
+            f"SLURM has started this job again, but {cfg.run_dir} is a new folder with nothing to resume; "
+            "give the job a folder of its own, such as hydra.run.dir=runs/$SLURM_JOB_ID"
         )
-    if earlier and earlier["status"] == "completed":
-        log.info(f"{cfg.run_dir} is completed; there is nothing to go on with")
+    if previous and previous["status"] == "completed":
+        log.info(f"{cfg.run_dir} is completed; there is nothing to resume")
         return True
     last = Path(cfg.run_dir, FOLDER, LAST)
     if last.is_file():
@@ -112,14 +206,13 @@ def _go_on(cfg: DictConfig) -> bool:
     return False
 
 
-def _say_how_it_goes_on(run_dir: str) -> None:
+def _print_resume_command(run_dir: str) -> None:
     if Path(run_dir, FOLDER, LAST).is_file() and is_main_process():
-        again = shlex.quote(f"resume={short(run_dir)}")
-        print(f"go on with it: python {sys.argv[0]} {again}", file=sys.stderr)
+        print(f"resume with: python {sys.argv[0]} {shlex.quote(f'resume={short(run_dir)}')}", file=sys.stderr)
 
 
 def _log_to_file(error: BaseException) -> None:
-    """Keep an error's traceback in the run's log; the console gets one line."""
+    """Write an error with its traceback to the run's log; the console gets one line."""
     trace = (type(error), error, error.__traceback__)
     entry = log.makeRecord(log.name, logging.ERROR, __file__, 0, one_line(error), (), trace)
     for handler in logging.root.handlers:
@@ -127,13 +220,13 @@ def _log_to_file(error: BaseException) -> None:
             handler.handle(entry)
 
 
-def refuse_sweep(what: str) -> None:
-    """Each of a job's further processes would run the whole sweep again; where SLURM started them, they do not."""
-    sweeping = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
-    if sweeping and "SLURM_PROCID" not in os.environ:
-        raise ValueError(f"{what} cannot be part of a sweep; sweep with trainer.devices=1, or run each job on its own")
+def forbid_in_sweep(what: str) -> None:
+    """Raise a ValueError in a sweep, unless SLURM started the job's processes: each would run the whole sweep again."""
+    in_sweep = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+    if in_sweep and "SLURM_PROCID" not in os.environ:
+        raise ValueError(f"{what} cannot be part of a sweep; use trainer.devices=1, or run each job on its own")
 
 
-def typed() -> list[str]:
-    """What was typed for this run, or nothing outside a script."""
+def cli_overrides() -> list[str]:
+    """The overrides that were typed for this run; none outside a script."""
     return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []

@@ -1,4 +1,4 @@
-"""The names of folders, which say what is run."""
+"""Names of run and job folders, which say what is run."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,54 +7,49 @@ from pathlib import Path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from results.record import HARMLESS, is_secret
+from results.record import RESULT_NEUTRAL_KEYS, is_secret
 from results.run_folder import short
 
-# Overrides that are not in a folder's name: they say where to, or are in it already.
-UNNAMED = {"run_dir", "ckpt_path", "ckpt", "trust", "output", "grid", "num_workers"}
-PART = re.compile(r"[\w.,+\[\]-]{1,200}")  # what may be the name of a job's folder
+# Overrides that are not part of a run's name: they only say where to read or write, or are in it already.
+LEFT_OUT = RESULT_NEUTRAL_KEYS | {"run_dir", "ckpt_path", "ckpt", "trust", "output", "grid", "num_workers"}
+VALID = re.compile(r"[\w.,+\[\]-]{1,200}")  # the name of a job's folder
 
 
-def name_jobs(combinations: Sequence[Sequence[str]], swept: set[str], fixed: set[str]) -> tuple[list[str], str]:
-    """The name of each job's folder in a sweep, and the override that has Hydra name them so."""
-    names = ["_".join(sorted(o for o in job if key(o) in swept)).replace("=", "-") for job in combinations]
-    if swept and all(map(PART.fullmatch, names)):
-        return names, f"hydra.job.config.override_dirname.exclude_keys=[{','.join(sorted(fixed))}]"
-    # Nothing to tell the jobs apart by, or values that make no name: paths, long lists.
-    return [str(i) for i, _ in enumerate(combinations)], "hydra.sweep.subdir=${hydra.job.num}"
+def job_names(jobs: Sequence[Sequence[str]], swept: set[str]) -> list[str]:
+    """The folder of each job below the sweep's: the swept values, or a number if they make no valid name."""
+    names = ["_".join(sorted(text for text in job if key_of(text) in swept)).replace("=", "-") for job in jobs]
+    return names if swept and all(map(VALID.fullmatch, names)) else [str(number) for number, _ in enumerate(jobs)]
 
 
-def key(override: str) -> str:
+def key_of(override: str) -> str:
     return override.partition("=")[0].lstrip("+~")
 
 
 def run_name(name: str | None, choices: Mapping[str, str], overrides: Iterable[str]) -> str:
-    """A folder name that says what is run: data, model (or the experiment), and every other override.
-
-    As the resolver ``${run_name:…}`` it is cached, so all jobs of a sweep get the name of the sweep.
+    """The name of a run or sweep: data and model, or the experiment, and every other override.
 
     Args:
-        name: taken as it is, if given.
+        name: used as it is, if given.
         choices: the option chosen in each config group.
-        overrides: what was typed.
+        overrides: of the command line.
     """
     if name is not None:
         return name
-    typed = {o.key_or_group: o for o in OverridesParser.create().parse_overrides(list(overrides))}
-    given = {key: override.input_line.partition("=")[2] for key, override in typed.items()}
-    chosen = {**choices, **given}  # a sweep over a group is not yet among the choices
+    parsed = {o.key_or_group: o for o in OverridesParser.create().parse_overrides(list(overrides))}
+    given = {key: override.input_line.partition("=")[2] for key, override in parsed.items()}
+    chosen = {**choices, **given}  # a sweep over a group is not among the choices
     whole = next((group for group in ("study", "experiment") if chosen.get(group) not in (None, "null")), None)
-    said = {whole} if whole else {"datamodule", "model"}
-    parts = [run_of(given["ckpt"])] if "ckpt" in given else []
-    parts += [chosen[group] for group in sorted(said) if chosen.get(group) not in (None, "null")]
+    named = {whole} if whole else {"datamodule", "model"}
+    parts = [checkpoint_name(given["ckpt"])] if "ckpt" in given else []
+    parts += [chosen[group] for group in sorted(named) if chosen.get(group) not in (None, "null")]
     for key, value in given.items():
-        if key not in said | HARMLESS | UNNAMED and "/" not in value and not is_secret(f"{key}={value}"):
+        if key not in named | LEFT_OUT and "/" not in value and not is_secret(key):
             parts.append(f"{key.rpartition('.')[2]}-{value}")
     return re.sub(r"[^A-Za-z0-9._]+", "-", "_".join(parts)).strip("-")[:100]
 
 
-def run_of(ckpt: str) -> str:
-    """The name of the run that a checkpoint is of: its folders' names below ``runs`` without dates, or the last one."""
+def checkpoint_name(ckpt: str) -> str:
+    """The name of a checkpoint's run: its folders below ``runs`` without dates, or the last folder."""
     *folders, last = Path(ckpt.strip("'\"")).parts or ("",)
     parts = [*folders, last] if Path(last).suffix != ".ckpt" else folders
     parts = [part for part in parts if part != "checkpoints" and not re.match(r"\d{4}-\d\d-\d\d_", part)]
@@ -62,6 +57,6 @@ def run_of(ckpt: str) -> str:
     return "_".join(below) or Path(last).stem
 
 
-# When this module is imported, so that it is there in the processes of a launcher too.
+# Registered on import, so that the workers of a launcher have them too. Cached: all jobs of a sweep share its name.
 OmegaConf.register_new_resolver("run_name", run_name, use_cache=True, replace=True)
 OmegaConf.register_new_resolver("short", short, replace=True)

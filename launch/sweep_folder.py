@@ -19,14 +19,7 @@ from results.errors import ConfigError
 
 FILE, HYDRAS = "sweep.json", "multirun.yaml"
 # Overrides of Hydra that belong to one start of a sweep, not to its command.
-OF_ONE_START = (
-    "hydra.mode",
-    "hydra.sweep.dir",
-    "hydra.job.config.override_dirname.exclude_keys",
-    "hydra.job.env_set.SWEEP_BEGAN",
-    "hydra.job.env_set.SWEEP_SIZE",
-)
-NUMBERED = "hydra.sweep.subdir=${hydra.job.num}"  # added for jobs whose overrides make no folder name
+OF_ONE_START = ("hydra.mode", "hydra.sweep.dir")
 
 
 @dataclass
@@ -81,7 +74,7 @@ def of_config(config: DictConfig) -> Command:
     """The command that Hydra composed a config for."""
     hydra = OmegaConf.to_container(config.hydra)
     sources = hydra["runtime"]["config_sources"]
-    own = [o for o in hydra["overrides"]["hydra"] if _key(o) not in OF_ONE_START and o != NUMBERED]
+    own = [o for o in hydra["overrides"]["hydra"] if _key(o) not in OF_ONE_START]
     return Command(
         script=hydra["job"]["config_name"],
         overrides=[*hydra["overrides"]["task"], *own],
@@ -117,7 +110,7 @@ def _values(overrides: Sequence[str]) -> dict[str, list[str]]:
     for override in overrides:
         parsed = OverridesParser.create().parse_override(override)
         listed = parsed.is_discrete_sweep() and not isinstance(parsed.value(), Glob)
-        if not parsed.is_hydra_override() and _key(override) not in records.HARMLESS:
+        if not parsed.is_hydra_override() and _key(override) not in records.RESULT_NEUTRAL_KEYS:
             text = override.partition("=")[2]
             found[_key(override)] = list(parsed.sweep_string_iterator()) if listed else [text]
     return found
@@ -182,7 +175,7 @@ def _fixed_and_swept(overrides: Sequence[str], swept: Set[str] = frozenset()) ->
         key = _key(override)
         if key.startswith("hydra.sweeper.params."):
             found.add(key.removeprefix("hydra.sweeper.params."))
-        elif parsed.is_hydra_override() or key in records.HARMLESS:
+        elif parsed.is_hydra_override() or key in records.RESULT_NEUTRAL_KEYS:
             continue
         elif parsed.is_sweep_override() or key in swept:
             found.add(key)

@@ -1,239 +1,195 @@
-"""What a command line is about to run: one job or the jobs of a sweep, and which of them cannot be.
+"""A sweep: its combinations, the names of its jobs' folders, and what remains to be done at its end."""
 
-Everything here happens before torch is imported: a combination that no network can have, or a sweep's folder that
-holds another sweep, is said in the first second, not after an hour.
-"""
-
+import functools
+import itertools
 import os
+import shlex
+import signal
 import sys
-import time
-from argparse import Namespace
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cache
-from inspect import signature
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import hydra
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.global_hydra import GlobalHydra
+from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from launch import job_state, sweep_folder
-from launch.mistakes import ConfigError, check_monitor
-from launch.run_names import key, name_jobs
-from launch.validation import CONF, quoted, values, values_of
-from models.resnet_config import CHECKS
-from results import report
-from results.record import is_main_process
-from results.run_folder import FOLDER, LAST
+from launch import jobs, sweep_folder
+from launch.run_names import job_names, key_of
+from launch.validation import CONF, first_value, model_conflict, values_of
+from results import record as records
+from results.errors import ConfigError
+from results.record import is_main_process, one_line
+
+current: "Sweep | None" = None  # the sweep that this process has started
 
 
-@dataclass
 class Sweep:
-    """A multirun about to start.
+    """A sweep whose jobs leave records.
 
     Args:
         folder: of the sweep.
-        names: of its jobs' folders, below it; None where the sweeper decides as it goes.
-        metric: what its configurations are sorted by.
-        in_process: the jobs run in this process, one after another.
-        recorded: each job leaves a record, by which the sweep is counted and goes on.
-        command: to be stored in the folder.
-        arguments: to be added to the command line, so that folders are named by what is swept.
+        metric: sorts its report.
+        names: of its jobs' folders; None if the sweeper chooses the jobs as it goes.
     """
 
-    folder: Path
-    names: set[str] | None
-    metric: str
-    in_process: bool
-    recorded: bool
-    command: sweep_folder.Command
-    arguments: list[str]
+    def __init__(self, folder: Path, metric: str, names: Sequence[str] | None):
+        self.folder, self.metric, self.names = folder, metric, names
 
     def count(self) -> Counter[str]:
-        """How many of its jobs have which status."""
-        try:
-            found = report.read([self.folder])
-        except (OSError, ValueError):  # no job has left a record
-            found = []
-        return Counter(job.status for job in found if self.names is None or job.name in self.names)
+        """How many jobs have which status."""
+        names = self.names or [path.parent.name for path in self.folder.glob(f"*/{records.FILE}")]
+        found = (jobs.read_valid_record(self.folder / name) for name in names)
+        return Counter(record["status"] for record in found if record)
 
     def is_completed(self) -> bool:
         return self.names is not None and self.count()["completed"] == len(self.names)
 
+    def conclude(self, code: int) -> int:
+        """Print the report, and how to resume an incomplete sweep. Returns the exit code: 1 if a job is incomplete."""
+        from results import report
 
-def plan(args: Namespace, config_name: str, early: Callable[[DictConfig], None] | None = None) -> Sweep | None:
-    """Look at all that a command line would run.
+        count = self.count()
+        if not count:
+            return code
+        try:
+            print(report.write([self.folder], metric=self.metric))
+        except Exception as error:  # a report must not cost what was trained
+            print(f"no report in {self.folder}: {one_line(error)}", file=sys.stderr)
+        size = len(self.names) if self.names else count.total()
+        left = {"failed": count["failed"], "incomplete": size - count["completed"] - count["failed"]}
+        text = ", ".join(f"{number} {status}" for status, number in left.items() if number)
+        if text and code in (0, 130, 143):
+            print(f"error: {text} of {size} jobs; resume with: {resume_command(self.folder)}", file=sys.stderr)
+            return code or 1
+        return code
 
-    Args:
-        early: raises for what is wrong with the config of a single run.
 
-    Returns:
-        The sweep, or None for a single run.
+def resume_command(folder: Path) -> str:
+    return f"python {sys.argv[0]} {shlex.quote(f'resume={folder}')}"
+
+
+def prepare(config: DictConfig) -> None:
+    """Check a sweep before its first job, and remember it for its end.
 
     Raises:
-        Mistake: it cannot be run; in a sweep, all of its jobs cannot, or one with ``impossible=refuse``.
+        ConfigError: it cannot run; none of its jobs can, or one cannot with ``impossible=refuse``.
     """
-    composer, given = GlobalHydra.instance().hydra, list(args.overrides)
-    if args.config_dir:
-        given.append(f"hydra.searchpath=[{quoted(f'file://{Path(args.config_dir).absolute()}')}]")
-    config = composer.compose_config(config_name, given, RunMode.MULTIRUN, with_log_configuration=False)
-    typed = list(config.hydra.overrides.task)
+    global current
+    overrides, swept = parse_sweep(config)
+    _refuse_several_processes(config, overrides)
+    if is_grid(config):
+        found = combinations(overrides)
+        if not found:
+            texts = (o.input_line for o in overrides if o.is_sweep_override())
+            raise ConfigError(f"{' '.join(texts)}: no values, so no jobs")
+        for name in {"output", "grid"} - swept:
+            if config.get(name) is not None and len(found) > 1:
+                raise ConfigError(
+                    f"{name}={config[name]}: {len(found)} jobs would write it; without it, each has a folder"
+                )
+        _reject_conflicts(config, found, swept)
+    else:
+        found = []
+        _check_search(config, overrides)
+    folder, typed = Path(config.hydra.sweep.dir), [*config.hydra.overrides.task, *config.hydra.overrides.hydra]
+    swept |= sweep_folder.check_same_command(folder, config.hydra.job.config_name, typed, _params(config))
+    if is_main_process():
+        sweep_folder.store_command(folder, sweep_folder.of_config(config))
     if "monitor" in config:
-        check_monitor(str(config.monitor), str(config.mode))
-    if not args.multirun and config.hydra.mode != RunMode.MULTIRUN:
-        for override in OverridesParser.create(composer.config_loader).parse_overrides(typed):
-            if override.is_sweep_override():
-                name, _, value = override.input_line.partition("=")
-                hint = f'several values need -m; one value with a comma needs quotes: "{name}={quoted(value)}"'
-                raise ConfigError(f"{override.input_line}: {hint}")
-        reason = None if args.config_dir else against_network(config)
-        if reason:
-            raise ConfigError(reason)
-        _refuse_folder(given, "hydra.sweep.dir", "a single run", "hydra.run.dir")
-        placed = any(o.startswith("hydra.run.dir=") for o in given)
-        if "TORCHELASTIC_RUN_ID" in os.environ and not placed:
-            raise ConfigError("torchrun starts several processes that need one folder: say hydra.run.dir=runs/…")
-        if placed and is_main_process() and not job_state.is_requeued():
-            sweep_folder.check_not_in_sweep(Path(config.hydra.run.dir))
-            refuse_used(Path(config.hydra.run.dir), config.get("ckpt_path"))
-        if early and not args.config_dir:
-            early(config)
-        return None
-    if config.get("impossible", "skip") not in ("skip", "refuse"):
-        raise ConfigError(f"impossible={config.impossible} is neither skip nor refuse")
-    params = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
-    overrides = OverridesParser.create(composer.config_loader).parse_overrides(params + typed)
-    _refuse_folder(given, "hydra.run.dir", "a sweep", "hydra.sweep.dir")
-    refuse_several_processes(config, overrides)
-    check_search(config, overrides)
-    swept = {o.key_or_group for o in overrides if o.is_sweep_override()}
-    combinations = BasicSweeper.split_arguments(overrides, None)[0] if is_grid(config) else []
-    if is_grid(config) and not combinations:
-        raise ConfigError(
-            f"{' '.join(o.input_line for o in overrides if o.is_sweep_override())}: no values, so no jobs"
-        )
-    for name in {"output", "grid"} - swept:
-        if config.get(name) is not None and len(combinations) > 1:
-            raise ConfigError(
-                f"{name}={config[name]}: {len(combinations)} jobs would write it; without, each has a folder"
-            )
-    if not args.config_dir:
-        check_combinations(config_name, combinations, swept, refuse=config.get("impossible") == "refuse")
+        named = any(override.startswith("hydra.sweep.subdir=") for override in config.hydra.overrides.hydra)
+        current = Sweep(folder, config.monitor, job_names(found, swept) if found and not named else None)
+        os.environ[jobs.SIZE] = str(len(found))
+    if not runs_in_process(config):
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # in process, Lightning ends the step first
+        paths = [str(CONF.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+        os.environ["PYTHONPATH"] = os.pathsep.join(paths)  # for the workers of a launcher
 
-    folder = Path(config.hydra.sweep.dir)
-    swept |= sweep_folder.check_same_command(folder, config_name, args.overrides, params)
-    names, naming = name_jobs(combinations, swept, fixed={o.key_or_group for o in overrides} - swept)
-    known = is_grid(config) and not any(o.startswith("hydra.sweep.subdir=") for o in given)
-    if known:
-        before = [job for name, job in zip(names, combinations, strict=True) if job_state.earlier(folder / name, job)]
-        if before and not args.config_dir:
-            warn_of_changes(config_name, folder / names[combinations.index(before[0])], before[0])
-    facts = {job_state.BEGAN: time.time(), job_state.SIZE: len(set(names)) if is_grid(config) else "?"}
-    launcher = config.hydra.launcher
-    return Sweep(
-        folder=folder,
-        names=set(names) if known else None,
-        metric=config.get("monitor") or "val/top1",
-        recorded="monitor" in config,
-        command=sweep_folder.of_config(config),
-        in_process=launcher._target_.endswith("BasicLauncher") or launcher.get("n_jobs", 0) in (1, None),
-        arguments=[
-            naming,
-            f"hydra.sweep.dir={quoted(str(folder))}",
-            *(f"+hydra.job.env_set.{name}='{value}'" for name, value in facts.items()),
-        ],
+
+def _params(config: DictConfig) -> list[str]:
+    return [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+
+
+def parse_sweep(config: DictConfig) -> tuple[list[Override], set[str]]:
+    """The overrides of a sweep, those in ``hydra.sweeper.params`` first, and the keys that are swept.
+
+    Keys that the sweep in the same folder has swept before are among them, even if they have one value now.
+    """
+    parsed = OverridesParser.create().parse_overrides([*_params(config), *config.hydra.overrides.task])
+    overrides = list({override.get_key_element(): override for override in parsed}.values())  # typed ones win
+    command = sweep_folder.stored_command(Path(config.hydra.sweep.dir))
+    return overrides, {o.key_or_group for o in overrides if o.is_sweep_override()} | (
+        command.swept() if command else set()
     )
 
 
-def _refuse_folder(given: Sequence[str], wrong: str, what: str, right: str) -> None:
-    """Raise a Mistake for a folder that would not be used."""
-    for override in given:
-        if override.startswith(f"{wrong}="):
-            folder = override.partition("=")[2]
-            raise ConfigError(f"{override}: this is {what}, whose folder is {right}={folder}")
-
-
-def refuse_used(folder: Path, ckpt_path: str | None) -> None:
-    """Raise a Mistake if a folder holds a run that another would write over; one that goes on there may."""
-    last, completed = folder / FOLDER / LAST, job_state.is_completed(folder)
-    if not completed and not any(folder.glob(f"{FOLDER}/*.ckpt")):
-        return  # nothing to lose
-    if ckpt_path and Path(ckpt_path).expanduser().absolute().is_relative_to(folder.absolute()):
-        return
-    hint = f", or resume={folder}, which goes on with it" if last.is_file() and not completed else ""
-    raise ConfigError(f"hydra.run.dir={folder} holds a run already; expected another folder{hint}")
-
-
-def warn_of_changes(config_name: str, job_dir: Path, job: Sequence[str]) -> None:
-    """Say what the config files make otherwise of a job than when an earlier attempt at it began."""
-    saved = job_dir / ".hydra" / "config.yaml"
-    if not saved.exists():
-        return
-    configs = OmegaConf.load(saved), hydra.compose(config_name, list(job))
-    was, now = (dict(values(OmegaConf.to_container(config))) for config in configs)
-    changed = [f"{key} was {was.get(key)}, is {now.get(key)}" for key in now | was if was.get(key) != now.get(key)]
-    if changed:
-        print(f"note: conf/ has changed since {job_dir} began: {'; '.join(changed[:3])}", file=sys.stderr)
-
-
-def check_combinations(config_name: str, combinations: Sequence[Sequence[str]], swept: set[str], refuse: bool) -> None:
-    """Name the combinations that cannot be, a line each, before the first trains.
-
-    Raises:
-        Mistake: none of them can be, or one cannot and ``refuse`` is set.
-    """
-    lines, count = {}, 0
-    for job in combinations:
-        of_network = (o for o in job if key(o).startswith(("model.", "datamodule.")) or (CONF / key(o)).is_dir())
-        if reason := impossible(config_name, tuple(of_network)):
-            count += 1
-            lines[" ".join(o for o in job if key(o) in swept - {"seed"}), reason] = None
-    if count == len(combinations) and len({reason for _, reason in lines}) == 1:
-        raise ConfigError(next(iter(lines))[1])
-    for said, reason in lines:
-        print(f"impossible: {said}: {reason}", file=sys.stderr)
-    if count and (refuse or count == len(combinations)):
-        hint = "" if count == len(combinations) else "; impossible=skip runs the others"
-        raise ConfigError(f"{count} of {len(combinations)} jobs cannot be{hint}")
-
-
-@cache  # of jobs that differ in something else, one is looked at
-def impossible(config_name: str, overrides: tuple[str, ...]) -> str | None:
-    return against_network(hydra.compose(config_name, list(overrides)))
-
-
-def against_network(config: DictConfig) -> str | None:
-    """Why no network can be as a config wants it; None if nothing speaks against it."""
-    model = OmegaConf.to_container(config.model, resolve=True) if config.get("model") else {}
-    check = CHECKS.get(model.get("_target_"))
-    arguments = signature(check).parameters.values() if check else ()
-    names = [a.name for a in arguments if a.name in model or a.default is a.empty]
-    if not check or any(model.get(name, "???") == "???" for name in names):
-        return None
-    try:
-        check(**{name: model[name] for name in names})
-    except ValueError as error:
-        return str(error)
-    except TypeError:  # a null where there must be a number: the network itself will say
-        return None
-    return None
+def combinations(overrides: Iterable[Override]) -> list[list[str]]:
+    """The overrides of each job of a grid, in the order of the overrides; the last key varies fastest."""
+    choices = []
+    for override in overrides:
+        key = override.get_key_element()
+        if not override.is_sweep_override():
+            choices.append([override.input_line])
+        elif override.is_discrete_sweep():
+            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+        else:
+            raise ConfigError(f"{override.input_line}: an interval needs a search; add hydra/sweeper=search")
+    return [list(job) for job in itertools.product(*choices)]
 
 
 def is_grid(config: DictConfig) -> bool:
-    """Whether a sweep takes every combination; else a search decides as it goes."""
-    return config.hydra.sweeper._target_.endswith("BasicSweeper")
+    """Whether a sweep runs every combination; otherwise a search chooses jobs as it goes."""
+    return config.hydra.sweeper._target_.endswith("GridSweeper")
 
 
-def refuse_several_processes(config: DictConfig, overrides: Sequence[Override]) -> None:
-    """Each of a job's further processes would run the whole sweep again. Under SLURM they are tasks of the job."""
+def runs_in_process(config: DictConfig) -> bool:
+    launcher = config.hydra.launcher
+    return launcher._target_.endswith("BasicLauncher") or launcher.get("n_jobs", 0) in (1, None)
+
+
+def _reject_conflicts(config: DictConfig, found: Sequence[Sequence[str]], swept: set[str]) -> None:
+    """Print a line for each combination of which no network can be built.
+
+    Raises: ConfigError: this is true of all jobs, or of one with ``impossible=refuse``.
+    """
+    refuse = config.get("impossible") == "refuse"
+    conflict = functools.cache(functools.partial(_conflict, config.hydra.job.config_name))
+    reasons: Counter[tuple[str, str]] = Counter()
+    for job in found:
+        groups = [text for text in job if (CONF / key_of(text)).is_dir()]
+        values = [text for text in job if key_of(text).startswith(("model.", "datamodule.")) and text not in groups]
+        if reason := conflict(tuple(groups), tuple(values)):
+            shown = " ".join(text for text in job if key_of(text) in swept - {"seed"})
+            reasons[shown, reason] += 1
+    count = sum(reasons.values())
+    if count == len(found) and len({reason for _, reason in reasons}) == 1:
+        raise ConfigError(next(iter(reasons))[1])
+    for shown, reason in reasons:
+        print(f"impossible: {shown}: {reason}", file=sys.stderr)
+    if count and (refuse or count == len(found)):
+        hint = "" if count == len(found) else "; impossible=skip runs the others"
+        raise ConfigError(f"{count} of {len(found)} jobs are impossible{hint}")
+
+
+def _conflict(config_name: str, groups: tuple[str, ...], values: tuple[str, ...]) -> str | None:
+    """Why no network can be built from these overrides, or None. Composing takes 0.1 s, so it is done once per choice."""
+    config = _composed(config_name, groups).copy()
+    for override in OverridesParser.create().parse_overrides(list(values)):
+        if not override.is_delete():
+            OmegaConf.update(config, override.key_or_group, first_value(override), force_add=True)
+    return model_conflict(config)
+
+
+@functools.cache
+def _composed(config_name: str, groups: tuple[str, ...]) -> DictConfig:
+    return compose(config_name, list(groups))
+
+
+def _refuse_several_processes(config: DictConfig, overrides: Sequence[Override]) -> None:
+    """Each further process of a job would run the whole sweep again; under SLURM they are tasks of the job."""
     if "LOCAL_RANK" in os.environ:
-        raise ConfigError("a sweep cannot be started by torchrun: each of its processes would run the whole sweep")
+        raise ConfigError("torchrun cannot start a sweep: each of its processes would run the whole sweep")
     if "submitit" in config.hydra.launcher._target_ or "trainer" not in config:
         return
     for name in ("devices", "num_nodes"):
@@ -241,19 +197,13 @@ def refuse_several_processes(config: DictConfig, overrides: Sequence[Override]) 
         for value in swept or [config.trainer.get(name)]:
             count = value if isinstance(value, int) else len(value) if isinstance(value, list | ListConfig) else 1
             if count > 1:
-                what = f"trainer.{name}={value}"
-                raise ConfigError(f"{what}: a job of several processes cannot be part of a sweep, but on SLURM")
+                raise ConfigError(f"trainer.{name}={value}: multi-process jobs can be swept only with a SLURM launcher")
 
 
-def check_search(config: DictConfig, overrides: Sequence[Override]) -> None:
-    """An interval needs a search, and a search must go where the metric gets better."""
-    if is_grid(config):
-        for override in overrides:
-            if override.is_sweep_override() and not override.is_discrete_sweep():
-                raise ConfigError(f"{override.input_line}: an interval needs a search; add hydra/sweeper=search")
-        return
+def _check_search(config: DictConfig, overrides: Sequence[Override]) -> None:
+    """A search needs something to search, and must move towards better values of the metric."""
     if not any(o.is_sweep_override() for o in overrides) and not config.hydra.sweeper.get("custom_search_space"):
-        raise ConfigError("a search needs something to search, say 'optimizer.lr=tag(log, interval(0.001, 0.5))'")
+        raise ConfigError("a search needs something to search, such as 'optimizer.lr=tag(log, interval(0.001, 0.5))'")
     if "direction" in config.hydra.sweeper:
         direction = getattr(config.hydra.sweeper.direction, "name", config.hydra.sweeper.direction)
         if direction != f"{config.mode}imize":

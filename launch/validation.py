@@ -1,141 +1,94 @@
-"""The overrides on a command line, compared with what ``conf/`` has before anything is imported or run."""
+"""Check overrides against ``conf/`` before torch is imported: one line per error, with the nearest valid choice."""
 
-import ast
 import codecs
 import os
 import re
-from argparse import Namespace
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
-import hydra
+from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override, QuotedString, Transformer
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
-from launch.mistakes import ConfigError, check_limits, kind, nearest_of, say
-from results.run_folder import nearest
+from models.resnet_config import CHECKS
+from results.errors import ConfigError
 
 CONF = Path(__file__).parent.parent / "conf"
-# Values that may be of another kind than the default.
-SEVERAL_KINDS = ("trainer.devices", "lit_module.compile", "model.width_per_group")
-WORKERS = "datamodule.num_workers"  # null: as many as there are cores
-# The plugins behind hydra/launcher=… and hydra/sweeper=…, Hydra's names and ours, as extras of this project.
-PLUGINS = {
-    "hydra/launcher": {
-        "basic": None,
-        "parallel": "joblib",
-        "joblib": "joblib",
-        "slurm": "submitit",
-        "submitit_slurm": "submitit",
-        "submitit_local": "submitit",
-        "cluster": "ray",
-        "ray": "ray",
-    },
-    "hydra/sweeper": {"basic": None, "search": "optuna", "optuna": "optuna"},
-}
-# Arguments of the Trainer that the scripts set themselves, and the keys that decide them.
-SET_BY_SCRIPTS = {
-    "trainer.logger": ("logger", "logger=…"),
-    "trainer.callbacks": ("callbacks", "+callbacks.NAME._target_=…"),
-    "trainer.enable_checkpointing": ("optimizer", "callbacks.checkpoint=null"),
+# Choices that need an extra of this project: its name, and the module that it installs.
+EXTRAS = {
+    "logger=wandb": ("wandb", "wandb"),
+    "logger=mlflow": ("mlflow", "mlflow"),
+    "hydra/launcher=parallel": ("joblib", "hydra_plugins.hydra_joblib_launcher"),
+    "hydra/launcher=slurm": ("submitit", "hydra_plugins.hydra_submitit_launcher"),
+    "hydra/launcher=cluster": ("ray", "hydra_plugins.hydra_ray_launcher"),
+    "hydra/sweeper=search": ("optuna", "hydra_plugins.hydra_optuna_sweeper"),
 }
 BYTE_ORDER_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # Keys whose values are paths, even if they look like numbers.
 PATHS = "data_dir datamodule.data_dir ckpt ckpt_path resume images output grid model.weights".split()
-# The groups that the other scripts leave to choice; the rest is the checkpoint's.
-AFTER_TRAINING = {"evaluate": ("datamodule", "trainer"), "predict": ("trainer",), "export": ()}
-# Packages of choices, each an extra of this project by the same name.
-PACKAGES = {"logger=wandb": "wandb", "logger=mlflow": "mlflow"}
+# Keys whose values may be of another type than the default.
+UNTYPED = ("trainer.devices", "lit_module.compile", "model.width_per_group", "datamodule.num_workers")
+TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list", dict: "keys"}
+# Arguments of the Trainer that the scripts set, and what to use instead.
+SET_BY_SCRIPTS = {
+    "trainer.logger": "logger=…",
+    "trainer.callbacks": "+callbacks.NAME._target_=…",
+    "trainer.enable_checkpointing": "callbacks.checkpoint=null",
+}
+# The limits that users hit most; constructors check the others.
+LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "seed": (lambda value: 0 <= value < 2**32, "0 to 4294967295"),
+    "optimizer.lr": (lambda value: value >= 0, "0 or more"),
+    "optimizer.momentum": (lambda value: 0 <= value < 1, "0 or more, below 1"),
+    "optimizer.weight_decay": (lambda value: value >= 0, "0 or more"),
+    "datamodule.batch_size": (lambda value: value >= 1, "1 or more"),
+    "datamodule.image_size": (lambda value: value >= 1, "1 or more"),
+    "datamodule.num_workers": (lambda value: value >= 0, "0 or more"),
+    "datamodule.val_fraction": (lambda value: 0 < value < 1, "above 0, below 1"),
+    "trainer.max_epochs": (lambda value: value >= 1 or value == -1, "1 or more, or -1 for no end"),
+}
+CHOICES = {
+    "mode": ("max", "min"),
+    "impossible": ("skip", "refuse"),
+    "lit_module.memory_format": ("contiguous_format", "channels_last", "auto"),
+    "lit_module.compile": (False, True, "reduce-overhead", "max-autotune", "auto"),
+    "trainer.accelerator": ("auto", "cpu", "gpu", "cuda", "mps"),
+    "trainer.precision": ("32-true", "bf16-mixed", "16-mixed", "auto", "32", "bf16", "16", 32, 16),
+}
 
 
-def check(args: Namespace, config_name: str) -> None:
-    """Compare the overrides on a command line with what ``conf/`` has.
-
-    Args:
-        args: the command line, as Hydra's parser sees it.
-        config_name: of the root config.
-
-    Raises:
-        Mistake: an option, a key or a kind of value that does not exist, with the nearest that does.
-    """
-    typed = parsed(args.overrides)
-    for override in typed:
-        _check_package(override)
-    runs_here = not (args.cfg or args.info or any(o.key_or_group == "hydra/launcher" for o in typed))
-    typed = [o for o in typed if not o.is_hydra_override() and not o.is_delete()]
-    if not typed and config_name == "train":  # the one root that leaves nothing to the user
-        return
-    groups = [o for o in typed if (CONF / o.key_or_group).is_dir()]
-    valued = [o for o in typed if o not in groups]
-    picked = {o.input_line.partition("=")[0]: _options(o, config_name) for o in groups}  # with its +, if it has one
-    picked = {group: options for group, options in picked.items() if options}
-    tree = _composed(config_name, {group: options[0] for group, options in picked.items()})
-    for override in valued:
-        _check_override(override, tree)
-        if runs_here:
-            _check_folder(override, tree)
-    for group, options in picked.items():
-        below = [o for o in valued if o.key_or_group.startswith(f"{group}.") and not _adds(o)]
-        for option in options[1:] if below else ():  # what is there with the first need not be with the others
-            other = _composed(config_name, {group: options[0] for group, options in picked.items()} | {group: option})
-            for override in below:
-                try:
-                    _check_value(override, other)
-                except ConfigError as mistake:
-                    raise ConfigError(f"{group}={option}: {mistake}") from None
-    given = {override.key_or_group for override in valued}
-    for key, value in values(tree):
-        if value == "???" and key not in given:  # left to the user
+def check_overrides(config_name: str, overrides: Sequence[str], multirun: bool) -> None:
+    """Raise a ConfigError for an unknown group, option, key or flag, or a value of the wrong type."""
+    check_config_files([CONF])
+    parsed = [parse(text) for text in overrides]
+    for override in parsed:
+        _check_extra(override)
+    parsed = [o for o in parsed if not o.is_hydra_override() and not o.is_delete()]
+    groups = [o for o in parsed if (CONF / o.key_or_group).is_dir()]
+    for override in groups:
+        _check_option(override, config_name)
+    chosen = [f"{o.input_line.partition('=')[0]}={format_value(first_value(o))}" for o in groups]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose(config_name, chosen, return_hydra_config=True)
+    multirun = multirun or str(config.hydra.mode or "").endswith("MULTIRUN")
+    defaults = OmegaConf.to_container(config, resolve=False)
+    for override in parsed:
+        if override.is_sweep_override() and not multirun:
+            name, _, value = override.input_line.partition("=")
+            hint = f'several values need -m; one value with a comma needs quotes: "{name}={quote(value)}"'
+            raise ConfigError(f"{override.input_line}: {hint}")
+        if override not in groups:
+            _check_value(override, defaults)
+    given = {override.key_or_group for override in parsed}
+    for key, value in _leaves(defaults):
+        if value == "???" and key not in given and not key.startswith("hydra."):
             raise ConfigError(f"{key} has no value; give it one: {key}=…")
-
-
-def _composed(config_name: str, choices: Mapping[str, str]) -> dict:
-    """A root config with these options of its groups."""
-    config = hydra.compose(config_name, [f"{group}={option}" for group, option in choices.items()])
-    return OmegaConf.to_container(config, resolve=False)
-
-
-def _options(override: Override, config_name: str) -> list:
-    """What was chosen of a group, or is swept. Raises: Mistake: one does not exist, or is not for this script."""
-    group, picked = override.key_or_group, values_of(override)
-    if config_name in AFTER_TRAINING and not override.is_add() and group not in AFTER_TRAINING[config_name]:
-        known = nearest_of(group, list(AFTER_TRAINING[config_name]))
-        raise ConfigError(f"{override.input_line}: {config_name}.py has no choice of {group}{known}")
-    if group == "study" and override.is_sweep_override():
-        raise ConfigError(f"{override.input_line}: each study is a sweep of its own; run one at a time")
-    options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-    for value in (one for several in picked for one in (several if isinstance(several, list) else [several])):
-        if value not in options:
-            raise ConfigError(f"{group}={say(value)}: no such option{nearest_of(value, options)}")
-    return picked
-
-
-def _check_override(override: Override, tree: dict) -> None:
-    for argument, (part, right) in SET_BY_SCRIPTS.items():
-        if f"{override.key_or_group}.".startswith(f"{argument}."):
-            hint = f"; use {right}" if part in tree else ""
-            raise ConfigError(f"{override.input_line}: {argument} is set by the script itself{hint}")
-    found = values_of(override)
-    if override.is_interval_sweep():
-        found = [override.value().start, override.value().end]
-        if not found[0] < found[1]:
-            raise ConfigError(f"{override.input_line}: expected an interval from a smaller number to a larger one")
-    for value in found:
-        check_limits(override.key_or_group, value)
-    trainer = tree.get("trainer") or {}
-    if not _adds(override):
-        _check_value(override, tree)
-    elif override.key_or_group.startswith("trainer.") and trainer.get("_target_") == "lightning.Trainer":
-        _check_trainers(override)
-
-
-def _adds(override: Override) -> bool:
-    return override.is_add() or override.is_force_add()
 
 
 def check_config_files(folders: Iterable[Path]) -> None:
@@ -158,7 +111,7 @@ def readable(override: str, multirun: bool) -> str:
     existing path with commas or brackets (in a sweep these may be several values), and the number in ``ckpt=2024``.
     """
     key, equals, value = override.partition("=")
-    in_quotes = f"{key}={quoted(value)}"
+    in_quotes = f"{key}={quote(value)}"
     if not equals or not _parses(in_quotes):
         return override  # it is not the value
     folder = key in ("hydra.run.dir", "hydra.sweep.dir")  # of these there is one
@@ -169,11 +122,11 @@ def readable(override: str, multirun: bool) -> str:
             return in_quotes
         if set("()[]{}'\"") & set(value):  # not every comma need be between two values
             return override
-        return f"{key}={','.join(part if _parses(f'{key}={part}') else quoted(part) for part in value.split(','))}"
+        return f"{key}={','.join(part if _parses(f'{key}={part}') else quote(part) for part in value.split(','))}"
     found = OverridesParser.create().parse_override(override)
     if found.is_sweep_override() or isinstance(found.value(), list | dict):
         return in_quotes if not several and (exists or folder) else override
-    return in_quotes if key in PATHS and kind(found.value()) in ("number", "true or false") else override
+    return in_quotes if key in PATHS and isinstance(found.value(), bool | int | float) else override
 
 
 def _parses(override: str) -> bool:
@@ -184,32 +137,29 @@ def _parses(override: str) -> bool:
     return True
 
 
-def parsed(overrides: Iterable[str]) -> list[Override]:
-    """The overrides of a command line. Raises: Mistake: one that is not in Hydra's grammar."""
-    parser, found = OverridesParser.create(), []
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals and not override.startswith("~"):
-            raise ConfigError(f"{override}: expected key=value; --help shows what there is")
-        try:
-            found += parser.parse_overrides([override])
-        except HydraException:
-            if not _parses(f"{key}=x"):
-                raise
-            raise ConfigError(
-                f"{override}: Hydra cannot read this value; put each part that is text in quotes: \"{key}='…'\""
-            ) from None
-    return found
+def parse(text: str) -> Override:
+    """One override. Raises: ConfigError: it has no value, or one that Hydra cannot read."""
+    key, equals, _ = text.partition("=")
+    if not equals and not text.startswith("~"):
+        raise ConfigError(f"{text}: expected key=value; --help lists the choices")
+    try:
+        return OverridesParser.create().parse_override(text)
+    except HydraException:
+        if not _parses(f"{key}=x"):
+            raise
+        raise ConfigError(
+            f"{text}: Hydra cannot read this value; quote each part that is text: \"{key}='…'\""
+        ) from None
 
 
-def quoted(text: str) -> str:
+def quote(text: str) -> str:
     """A value as Hydra's command line takes it, whatever is in it."""
     text = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text)
     return f"'{text}'"
 
 
 def values_of(override: Override) -> list[Any]:
-    """The value of an override, or all that it sweeps over; nothing where they cannot be listed."""
+    """The value of an override, or every value that it sweeps over; none for an interval or a pattern."""
     found: Iterable[Any] = [override.value()]
     if override.is_sweep_override():
         if not override.is_discrete_sweep() or isinstance(override.value(), Glob):
@@ -218,88 +168,169 @@ def values_of(override: Override) -> list[Any]:
     return [value.text if isinstance(value, QuotedString) else value for value in found]
 
 
-def values(tree: dict, prefix: str = "") -> Iterable[tuple[str, Any]]:
+def first_value(override: Override) -> Any:
+    return next(iter(values_of(override)), None)
+
+
+def _check_extra(override: Override) -> None:
+    extra, module = EXTRAS.get(override.input_line, (None, None))
+    package = module and module.partition(".")[0]
+    if extra and not (find_spec(package) and find_spec(module)):
+        raise ConfigError(f"{override.input_line} needs the extra {extra}: pip install -e '.[{extra}]'")
+
+
+def _check_option(override: Override, config_name: str) -> None:
+    """Raise a ConfigError for an option that a group does not have, or a group that a script does not have."""
+    group = override.key_or_group
+    options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    root = {
+        k: v
+        for item in OmegaConf.load(CONF / f"{config_name}.yaml").defaults
+        if item != "_self_"
+        for k, v in item.items()
+    }
+    if group not in root and not override.is_add() and not group.startswith("hydra/"):
+        raise ConfigError(f"{override.input_line}: {config_name}.py has no group {group}{suggest(group, _names(root))}")
+    if group == "study" and override.is_sweep_override():
+        raise ConfigError(f"{override.input_line}: each study is a sweep of its own; run one at a time")
+    for value in _flatten(values_of(override)):
+        if value in options or value is None and root.get(group, "") is None:
+            continue
+        if group.startswith("hydra/") and not get_close_matches(str(value), options):
+            continue  # a plugin's
+        raise ConfigError(f"{group}={format_value(value)}: no such option{suggest(value, options)}")
+
+
+def _names(root: dict) -> list[str]:
+    return [name for name in root if not name.startswith("override ")]
+
+
+def _flatten(values: Iterable[Any]) -> list[Any]:
+    return [item for value in values for item in (value if isinstance(value, list) else [value])]
+
+
+def _check_value(override: Override, defaults: dict) -> None:
+    key = override.key_or_group
+    for argument, instead in SET_BY_SCRIPTS.items():
+        if f"{key}.".startswith(f"{argument}."):
+            raise ConfigError(f"{override.input_line}: the script sets {argument}; use {instead}")
+    default = None if override.is_add() or override.is_force_add() else _default(key, defaults)
+    for value in values_of(override):
+        _check_type(key, value, default)
+    check_limits(override)
+
+
+def check_limits(override: Override) -> None:
+    """Raise a ConfigError for a value outside of ``LIMITS`` or ``CHOICES``."""
+    key = override.key_or_group
+    valid, expected = LIMITS.get(key, (None, None))
+    for value in values_of(override):
+        if key in CHOICES:
+            check_choice(key, value, CHOICES[key])
+        if valid and isinstance(value, int | float) and not valid(value):
+            raise ConfigError(f"{key}={value}: expected {expected}")
+
+
+def _default(key: str, defaults: dict) -> Any:
+    """The default of a key; None if it may be of any type. Raises: ConfigError: there is no such key."""
+    node, path = defaults, []
+    for part in key.split("."):
+        if not isinstance(node, dict):
+            return None  # an index into a list, or below an interpolation
+        if part not in node:
+            raise ConfigError(f"{key}: no such key{_hint(key, part, path, node, defaults)}")
+        node = node[part]
+        path.append(part)
+    has_target = isinstance(node, dict) and "_target_" in node  # null or an interpolation may take its place
+    return None if has_target or key in UNTYPED else node
+
+
+def _hint(key: str, part: str, path: list[str], node: dict, defaults: dict) -> str:
+    """What to write instead of a key that does not exist."""
+    if path and (CONF / Path(*path) / f"{part}.yaml").exists():
+        return f"; it comes with {'.'.join(path)}={part}"
+    deeper = [name for name, _ in _leaves(defaults) if name.endswith(f".{key}")]
+    if deeper:
+        return f"; did you mean {' or '.join(deeper[:3])}?"
+    adds = f" (+{key}=… would add it)" if "_target_" in node else ""
+    return suggest(part, [name for name in node if not name.startswith("_") and name != "hydra"], path) + adds
+
+
+def _leaves(node: dict, prefix: str = "") -> Iterable[tuple[str, Any]]:
     """The values of a config under their full keys."""
-    for key, value in tree.items():
+    for key, value in node.items():
         if isinstance(value, dict):
-            yield from values(value, f"{prefix}{key}.")
+            yield from _leaves(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
 
 
-def _check_package(override: Override) -> None:
-    """Raise a Mistake that says what to install, where Hydra would list its search path."""
-    package = PACKAGES.get(override.input_line)
-    if package and not find_spec(package):
-        raise ConfigError(f"{override.input_line} needs {package}, not installed: pip install -e '.[{package}]'")
-    group, extras = override.key_or_group, PLUGINS.get(override.key_or_group)
-    if extras is None:
+def _check_type(key: str, value: Any, default: Any) -> None:
+    """Raise a ConfigError if a value is not of its default's type. Numbers and booleans are also text."""
+    if isinstance(default, str) and "${" in default or isinstance(value, str) and "${" in value:
         return
-    name = override.value()
-    if name not in extras:  # one of another plugin's, or a slip
-        if get_close_matches(str(name), extras) and not (CONF / group / f"{name}.yaml").exists():
-            raise ConfigError(f"{group}={name}: no such option{nearest_of(name, list(extras))}")
+    if default == "???":
+        if value in (None, ""):
+            raise ConfigError(f"{key}={format_value(value)} is no value; give it one")
         return
-    plugin = f"hydra_plugins.hydra_{extras[name]}_{group.rpartition('/')[2]}"
-    if extras[name] and not (find_spec("hydra_plugins") and find_spec(plugin)):
-        raise ConfigError(f"{group}={name} needs a plugin that is not installed: pip install -e '.[{extras[name]}]'")
+    if default is None or isinstance(default, str) and not isinstance(value, list | dict):
+        return
+    optional = not isinstance(default, int | float | list) or key.startswith("trainer.")
+    if value is None and optional and key != "seed":
+        return
+    if isinstance(value, bool) is isinstance(default, bool):
+        whole = isinstance(value, float) and value.is_integer() and key.startswith("trainer.")  # 1e3
+        if isinstance(value, type(default)) or isinstance(default, float) and isinstance(value, int) or whole:
+            return
+    raise ConfigError(f"{key}={format_value(value)}: expected {TYPES[type(default)]}, such as {format_value(default)}")
 
 
-def _check_value(override: Override, tree: dict) -> None:
-    key, node, path = override.key_or_group, tree, []
-    for part in key.split("."):
-        if not isinstance(node, dict):
-            return  # an index into a list, or a value that only Hydra can resolve
-        if part not in node:
-            option = CONF / Path(*path) / f"{part}.yaml"
-            if path and option.exists():
-                raise ConfigError(f"{key}: no such key; it comes with {'.'.join(path)}={part}")
-            if key.startswith("trainer.limit_"):  # Lightning's own
-                raise ConfigError(f"{key}: no such key; +{key}=… adds it")
-            if not path and part == key and (deeper := [name for name, _ in values(tree) if name.endswith(f".{key}")]):
-                raise ConfigError(f"{key}: no such key; did you mean {' or '.join(deeper[:3])}?")
-            names = [name for name in node if not name.startswith("_")]
-            raise ConfigError(f"{key}: no such key{nearest_of(part, names, path)} (+{key}=… would add it)")
-        node = node[part]
-        path.append(part)
-    if isinstance(node, dict) and "_target_" in node:
-        return  # an object: null or a name may take its place
-    expected = kind(node)
-    for value in values_of(override):
-        if key == "seed" and value is None:
-            raise ConfigError("seed=null: expected a whole number, so that the run can be repeated")
-        if node == "???" and value in (None, ""):
-            raise ConfigError(f"{key}={say(value)} is no value; give it one")
-        if value is None and expected in ("number", "list") and not key.startswith("trainer.") and key != WORKERS:
-            raise ConfigError(f"{key}=null: expected {expected}, say {say(node)}")
-        found = kind(value)
-        whole = type(node) is int and isinstance(value, float)
-        if key.startswith("trainer."):  # Lightning's takes 1e3 for 1000, and a share of the batches for their number
-            whole = whole and not key.startswith("trainer.limit_") and not value.is_integer()
-        if expected == "text" and found in ("number", "true or false") or key in SEVERAL_KINDS:
-            continue
-        if None not in (expected, found) and (expected != found or whole):
-            example = "" if node == "???" else f", say {say(node)}"
-            raise ConfigError(f"{key}={value}: expected {'whole number' if whole else expected}{example}")
+def check_choice(key: str, value: Any, choices: Sequence[Any]) -> None:
+    """Raise a ConfigError if a value is not among the choices."""
+    if value not in choices:
+        texts = list(dict.fromkeys(map(format_value, choices)))
+        near = get_close_matches(str(value), texts, n=1, cutoff=0.55)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ConfigError(f"{key}={format_value(value)}: expected one of {', '.join(texts)}{hint}")
 
 
-def _check_trainers(override: Override) -> None:
-    """Raise a Mistake for what is no argument of Lightning's Trainer, by its source: to import it takes seconds."""
-    source = Path(find_spec("lightning").submodule_search_locations[0], "pytorch", "trainer", "trainer.py")
-    tree = ast.parse(source.read_text(encoding="utf-8") if source.is_file() else "")
-    trainers = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Trainer"]
-    methods = [node for trainer in trainers for node in trainer.body if isinstance(node, ast.FunctionDef)]
-    names = [a.arg for method in methods if method.name == "__init__" for a in method.args.kwonlyargs]
-    name = override.key_or_group.split(".")[1]
-    if names and name not in names:
-        near = get_close_matches(name, names, n=1)
-        hint = f"; did you mean +trainer.{near[0]}?" if near else ""
-        raise ConfigError(f"{override.input_line}: Lightning's Trainer has no such argument{hint}")
+def check_choices(cfg: DictConfig, choices: Mapping[str, Sequence[Any]]) -> None:
+    """Raise a ConfigError if a key's value is not among its choices."""
+    for key, allowed in choices.items():
+        check_choice(key, cfg[key], allowed)
 
 
-def _check_folder(override: Override, tree: dict) -> None:
-    """Raise a Mistake for a folder of images that is not there. What is downloaded has a default, and need not be."""
-    if override.key_or_group == "datamodule.data_dir" and tree.get("datamodule", {}).get("data_dir") == "???":
-        for value in values_of(override):
-            if kind(value) == "text" and not Path(value).expanduser().is_dir():
-                raise ConfigError(f"datamodule.data_dir={value} is not a folder{nearest(Path(value).expanduser())}")
+def check_minimum(cfg: DictConfig, minima: Mapping[str, int]) -> None:
+    """Raise a ConfigError if a key's value is neither null nor a whole number of at least its minimum."""
+    for key, minimum in minima.items():
+        if cfg[key] is not None and not (isinstance(cfg[key], int) and cfg[key] >= minimum):
+            raise ConfigError(f"{key}={cfg[key]}: expected a whole number, at least {minimum}")
+
+
+def model_conflict(config: DictConfig) -> str | None:
+    """Why no network can be built from a config; None if the torch-free rules of ``models`` find no reason."""
+    model = OmegaConf.to_container(config.model, resolve=True) if config.get("model") else {}
+    check = CHECKS.get(model.get("_target_"))
+    arguments = signature(check).parameters.values() if check else ()
+    names = [a.name for a in arguments if a.name in model or a.default is a.empty]
+    if not check or any(model.get(name, "???") == "???" for name in names):
+        return None
+    try:
+        check(**{name: model[name] for name in names})
+    except ValueError as error:
+        return str(error)
+    except TypeError:  # null instead of a number: the constructor reports it
+        return None
+    return None
+
+
+def format_value(value: Any) -> str:
+    """A value as it is written on the command line."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def suggest(word: Any, options: Sequence[str], path: Sequence[str] = ()) -> str:
+    """The one or two options most like a word, or all of them; as keys, if they are below a path."""
+    near = get_close_matches(str(word), options, n=2, cutoff=0.55)
+    shown = [".".join([*path, option]) for option in near or options]
+    return f"; did you mean {' or '.join(shown)}?" if near else f"; there are: {', '.join(shown)}" if shown else ""

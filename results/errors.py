@@ -2,17 +2,45 @@
 
 import functools
 import inspect
+import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
-from results.record import one_line
+from results.record import is_main_process, one_line, out_of_memory
+
+TRACEBACKS = "SHOW_TRACEBACKS"  # environment variable: the user's HYDRA_FULL_ERROR, which launch.main sets for itself
 
 
 class ConfigError(ValueError):
     """Invalid user input."""
+
+
+def report_error(error: Exception) -> int:
+    """Print an error in one line and return exit code 2; raise one that is not the user's."""
+    if tracebacks() or not is_user_error(error):
+        raise error
+    if is_main_process():
+        print(f"error: {one_line(error)}", file=sys.stderr)
+    return 2
+
+
+def tracebacks() -> bool:
+    """Whether the user asked for the traceback of every error."""
+    return os.environ.get(TRACEBACKS, os.environ.get("HYDRA_FULL_ERROR")) == "1"
+
+
+def is_user_error(error: BaseException) -> bool:
+    """Whether the user can fix this: a ConfigError, or another error that is never a bug of this project."""
+    known = (ValueError, OSError, HydraException, OmegaConfBaseException, YAMLError)
+    lightnings = type(error).__name__ == "MisconfigurationException"  # Lightning may not be imported
+    return isinstance(error, known) or lightnings or out_of_memory(error) is not None
 
 
 @contextmanager

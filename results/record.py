@@ -23,7 +23,7 @@ KEYS = (
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core")
 FILE = "result.json"
 # Overrides that change no result: two runs that differ in them alone are the same.
-HARMLESS = {"data_dir", "datamodule.num_workers", "impossible", "name", "trainer.max_time"}
+RESULT_NEUTRAL_KEYS = {"data_dir", "datamodule.num_workers", "impossible", "name", "trainer.max_time"}
 # password=…, aws_secret_access_key='…', {api-key: …}; https://user:password@host
 WORD = r"(?:token|passw(?:or)?d|secret|api[_-]?key|private_?key|credential)s?(?:_\w*)?(?![a-z])"
 NAME = re.compile(rf"[\w.]*{WORD}", re.IGNORECASE)

@@ -1,157 +1,233 @@
-"""A sweep's records as a table: one row for each configuration, over its seeds."""
+"""A sweep's records as tables: one row per job, and one row per configuration with statistics over its seeds."""
 
 import math
+import os
 import re
-import statistics
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from results.record import HARMLESS
+import pandas as pd
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
-ABSENT = "–"
-TAKEN = "params flops_per_image train_seconds images_per_second seeds completed jobs status job seed reason n".split()
+from results import record as records
+from results.metrics import lower_is_better
+from results.record import RESULT_NEUTRAL_KEYS
+from results.run_folder import nearest
 
-
-@dataclass(frozen=True)
-class Job:
-    """One run; of an unreadable record nothing is known but ``error``."""
-
-    name: str  # its folder, below the sweep's
-    status: str
-    error: str | None = None
-    overrides: dict[str, str] = field(default_factory=dict)
-    record: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def seed(self) -> str:
-        seed = self.overrides.get("seed", self.record.get("seed"))
-        return ABSENT if seed is None else str(seed)
-
-    def number(self, name: str) -> float | None:
-        """A metric or another measurement; None if the record has no finite one."""
-        value = (self.record.get("metrics") or {}).get(name, self.record.get(name))
-        good = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
-        return value if good else None
+ABSENT = "–"  # an override that a configuration lacks
+COSTS = ("params", "flops_per_image", "train_seconds", "images_per_second")
+EXPECTED = "expected a sweep's folder, runs/<name>/<date>, whose job folders contain result.json"
+# Column titles that a swept key may not take.
+RESERVED = {*COSTS, "seeds", "completed", "jobs", "status", "job", "seed", "reason", "n"}
 
 
 @dataclass(frozen=True)
-class Row:
-    """A configuration, as its overrides without the seed, and the jobs that ran it. Numbers are of completed jobs."""
+class SweepTable:
+    """The results of one sweep, or of several joined.
 
-    values: dict[str, str]
-    jobs: list[Job] = field(default_factory=list)
-
-    def numbers(self, name: str) -> list[float]:
-        numbers = (job.number(name) for job in self.jobs if job.status == "completed")
-        return [number for number in numbers if number is not None]
-
-    def mean(self, name: str) -> float | None:
-        return mean(self.numbers(name))
-
-    def std(self, name: str) -> float | None:
-        return std(self.numbers(name))
-
-    @property
-    def completed(self) -> int:
-        return sum(job.status == "completed" for job in self.jobs)
-
-    @property
-    def status(self) -> str:
-        kinds = {job.status for job in self.jobs}
-        return kinds.pop() if len(kinds) == 1 else f"{self.completed} of {len(self.jobs)} completed"
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows, the best first by ``metric``; ``keys`` are the overrides that differ, with their titles."""
+    Attributes:
+        metric: the validation metric that sorts the configurations.
+        keys: override keys that differ between configurations → their column titles.
+        jobs: one row per job, indexed by its folder below the sweep's: ``status``, ``error``, ``seed``,
+            ``overrides`` and ``record`` (empty if unreadable), and ``configuration``, its row in ``rows``.
+        rows: one row per configuration, best first: the titles of ``keys`` (text), then for each number its mean over
+            completed jobs, ``<name>``, sample standard deviation, ``<name> std``, and count, ``<name> n``; then
+            ``completed``, ``jobs`` and ``status``.
+    """
 
     metric: str
-    rows: list[Row]
-    jobs: list[Job]
     keys: dict[str, str]
+    jobs: pd.DataFrame
+    rows: pd.DataFrame
 
     @property
-    def lower(self) -> bool:
-        """Whether less is better."""
-        return self.metric.endswith("loss")
+    def titles(self) -> list[str]:
+        return list(self.keys.values())
 
     @property
-    def test(self) -> str:
-        """The test metric beside ``metric``; nothing is sorted or chosen by it."""
+    def test_metric(self) -> str:
+        """The test metric shown next to ``metric``; nothing is sorted or chosen by it."""
         return "test/" + self.metric.partition("/")[2]
 
     @property
-    def measured(self) -> list[Row]:
-        return [row for row in self.rows if row.numbers(self.metric)]
+    def measured(self) -> pd.DataFrame:
+        """The configurations that have a result."""
+        return self.rows[self.rows[f"{self.metric} n"] > 0]
 
-    def name(self, row: Row, without: str | None = None) -> str:
-        """What sets a configuration apart, in words."""
-        parts = [f"{title} {row.values.get(key, ABSENT)}" for key, title in self.keys.items() if key != without]
-        return ", ".join(parts) or "the only configuration"
+    def jobs_of(self, row: pd.Series) -> pd.DataFrame:
+        return self.jobs[self.jobs.configuration == row.name]
 
-    @property
-    def failures(self) -> Iterator[tuple[Job, str]]:
-        """The jobs without a result, and why."""
-        for job in self.jobs:
+    def name(self, row: pd.Series, without: str | None = None) -> str:
+        """What distinguishes a configuration, in words."""
+        return ", ".join(f"{t} {row[t]}" for t in self.titles if t != without) or "the only configuration"
+
+    def failures(self) -> Iterable[tuple[str, pd.Series, str]]:
+        """(name, job, reason) of each job without a result."""
+        for name, job in self.jobs.iterrows():
             if job.status != "completed":
-                unknown = "began; its end is not recorded" if job.status == "running" else "no reason recorded"
-                yield job, " ".join(str(job.error or unknown).split())
-            elif job.number(self.metric) is None:
-                yield job, f"no finite {self.metric} in its record"
+                unknown = "started; its end is not recorded" if job.status == "running" else "no reason recorded"
+                yield name, job, " ".join(str(job.error or unknown).split())
+            elif number(job.record, self.metric) is None:
+                yield name, job, f"no finite {self.metric} in its record"
+
+    def repeated(self) -> int:
+        """How many completed jobs repeat both a configuration and a seed."""
+        completed = self.jobs[self.jobs.status == "completed"]
+        return int(completed.duplicated(["configuration", "seed"]).sum())
 
 
-def mean(numbers: Sequence[float]) -> float | None:
-    return statistics.fmean(numbers) if numbers else None
+def job_folders(folders: Sequence[Path]) -> list[Path]:
+    """The folders at or below ``folders`` that have a record, each once.
+
+    Raises:
+        FileNotFoundError: one of ``folders`` does not exist.
+        ValueError: it is not a folder, or has no record below it.
+    """
+    found: dict[Path, None] = {}
+    for folder in map(Path, folders):
+        if not folder.exists():
+            raise FileNotFoundError(f"{folder}: no such folder{nearest(folder)}; {EXPECTED}")
+        if not folder.is_dir():
+            raise ValueError(f"{folder}: not a folder; {EXPECTED}")
+        below = [Path(here).resolve() for here, _, files in os.walk(folder) if records.FILE in files]
+        if not below:
+            raise ValueError(f"{folder}: no result.json below it; {EXPECTED}")
+        found |= dict.fromkeys(sorted(below, key=lambda path: natural(str(path))))
+    return list(found)
 
 
-def std(numbers: Sequence[float]) -> float | None:
-    """The sample standard deviation; None of fewer than two."""
-    return statistics.stdev(numbers) if len(numbers) > 1 else None
+def read_jobs(folders: Sequence[Path]) -> pd.DataFrame:
+    """One row per job, as in ``SweepTable.jobs``, named by its path below the sweep or the sweeps' common parent."""
+    parent = Path(os.path.commonpath([Path(folder).resolve() for folder in folders]))
+    places = job_folders(folders)
+    jobs = [_read_job(place) for place in places]
+    typed: dict[str, set[str]] = {}
+    for job in jobs:
+        for key, text in job["overrides"].items():
+            typed.setdefault(key, set()).add(text)
+    for place, job in zip(places, jobs, strict=True):
+        lacking = typed.keys() - job["overrides"].keys() - RESULT_NEUTRAL_KEYS - {"seed"}
+        if lacking and job["record"]:
+            job["overrides"] |= _configured(place, {key: typed[key] for key in sorted(lacking)})
+        seed = job["overrides"].get("seed", job["record"].get("seed"))
+        job["seed"] = ABSENT if seed is None else str(seed)
+    names = [place.name if place == parent else place.relative_to(parent).as_posix() for place in places]
+    return pd.DataFrame(jobs, index=names)
 
 
-def tabulate(jobs: Sequence[Job], metric: str) -> Table:
-    """Join the jobs that differ only in their seed, and sort by the mean of a metric that is not the test set's.
+def _read_job(folder: Path) -> dict[str, Any]:
+    try:
+        record = records.read(folder)
+    except (OSError, ValueError) as error:
+        kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
+        return {"status": "unreadable record", "error": f"{kind}{error}", "overrides": {}, "record": {}}
+    pairs = (text.lstrip("+").partition("=") for text in record["overrides"])
+    overrides = {key: value for key, _, value in pairs}
+    return {"status": record["status"], "error": record.get("error") or "", "overrides": overrides, "record": record}
 
-    Equal means are sorted by the mean validation loss, as equal epochs are in a run.
+
+def _configured(folder: Path, typed: Mapping[str, set[str]]) -> dict[str, str]:
+    """The values in a job's own config of keys that were typed for other jobs, in their spelling if equal.
+
+    Empty for keys that the job's network or data do not have, and for a job without a readable config.
+    """
+    try:
+        config, hydra = (OmegaConf.load(folder / ".hydra" / f"{name}.yaml") for name in ("config", "hydra"))
+        choices = OmegaConf.select(hydra, "hydra.runtime.choices") or {}
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException):
+        return {}
+    found = {}
+    for key, texts in typed.items():
+        try:
+            value = choices[key] if key in choices else OmegaConf.select(config, key, default=ABSENT)
+        except OmegaConfBaseException:  # an interpolation that only the run could resolve
+            continue
+        if value != ABSENT and not OmegaConf.is_config(value):
+            text = "null" if value is None else str(value)
+            found[key] = next((typed for typed in texts if _equal(typed, text)), text)
+    return found
+
+
+def _equal(one: str, other: str) -> bool:
+    return one.lower() == other.lower() or as_number(one) is not None and as_number(one) == as_number(other)
+
+
+def tabulate(jobs: pd.DataFrame, metric: str, more: Sequence[str] = ()) -> SweepTable:
+    """Join the jobs that differ only in their seed, and sort by the mean of a validation metric.
+
+    Equal means are sorted by lower mean ``val/loss``.
+
+    Args:
+        jobs: of ``read_jobs``.
+        metric: of the validation.
+        more: further metrics whose statistics are wanted.
 
     Raises:
         ValueError: the metric is a test metric, or no completed job has it.
     """
     if metric.startswith("test/"):
-        raise ValueError(f"{metric}: nothing is chosen by the test set; say val/{metric[5:]}, and it is shown beside")
-    there = sorted({name for job in jobs if job.status == "completed" for name in job.record.get("metrics") or ()})
-    if metric not in there and any(job.status == "completed" for job in jobs):
-        raise ValueError(f"{metric}: no completed job has this metric; there are: {', '.join(there) or 'none'}")
-    rows: dict[frozenset, Row] = {}
-    for job in jobs:
-        if job.record:
-            values = {key: value for key, value in job.overrides.items() if key not in HARMLESS | {"seed"}}
-            rows.setdefault(frozenset(values.items()), Row(values)).jobs.append(job)
-    options: dict[str, set] = {key: set() for row in rows.values() for key in row.values}
-    for key, values in options.items():
-        values.update(row.values.get(key, ABSENT) for row in rows.values())
-    keys = [key for key, values in options.items() if len(values) > 1]
-    last = Counter(key.rpartition(".")[2] for key in keys)
-    titles = {key: key.rpartition(".")[2] for key in keys}
-    titles = {key: key if last[title] > 1 or title in TAKEN else title for key, title in titles.items()}
-    sign = 1 if metric.endswith("loss") else -1
+        raise ValueError(
+            f"{metric}: nothing is chosen by the test set; use val/{metric[5:]}, which is shown next to it"
+        )
+    completed = jobs.status == "completed"
+    known = sorted({name for record in jobs.record[completed] for name in record.get("metrics") or ()})
+    if metric not in known and completed.any():
+        raise ValueError(f"{metric}: no completed job has this metric; there are: {', '.join(known) or 'none'}")
 
-    def rank(row: Row) -> tuple:
-        value, loss = row.mean(metric), row.mean("val/loss")
-        return (not row.completed, value is None, sign * (value or 0), math.inf if loss is None else loss)
+    readable = jobs[jobs.record.map(bool)]
+    overrides = pd.DataFrame(list(readable.overrides), index=readable.index).drop(
+        columns=[*RESULT_NEUTRAL_KEYS, "seed"], errors="ignore"
+    )
+    overrides = overrides.astype(object).where(overrides.notna(), ABSENT)
+    keys = _titles([key for key in overrides if overrides[key].nunique() > 1])
+    groups = overrides.groupby(list(keys), sort=False).ngroup() if keys else pd.Series(0, index=readable.index)
+    jobs = jobs.assign(configuration=groups.reindex(jobs.index, fill_value=-1))
 
-    return Table(metric, sorted(rows.values(), key=rank), list(jobs), titles)
+    names = dict.fromkeys([metric, "test/" + metric.partition("/")[2], "val/loss", *COSTS, *more])
+    numbers = pd.DataFrame({name: [number(record, name) for record in readable.record] for name in names}, dtype=float)
+    numbers = numbers.set_index(readable.index)
+    numbers[~completed[readable.index]] = math.nan
+    statistics = numbers.groupby(groups).agg(["mean", "std", "count"])
+    suffixes = {"mean": "", "std": " std", "count": " n"}
+    statistics.columns = [f"{name}{suffixes[kind]}" for name, kind in statistics.columns]
+
+    rows = overrides[list(keys)].groupby(groups).first().rename(columns=keys)
+    rows = rows.join(statistics) if keys else statistics
+    status = readable.status.groupby(groups)
+    rows["completed"] = status.agg(lambda found: int((found == "completed").sum()))
+    rows["jobs"] = status.size()
+    mixed = rows["completed"].astype(str) + " of " + rows["jobs"].astype(str) + " completed"
+    rows["status"] = status.first().where(status.nunique() == 1, mixed)
+    direction = 1 if lower_is_better(metric) else -1
+    order = pd.DataFrame(
+        {"none": rows.completed == 0, "value": (direction * rows[metric]).round(9), "loss": rows["val/loss"]}
+    )
+    return SweepTable(metric, keys, jobs, rows.loc[order.sort_values(["none", "value", "loss"], kind="stable").index])
 
 
-def percent(metric: str) -> bool:
-    """Whether a metric is a fraction that people read in percent."""
-    return bool(re.search("top[0-9]|accuracy|f1|precision|recall", metric))
+def _titles(keys: Sequence[str]) -> dict[str, str]:
+    """The last part of each key, or all of it where that would be ambiguous."""
+    last = {key: key.rpartition(".")[2] for key in keys}
+    count = Counter(last.values())
+    return {key: key if count[title] > 1 or title in RESERVED else title for key, title in last.items()}
+
+
+def number(record: Mapping[str, Any], name: str) -> float | None:
+    """A metric or another number of a record; None if it is missing or not finite."""
+    value = (record.get("metrics") or {}).get(name, record.get(name))
+    valid = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+    return value if valid else None
 
 
 def human(value: float) -> str:
     """Three digits and a unit: 0.27 M, 41 M, 4.09 G."""
+    if math.isnan(value):
+        return ABSENT
     for least, scale, unit in ((999.5e9, 1e12, " T"), (999.5e6, 1e9, " G"), (1e5, 1e6, " M"), (999.5, 1e3, " k")):
         if value >= least:
             return f"{value / scale:.3g}{unit}"
@@ -159,12 +235,12 @@ def human(value: float) -> str:
 
 
 def natural(text: str) -> list[tuple[int, str]]:
-    """A sorting key by which 2 comes before 10."""
+    """A sort key that puts 2 before 10."""
     return [(int(part), "") if i % 2 else (0, part) for i, part in enumerate(re.split("([0-9]{1,15})", text))]
 
 
-def number(text: str) -> float | None:
-    """The finite number that a text stands for, None for other texts."""
+def as_number(text: str) -> float | None:
+    """The finite number that a text stands for, or None."""
     try:
         value = float(text)
     except ValueError:
@@ -172,6 +248,6 @@ def number(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def order(values: Sequence[str]) -> list[str]:
-    """Distinct values: numbers in their order, then words, then the absent."""
-    return sorted(set(values), key=lambda v: (v == ABSENT, number(v) is None, number(v) or 0, natural(v)))
+def ordered(values: Iterable[str]) -> list[str]:
+    """Distinct values: numbers by size, then words, then the absent."""
+    return sorted(set(values), key=lambda v: (v == ABSENT, as_number(v) is None, as_number(v) or 0, natural(v)))

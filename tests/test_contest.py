@@ -4,10 +4,9 @@ import pytest
 
 from evaluate import evaluate
 from inference import checkpoints
-from launch.mistakes import is_user_error
 from predict import predict
 from results import record as records
-from results.errors import ConfigError
+from results.errors import ConfigError, is_user_error
 from train import train
 
 

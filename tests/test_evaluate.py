@@ -20,8 +20,8 @@ from datamodules import Digits, fashion_mnist
 from evaluate import check, evaluate
 from inference import checkpoints
 from launch import main, run_names
-from launch.mistakes import is_user_error, tell
 from results import record as records
+from results.errors import is_user_error
 from train import train
 
 ROOT = Path(__file__).parent.parent

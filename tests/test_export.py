@@ -21,8 +21,8 @@ from export import check, export
 from inference import checkpoints, exporters
 from inference.safe_build import MODELS, build
 from launch import main
-from launch.mistakes import is_user_error
 from results import record as records
+from results.errors import is_user_error
 
 ROOT = Path(__file__).parent.parent
 FORMATS = {"onnx": ".onnx", "torch_export": ".pt2"}

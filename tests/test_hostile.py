@@ -19,8 +19,8 @@ from PIL import Image
 from evaluate import evaluate
 from export import export
 from inference import checkpoints
-from launch.mistakes import is_user_error
 from predict import predict
+from results.errors import is_user_error
 from results.record import one_line
 from tests.conftest import compose_in
 from train import train

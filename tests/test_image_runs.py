@@ -10,9 +10,9 @@ from PIL import Image
 
 from evaluate import evaluate
 from inference import checkpoints
-from launch.mistakes import is_user_error
 from predict import predict
 from results import record as records
+from results.errors import is_user_error
 from tests.datamodules.test_image_files import write_images
 from train import train
 

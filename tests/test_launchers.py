@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from launch import main, side_by_side, validation
-from launch.mistakes import ConfigError
 from results import record as records
+from results.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent
 TINY = (

@@ -15,11 +15,10 @@ from PIL import Image
 
 from inference import checkpoints
 from launch import main, run_names
-from launch.mistakes import is_user_error
 from models import LeNet
 from predict import check, predict
 from results import record as records
-from results.errors import ConfigError
+from results.errors import ConfigError, is_user_error
 
 ROOT = Path(__file__).parent.parent
 NAMES = ['grey, "dark"', "ünï", *(f"level {k}" for k in range(2, 10))]  # names that a CSV must quote

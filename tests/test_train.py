@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from datamodules.fashion_mnist import DEBIAN_DIR
-from launch.mistakes import is_user_error
 from results import record as records
-from results.errors import ConfigError
+from results.errors import ConfigError, is_user_error
 from train import train
 
 ROOT = Path(__file__).parent.parent

@@ -12,7 +12,7 @@ from callbacks.explanation import METHODS, chosen, explained, last_feature_map, 
 from datamodules import Digits
 from evaluate import check, evaluate
 from launch import main
-from launch.mistakes import ConfigError
+from results.errors import ConfigError
 
 pytest.importorskip("captum", reason="captum is not installed: pip install -e '.[explain]'")
 

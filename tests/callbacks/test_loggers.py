@@ -10,8 +10,8 @@ import yaml
 from hydra.errors import InstantiationException
 
 from launch import main, validation
-from launch.mistakes import ConfigError, is_user_error
 from results import record as records
+from results.errors import ConfigError, is_user_error
 from train import train
 
 SHORT = "debug=one_batch trainer=cpu trainer.max_epochs=2 callbacks.confusion_matrix=null callbacks.last=null".split()

@@ -10,9 +10,9 @@ from PIL import Image
 from torch import nn
 
 from datamodules import Synthetic
-from launch.mistakes import is_user_error
 from lit_modules import numerics
 from results import record as records
+from results.errors import is_user_error
 from tests.killed import SMALL, differences
 from train import train
 

@@ -32,7 +32,7 @@ from datamodules.decoding import read_image
 from datamodules.digits import read_digits
 from datamodules.fashion_mnist import DEBIAN_DIR
 from datamodules.sampling import BatchKey
-from launch.mistakes import is_user_error
+from results.errors import is_user_error
 from results.record import one_line
 
 

@@ -14,10 +14,10 @@ from torch.utils.data import DataLoader, TensorDataset
 from callbacks.ema import EMA
 from callbacks.resume_checkpoint import ResumeCheckpoint
 from launch import main
-from launch.mistakes import ConfigError
 from lit_modules import Classifier, cosine
 from lit_modules.nonfinite import Losses
 from results import summary
+from results.errors import ConfigError
 
 CLASSES = 3
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from launch.mistakes import CHOICES
+from launch.validation import CHOICES
 from lit_modules import numerics
 from lit_modules.classifier import COMPILE, check_numerics
 from models import ResNet

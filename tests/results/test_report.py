@@ -2,20 +2,17 @@
 
 import csv
 import json
-import math
 import re
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
-from filelock import FileLock
 from PIL import Image
 
-from results import figures, page, plots, report, table
+from results import figures, report, table
 from results.record import KEYS
 
 ROOT = Path(__file__).parents[2]
@@ -70,11 +67,11 @@ def test_what_was_not_typed_is_what_the_jobs_config_has(tmp_path):
         )
         (tmp_path / name / ".hydra" / "config.yaml").write_text(config)
         (tmp_path / name / ".hydra" / "hydra.yaml").write_text(f"hydra: {{runtime: {{choices: {{model: {model}}}}}}}")
-    found = table.tabulate(report.read([tmp_path]), "val/top1")
+    found = table_of(tmp_path)
     for damage in ("", "a: [", "[1]", "\x00"):
         (tmp_path / "seed-0" / ".hydra" / "hydra.yaml").write_text(damage)
-        assert len(report.read([tmp_path])) == 4
-    assert sorted((found.name(row), len(row.jobs)) for row in found.rows) == [
+        assert len(table.read_jobs([tmp_path])) == 4
+    assert sorted((found.name(row), row.jobs) for _, row in found.rows.iterrows()) == [
         ("model lenet, depth –, lr 0.1", 1),
         ("model lenet, depth –, lr 5e-2", 2),
         ("model resnet, depth 50, lr 5e-2", 1),
@@ -87,7 +84,7 @@ def rows_of(folder):
 
 
 def table_of(folder, metric="val/top1"):
-    return table.tabulate(report.read([folder]), metric)
+    return table.tabulate(table.read_jobs([folder]), metric)
 
 
 def test_means_and_deviations(sweep):
@@ -133,8 +130,8 @@ def test_sorted_by_the_validation_metric(tmp_path):
         put(tmp_path / name, f"model={name}", metrics={"val/top1": val, "test/top1": test, "val/loss": val})
     put(tmp_path / "d", "model=d", status="failed", metrics={"val/top1": 1.0})
     put(tmp_path / "e", "model=e", metrics={"val/top1": None})
-    assert [row.values["model"] for row in table_of(tmp_path).rows] == ["b", "c", "a", "e", "d"]
-    assert [row.values["model"] for row in table_of(tmp_path, "val/loss").rows] == ["a", "c", "b", "e", "d"]
+    assert list(table_of(tmp_path).rows["model"]) == ["b", "c", "a", "e", "d"]
+    assert list(table_of(tmp_path, "val/loss").rows["model"]) == ["a", "c", "b", "e", "d"]
     with pytest.raises(ValueError, match=r"val/top5: .*test/top1, val/loss, val/top1"):
         report.write([tmp_path], metric="val/top5")
     with pytest.raises(ValueError, match="test set"):
@@ -146,7 +143,7 @@ def test_equal_means_are_sorted_by_the_lower_validation_loss(losses, first, tmp_
     for lr, loss in zip(("0.1", "0.2"), losses, strict=True):
         for seed in (0, 1):
             put(tmp_path / f"{lr}-{seed}", f"optimizer.lr={lr}", f"seed={seed}", metrics=scores(0.5, loss))
-    assert table_of(tmp_path).rows[0].values == {"optimizer.lr": first}
+    assert table_of(tmp_path).rows["lr"].iloc[0] == first
 
 
 def test_only_seeds(tmp_path):
@@ -154,8 +151,8 @@ def test_only_seeds(tmp_path):
         put(tmp_path / str(seed), "model=lenet", f"seed={seed}", metrics=scores(top1))
     text = report.write([tmp_path])
     assert "60.00 ± 10.00" in text and len(text.splitlines()) == 2
-    (line,), averaged = plots.lines(table_of(tmp_path), "seed")
-    assert (line.x, line.y, averaged) == (["1", "2", "10"], [0.5, 0.6, 0.7], False)
+    line = figures.lines(table_of(tmp_path), "seed")[""]
+    assert (list(line.index), list(line["mean"])) == (["1", "2", "10"], [0.5, 0.6, 0.7])
     assert {path.name for path in tmp_path.glob("*.png")} == {"report_seed.png"}
 
 
@@ -168,7 +165,7 @@ def test_failures_are_named(sweep):
     text = report.write([sweep], plots=False)
     markdown = (sweep / "report.md").read_text()
     assert "| 6 | 8 | 4 | 1 | failed | 4 \\| does not divide |" in markdown
-    assert "| 14 | 14 | 2 | 3 | running | began; its end is not recorded |" in markdown
+    assert "| 14 | 14 | 2 | 3 | running | started; its end is not recorded |" in markdown
     assert "| nan | 8 | 1 | 4 | completed | no finite val/top1 in its record |" in markdown
     assert "| torn | – | – | – | unreadable record | JSONDecodeError" in markdown
     assert "| foreign | – | – | – | unreadable record | it has no status |" in markdown
@@ -197,15 +194,15 @@ def test_nothing_but_failures(tmp_path):
     [
         ([0.90, 0.92], [0.90, 0.91], "0.50 points behind: within one standard deviation of the best's 2 seeds (1.41"),
         ([0.90, 0.92], [0.89, 0.89], "2.00 points behind: more than one standard deviation of the best's 2 seeds"),
-        ([0.91], [0.89, 0.90], "1.50 points behind; the best has one seed only"),
+        ([0.91], [0.89, 0.90], "1.50 points behind; the best has only one seed"),
     ],
 )
 def test_the_verdict(tmp_path, best, second, said):
     for model, values in (("a", best), ("b", second)):
         for seed, value in enumerate(values):
             put(tmp_path / f"{model}{seed}", f"model={model}", f"seed={seed}", metrics=scores(value))
-    assert page.verdict(table_of(tmp_path)).startswith("The best by val/top1: model a, with 91.00")
-    assert said in page.verdict(table_of(tmp_path))
+    assert report.verdict(table_of(tmp_path)).startswith("Best by val/top1: model a, with 91.00")
+    assert said in report.verdict(table_of(tmp_path))
 
 
 def test_joined_sweeps(tmp_path):
@@ -218,7 +215,7 @@ def test_joined_sweeps(tmp_path):
     text = report.write(both, output=tmp_path / "c", plots=False)
     assert "b/two/1: interrupted: SystemExit: 1" in text and "55.00 ± 7.07" in text
     assert f"--output {tmp_path / 'c'}" in (tmp_path / "c" / "report.md").read_text()
-    assert len(report.read([tmp_path / "a", tmp_path / "a" / "one"])) == 1  # a job counts once
+    assert len(table.read_jobs([tmp_path / "a", tmp_path / "a" / "one"])) == 1  # a job counts once
     put(tmp_path / "a" / "one" / "1", "model=x", "seed=1", metrics=scores(0.5))
     report.write(both, output=tmp_path / "c", plots=False)
     assert "1 jobs repeat a configuration and a seed" in (tmp_path / "c" / "report.md").read_text()
@@ -243,19 +240,21 @@ def test_plots_are_drawn_and_stale_ones_removed(sweep):
 
 def test_what_the_lines_show(sweep):
     shown = table_of(sweep)
-    found, averaged = plots.lines(shown, "model.depth")
-    assert [line.label for line in found] == ["groups 1", "groups 2", "groups 4"] and not averaged
-    assert [line.x for line in found] == [["8", "14", "20"], ["8", "14", "20"], ["14"]]
-    figure = figures.key_figure(shown, "model.depth")
-    for line, drawn in zip(found, figure.axes[0].containers, strict=True):
-        for x, y, error, ends in zip(line.x, line.y, line.errors, drawn.lines[2][0].get_segments(), strict=True):
-            records = [json.loads(path.read_text()) for path in sweep.rglob("result.json")]
-            wanted = {f"model.depth={x}", f"++model.groups={line.label.split()[1]}"}
+    found = figures.lines(shown, "model.depth")
+    assert list(found) == ["groups 1", "groups 2", "groups 4"]
+    assert [list(line.index) for line in found.values()] == [["8", "14", "20"], ["8", "14", "20"], ["14"]]
+    records = [json.loads(path.read_text()) for path in sweep.rglob("result.json")]
+    figure = figures.line_figure(shown, "model.depth")
+    for (label, line), drawn in zip(found.items(), figure.axes[0].containers, strict=True):
+        for (x, row), ends in zip(line.iterrows(), drawn.lines[2][0].get_segments(), strict=True):
+            wanted = {f"model.depth={x}", f"++model.groups={label.split()[1]}"}
             jobs = [r for r in records if wanted <= set(r["overrides"]) and r["status"] == "completed"]
             numbers = np.array([job["metrics"]["val/top1"] for job in jobs])
-            assert (y, error) == pytest.approx((numbers.mean(), numbers.std(ddof=1)))
+            assert (row["mean"], row["std"]) == pytest.approx((numbers.mean(), numbers.std(ddof=1)))
             assert list(ends[:, 0]) == [float(x)] * 2
-            assert list(ends[:, 1]) == pytest.approx([100 * (y - error), 100 * (y + error)])
+            assert list(ends[:, 1]) == pytest.approx(
+                [100 * (row["mean"] - row["std"]), 100 * (row["mean"] + row["std"])]
+            )
 
 
 def test_more_than_eight_lines_become_their_mean(tmp_path):
@@ -264,23 +263,23 @@ def test_more_than_eight_lines_become_their_mean(tmp_path):
     for (lr, wd), value in values.items():
         put(tmp_path / f"{lr}-{wd}", f"optimizer.lr={lr}", f"wd={wd}", metrics=scores(value))
     shown = table_of(tmp_path)
-    (line,), averaged = plots.lines(shown, "optimizer.lr")
-    assert averaged and line.x == ["0.001", "0.1"]
-    for x, y, error in zip(line.x, line.y, line.errors, strict=True):
+    found = figures.lines(shown, "optimizer.lr")
+    assert list(found) == [""] and list(found[""].index) == ["0.001", "0.1"]
+    for x, row in found[""].iterrows():
         part = [value for (lr, _), value in values.items() if lr == x]
-        assert (y, error) == pytest.approx((np.mean(part), np.std(part, ddof=1)))
-    axes = figures.key_figure(shown, "optimizer.lr").axes[0]
+        assert (row["mean"], row["std"]) == pytest.approx((np.mean(part), np.std(part, ddof=1)))
+    axes = figures.line_figure(shown, "optimizer.lr").axes[0]
     assert "mean over wd" in axes.get_title()
     assert axes.get_xscale() == "log" and [text.get_text() for text in axes.get_xticklabels()] == ["0.001", "0.1"]
-    assert len(plots.lines(shown, "wd")[0]) == 2
-    assert math.isnan(plots.lines(shown, "wd")[0][0].errors[0])  # one seed
+    by_decay = figures.lines(shown, "wd")
+    assert len(by_decay) == 2 and by_decay["lr 0.1"]["std"].isna().all()  # one seed
 
 
 def test_axes(tmp_path):
     for i, value in enumerate(("16", "2", "–", "auto")):
         put(tmp_path / str(i), *([f"model.groups={value}"] if value != "–" else []), metrics=scores(0.5))
-    assert plots.axis_values(table_of(tmp_path), "model.groups") == ["2", "16", "auto", "–"]
-    axes = figures.key_figure(table_of(tmp_path), "model.groups").axes[0]
+    assert table.ordered(table_of(tmp_path).rows["groups"]) == ["2", "16", "auto", "–"]
+    axes = figures.line_figure(table_of(tmp_path), "model.groups").axes[0]
     assert axes.get_xscale() == "linear" and list(axes.get_xticks()) == [0, 1, 2, 3]
     for odd in ("$x$ ${y}", "a|b_c"):
         put(tmp_path / "odd", f"model.groups={odd}", metrics=scores(0.5))
@@ -288,62 +287,31 @@ def test_axes(tmp_path):
 
 
 def test_what_the_heat_map_shows(sweep):
-    grid = plots.cells(table_of(sweep))
-    assert [len(line) for line in grid] == [3, 3, 3]
-    assert (grid[0][2], grid[2][2]) == ("failed", "not run")
-    wanted = {(row["depth"], row["groups"]): row["val/top1"] for row in (report.write([sweep]), rows_of(sweep))[1]}
-    assert grid[1][1] == pytest.approx(float(wanted["14", "2"]))
-    texts = [text.get_text() for text in figures.heatmap_figure(table_of(sweep)).axes[0].texts]
-    assert texts[2] == "failed" and texts[4] == f"{100 * grid[1][1]:.2f}"
+    report.write([sweep], plots=False)
+    wanted = {(row["depth"], row["groups"]): row["val/top1"] for row in rows_of(sweep)}
+    texts = [text.get_text() for text in figures.heatmap_figure(table_of(sweep)).axes[0].texts]  # depth by depth
+    assert (len(texts), texts[2], texts[8]) == (9, "failed", "not run")
+    assert texts[4] == f"{100 * float(wanted['14', '2']):.2f}"
 
 
 @pytest.mark.parametrize("lower", [True, False])
 def test_the_pareto_front(lower):
     rng = np.random.default_rng(2)
     for _ in range(50):
-        costs, values = rng.integers(0, 8, 12).tolist(), rng.integers(0, 8, 12).tolist()
-        good = [-value if lower else value for value in values]
-        pairs = list(zip(costs, good, strict=True))
+        costs, values = pd.Series(rng.integers(0, 8, 12)), pd.Series(rng.integers(0, 8, 12))
+        pairs = list(zip(costs, -values if lower else values, strict=True))
         beaten = {i for i, (c, g) in enumerate(pairs) if any(d <= c and h >= g and (d, h) != (c, g) for d, h in pairs)}
-        assert set(plots.pareto(costs, values, lower)) == set(range(12)) - beaten
+        assert set(figures.pareto_front(costs, values, lower)) == set(range(12)) - beaten
 
 
 def test_the_cost_plot_draws_the_front(sweep):
-    shown = table_of(sweep)
-    found = plots.points(shown, "params")
-    front = plots.pareto([p[0] for p in found], [p[1] for p in found], lower=False)
-    panel = figures.cost_figure(shown).axes[0]
+    rows = table_of(sweep).measured
+    front = rows.loc[figures.pareto_front(rows["params"], rows["val/top1"], lower=False)]
+    panel = figures.cost_figure(table_of(sweep)).axes[0]
     drawn = next(line for line in panel.lines if line.get_label() == "Pareto front")
-    assert list(drawn.get_xdata()) == [found[i][0] for i in front]
+    assert list(drawn.get_xdata()) == list(front["params"])
     assert panel.get_xscale() == "log"
-    assert {text.get_text() for text in panel.texts} >= {found[i][3] for i in front}
-
-
-def test_records_are_read_under_the_lock(sweep):
-    with FileLock(sweep / ".report.lock"):
-        writer = threading.Thread(target=report.write, args=([sweep],), kwargs={"plots": False})
-        writer.start()
-        time.sleep(0.3)
-        assert writer.is_alive() and not (sweep / "report.csv").exists()
-        put(sweep / "late", "datamodule=digits", "model.depth=32", "seed=1", metrics=scores(0.99))
-    writer.join(20)
-    assert rows_of(sweep)[0]["depth"] == "32"
-
-
-def test_jobs_that_end_at_once(tmp_path):
-    code = (
-        "import sys, pathlib; from results import record, report\n"
-        "for i in range(15):\n"
-        "    job = pathlib.Path(sys.argv[1], f'{sys.argv[2]}{i}')\n"
-        "    done = {'status': 'completed', 'overrides': [f'n={job.name}'], 'metrics': {'val/top1': 0.5}}\n"
-        "    record.write(job, done); report.write([sys.argv[1]], plots=False)\n"
-        "    text = pathlib.Path(sys.argv[1], 'report.csv').read_text()\n"
-        "    assert (i == 0 or f'{job.name},' in text) and text.endswith('completed\\n')\n"
-    )
-    command = [sys.executable, "-c", code, str(tmp_path)]
-    writers = [subprocess.Popen([*command, name], cwd=ROOT) for name in "ab"]
-    assert [writer.wait(30) for writer in writers] == [0, 0]
-    assert len(rows_of(tmp_path)) == 30
+    assert {text.get_text() for text in panel.texts} == {f"{row.depth}·{row.groups}" for row in front.itertuples()}
 
 
 def test_the_terminal_table_is_short(tmp_path):
@@ -379,7 +347,7 @@ def test_the_script(sweep):
         (["digit"], "error: digit: no such folder; did you mean digits?"),
         (["digits/report.md"], "error: digits/report.md: not a folder"),
         (["empty"], "error: empty: no result.json below it; expected a sweep's folder"),
-        (["digits", "digits/0"], "error: 2 folders: say with --output"),
+        (["digits", "digits/0"], "error: 2 folders: choose with --output"),
         (["digits", "--metric", "val/f1"], "error: val/f1: no completed job has this metric; there are: test/loss"),
     ]:
         done = script(*args, cwd=runs)
@@ -387,6 +355,6 @@ def test_the_script(sweep):
     assert not (runs / "digit").exists() and not list((runs / "empty").iterdir())
 
 
-def test_the_report_needs_neither_torch_nor_matplotlib():
-    code = "import sys, results.report; sys.exit(bool({'torch', 'matplotlib', 'numpy', 'pandas'} & set(sys.modules)))"
+def test_a_table_needs_neither_torch_nor_matplotlib():
+    code = "import sys, results.report; sys.exit(bool({'torch', 'matplotlib'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

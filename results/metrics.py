@@ -1,0 +1,64 @@
+"""The metrics that a run logs: one table for everything that sorts, monitors or prints them."""
+
+from difflib import get_close_matches
+from typing import NamedTuple
+
+
+class Metric(NamedTuple):
+    """Facts about a metric.
+
+    Args:
+        mode: ``max`` or ``min``: which values are better.
+        percent: shown in percent in reports; logged as a fraction.
+        in_summary: a line of the score table at the end of a run.
+    """
+
+    mode: str
+    percent: bool = True
+    in_summary: bool = True
+
+
+# Logged as val/<name> and test/<name>. lit_modules.Classifier computes them, lit_modules.Evaluator computes ece.
+METRICS = {
+    "loss": Metric("min", percent=False),
+    "top1": Metric("max"),
+    "top5": Metric("max"),
+    "f1_macro": Metric("max"),
+    "ece": Metric("min", percent=False, in_summary=False),
+}
+
+
+def known(name: str) -> Metric | None:
+    """The metric that ``val/top1``, ``test/flip/top1`` or ``test/accuracy/cat`` means; None for one of a user's own."""
+    parts = name.split("/")
+    return Metric("max") if "accuracy" in parts else METRICS.get(parts[-1])
+
+
+def lower_is_better(name: str) -> bool:
+    """Whether smaller values of a metric are better; an unknown metric is a loss if its name ends in ``loss``."""
+    metric = known(name)
+    return metric.mode == "min" if metric else name.endswith("loss")
+
+
+def is_percentage(name: str) -> bool:
+    """Whether reports show a metric in percent."""
+    metric = known(name)
+    return metric is not None and metric.percent
+
+
+def check_monitor(monitor: str, mode: str) -> None:
+    """Raise a ValueError if no checkpoint could be chosen by this metric, or if the worst would be."""
+    if not monitor.startswith("val/"):
+        raise ValueError(f"monitor={monitor}: expected a metric of the validation, such as val/top1 or val/loss")
+    names = [f"val/{name}" for name in METRICS if name != "ece"]
+    if monitor not in names and (near := get_close_matches(monitor, names, n=1, cutoff=0.9)):
+        raise ValueError(f"monitor={monitor}: no such metric; did you mean {near[0]}?")
+    if mode not in ("min", "max") or mode == wrong_mode(monitor):
+        raise ValueError(f"mode={mode} with monitor={monitor}; expected mode=min for a loss, mode=max for a score")
+
+
+def wrong_mode(name: str) -> str | None:
+    """The mode that would prefer the worst values of a metric; None for an unknown metric."""
+    metric = known(name)
+    mode = metric.mode if metric else "min" if name.endswith("loss") else None
+    return {"min": "max", "max": "min", None: None}[mode]
