@@ -23,21 +23,22 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import pandas as pd
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # it is a script in a folder of its own
 
-from results import figures, page, report  # noqa: E402
+from results import figures, report  # noqa: E402
 from results.record import FILE, write_json  # noqa: E402
-from results.table import Job, Table, human, tabulate  # noqa: E402
+from results.table import SweepTable, human, job_folders, read_jobs, tabulate  # noqa: E402
 
 STAMP = "Made from"  # the key of a PNG's text with the hash
 RECORDS, IMAGES = ROOT / "docs" / "records", ROOT / "docs" / "images"
@@ -140,7 +141,7 @@ def stamp(path: Path) -> str | None:
 
 def keep(folder: Path, name: str) -> None:
     """Copy the records below a folder, without what only that machine knows."""
-    for job in report.find([folder]):
+    for job in job_folders([folder]):
         record = json.loads((job / FILE).read_text(encoding="utf-8"))
         part = job.name if job != folder.resolve() else f"seed-{record['seed']}"
         (RECORDS / name / part).mkdir(parents=True, exist_ok=True)
@@ -159,21 +160,19 @@ def filled(text: str) -> str:
     return BLOCK.sub(block, text)
 
 
-def table(name: str) -> Table:
-    return tabulate(report.read([RECORDS / name]), "val/top1")
+def table(name: str, *more: str) -> SweepTable:
+    return tabulate(read_jobs([RECORDS / name]), "val/top1", more)
 
 
 def configurations(name: str, *more: str) -> Iterator[str]:
     """The table of a sweep with more metrics, and what its jobs share."""
-    made = table(name)
     metrics = [name for name in more if name not in SECONDS]
-    rows = [[*page.cells(made, row)[:-1], *(page.with_spread(row, metric) for metric in metrics)] for row in made.rows]
-    head = [*page.headings(made)[:-1], *metrics]
-    kept = [number for number, heading in enumerate(head) if heading not in SECONDS or heading in more]
-    head, *rows = ([line[number] for number in kept] for line in (head, *rows))
-    yield from page.grid(head, rows, left=len(made.keys))
+    made = table(name, *metrics)
+    shown = report.cells(made, metrics)
+    shown = shown.drop(columns=["status", *(title for title in SECONDS if title not in more)])
+    yield from report.grid(list(shown), shown.to_numpy().tolist(), left=len(made.keys))
     yield ""
-    yield "; ".join(f"{fact} {value}" for fact, value in page.shared(made) if fact != "overrides") + "."
+    yield "; ".join(f"{fact} {value}" for fact, value in report.shared(made) if fact != "overrides") + "."
 
 
 def results() -> Iterator[str]:
@@ -183,14 +182,16 @@ def results() -> Iterator[str]:
     for folder in sorted(
         path for path in RECORDS.iterdir() if (ROOT / "conf/experiment" / f"{path.name}.yaml").exists()
     ):
-        for row in table(folder.name).rows:
-            record = row.jobs[0].record
-            device, seconds = record["device"], row.mean("train_seconds")
+        made = table(folder.name)
+        for _, row in made.rows.iterrows():
+            jobs = made.jobs_of(row)
+            record = jobs.iloc[0].record
+            device, seconds = record["device"], row["train_seconds"]
             versions.add(", ".join(f"{package} {version}" for package, version in record["versions"].items()))
-            cells = [f"`{command(row.jobs)}`", f"{page.with_spread(row, 'test/top1')} (n = {row.completed})"]
-            cells += [PUBLISHED.get(folder.name, ""), human(row.mean("params")), human(row.mean("flops_per_image"))]
+            cells = [f"`{command(jobs)}`", f"{report.with_spread(row, 'test/top1')} (n = {row['completed']})"]
+            cells += [PUBLISHED.get(folder.name, ""), human(row["params"]), human(row["flops_per_image"])]
             rows.append([*cells, f"{seconds / 60:.1f} min a seed", device])
-    for line in page.grid(head, rows, left=1):
+    for line in report.grid(head, rows, left=1):
         yield re.sub(r"(`.*`)", lambda code: code[1].replace("\\", ""), line.replace("\\`", "`"))
     yield ""
     yield f"Mean ± sample standard deviation over the n seeds; {'; '.join(sorted(versions))}."
@@ -208,7 +209,7 @@ def chance() -> Iterator[str]:
         commonest, train = (mean(record[key] for record in records) for key in ("commonest_answer", "train"))
         rows.append([records[0]["what"], ", ".join(scores), f"{100 * commonest:.0f}", f"{100 * train:.1f}"])
     head = ["what is done", "test top-1 of each seed (%)", "answers of the commonest class (%)", "train top-1 (%)"]
-    yield from page.grid(head, rows, left=1)
+    yield from report.grid(head, rows, left=1)
     yield ""
     first = next(iter(found.values()))[0]
     versions = ", ".join(f"{package} {version}" for package, version in first["versions"].items())
@@ -227,7 +228,7 @@ def benchmark(name: str) -> Iterator[str]:
     found = written(name)
     for made in found["tables"]:
         rows = [[f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()] for row in made["rows"]]
-        yield from [made["title"] + ":", "", *page.grid(list(made["rows"][0]), rows, left=1), ""]
+        yield from [made["title"] + ":", "", *report.grid(list(made["rows"][0]), rows, left=1), ""]
     run = re.sub(r" --json \S+", "", found["command"])
     versions = ", ".join(f"{package} {version}" for package, version in found["versions"].items())
     yield f"`{run}` on {found['device']}; {versions}."
@@ -243,13 +244,13 @@ def bars(device: str) -> Iterator[str]:
         met = found[-1] <= float(limit) if sign == "≤" else found[0] >= float(limit)
         shown = [f"{value:.3f}" if value < 100 else f"{value:.0f}" for value in (found[0], found[-1])]
         lines.append([what, bar, " to ".join(dict.fromkeys(shown)), "yes" if met else "no"])
-    return page.grid(["ratio", "bar", "measured", "met"], lines, left=1)
+    return report.grid(["ratio", "bar", "measured", "met"], lines, left=1)
 
 
-def command(jobs: Sequence[Job]) -> str:
-    """What runs all of these jobs."""
-    values = {key: value for key, value in jobs[0].overrides.items() if key != "seed"}
-    seeds = sorted({job.seed for job in jobs}, key=int)
+def command(jobs: pd.DataFrame) -> str:
+    """The command that runs all of these jobs."""
+    values = {key: value for key, value in jobs.iloc[0].overrides.items() if key != "seed"}
+    seeds = sorted(set(jobs.seed), key=int)
     sweep = ["-m"] if len(seeds) > 1 else []
     given = [f"{key}={value}" for key, value in values.items()]
     return " ".join(["python train.py", *sweep, *given, f"seed={','.join(seeds)}"])
