@@ -9,7 +9,7 @@ from lightning import Callback
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from callbacks.drawing import class_labels, picture_grid, save
+from results.pictures import class_labels, picture_grid, save_png
 
 METHODS = ("occlusion", "gradcam")
 FOR, AGAINST = (215.0, 25.0, 28.0), (44.0, 123.0, 182.0)  # red and blue, that the colour-blind tell apart
@@ -48,10 +48,10 @@ class ExplanationPlot(Callback):
         pixels, names, titles = trainer.datamodule.pixels(indices), class_labels(pl_module.class_names), []
         for index, answer in zip(indices.tolist(), answers.tolist(), strict=True):
             confidence = pl_module.probabilities[index, answer].item()
-            titles.append(f"true: {names[pl_module.labels[index]]}\nsaid: {names[answer]} ({confidence:.1%})")
+            titles.append(f"true: {names[pl_module.labels[index]]}\npred: {names[answer]} ({confidence:.1%})")
             titles.append(f"red: for {names[answer]}" + ("\nblue: against it" if self.by == "occlusion" else ""))
         pairs = torch.stack([pixels.expand(-1, 3, -1, -1), overlaid(pixels, maps.cpu())], 1)  # (n, 2, 3, h, w)
-        save(picture_grid(pairs.flatten(0, 1), titles, columns=4), self.dirpath / "explain.png")
+        save_png(picture_grid(pairs.flatten(0, 1).numpy(), titles, columns=4), self.dirpath / "explain.png")
 
     def _shown(self, trainer, pl_module, indices: Tensor) -> Tensor:
         """The images as the backbone gets them."""

@@ -1,20 +1,33 @@
-"""Pictures of a test: how well confidence and accuracy agree, and where the network is wrong but sure."""
+"""Pictures of a run: PNG files in its folder, and TensorBoard."""
 
+import copy
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from lightning import Callback
-from torch import Tensor
+from lightning import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+from torch.nn import functional as F
 from torchmetrics.utilities.distributed import gather_all_tensors
+from torchvision.utils import make_grid
 
-from callbacks.drawing import class_labels, picture_grid, save
-from callbacks.tensorboard import TensorBoard, show
-from results.figures import new_figure
+from callbacks.run_metrics import RunMetrics
+from callbacks.tensorboard import TensorBoard, show, writers
+from results.pictures import class_labels, literal_text, new_figure, picture_grid, save_png, to_pixels
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.figure import Figure
+
+COLORS = {"train": "#0072B2", "val": "#D55E00"}
 
 
-class ReliabilityPlot(Callback):
-    """After an Evaluator's test, writes ``reliability.png`` (Guo et al. 2017, figure 1).
+class CurvesPlot(Callback):
+    """After training, write ``curves.png``: loss and top-1 accuracy of each epoch, and which epoch was the best.
+
+    The numbers are those of ``RunMetrics``, so the curves of a resumed run are complete.
 
     Args:
         dirpath: the folder to write to.
@@ -23,49 +36,89 @@ class ReliabilityPlot(Callback):
     def __init__(self, dirpath: str):
         self.dirpath = Path(dirpath)
 
-    def on_test_end(self, trainer, pl_module) -> None:
-        if not trainer.is_global_zero:
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        metrics = next((callback for callback in trainer.callbacks if isinstance(callback, RunMetrics)), None)
+        if metrics is None or not metrics.history or not trainer.is_global_zero:
             return
-        found = reliability(pl_module.probabilities, pl_module.labels, pl_module.bins)
-        accuracy, confidence, share = (values.numpy() for values in found)
-        error = trainer.callback_metrics["test/ece"].item()
-        left = np.arange(pl_module.bins) / pl_module.bins
-        figure = new_figure(5.2, 5.8)
-        axes, below = figure.subplots(2, sharex=True, height_ratios=(4, 1))
-        filled = share > 0
-        bars = {"width": 1 / pl_module.bins, "align": "edge", "edgecolor": "white"}
-        axes.bar(left[filled], accuracy[filled], color="#56B4E9", label="accuracy of the bin", **bars)
-        axes.plot([0, 1], [0, 1], "--", color="0.3", label="perfect calibration")
-        mean = {"color": "#D55E00", "markersize": 4, "clip_on": False, "label": "at its mean confidence"}
-        axes.plot(confidence[filled], accuracy[filled], "o", **mean)
-        axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy", title=f"expected calibration error {error:.4f}")
-        figure.legend(loc="outside lower center", ncols=3, fontsize=8)
-        below.bar(left, share, color="0.6", **bars)
-        below.set(xlabel="confidence (probability of the predicted class)", ylabel="share")
-        save(figure, self.dirpath / "reliability.png")
+        best = metrics.best_epoch, metrics.best.get(metrics.monitor)
+        save_png(to_pixels(curves_figure(metrics.history, metrics.monitor, *best)), self.dirpath / "curves.png")
 
 
-def reliability(probabilities: Tensor, labels: Tensor, bins: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Accuracy, mean confidence and share of the images in each bin, ``(bins,)`` each; 0 where a bin is empty.
+def curves_figure(
+    history: Mapping[str, Sequence[Sequence[float]]], monitor: str, best_epoch: int | None, best: float | None
+) -> "Figure":
+    """Loss and top-1 accuracy of each epoch, and which epoch was the best.
 
-    Bins are of equal width in confidence, closed on the left, as in torchmetrics' calibration error.
+    Args:
+        history: metric → (epochs so far, value) pairs.
+        monitor, best: the metric that decides which epoch is the best, and its best value.
+        best_epoch: counted from 0; None without a validation.
     """
-    confidence, predicted = probabilities.max(1)
-    edges = torch.linspace(0, 1, bins + 1)[1:-1]
-    places = torch.bucketize(confidence, edges, right=True)  # (N,), a confidence of 1 in the last bin
-    count = torch.bincount(places, minlength=bins)
-    sums = (torch.bincount(places, value, minlength=bins) for value in ((predicted == labels).float(), confidence))
-    accuracy, mean_confidence = (total / count.clamp(min=1) for total in sums)
-    return accuracy, mean_confidence, count / count.sum()
+    figure = new_figure(10, 3.8)
+    for axes, name in zip(figure.subplots(1, 2), ("loss", "top1"), strict=True):
+        for split, color in COLORS.items():
+            if points := history.get(f"{split}/{name}"):
+                style = {"marker": "o", "markersize": 3} if len(points) <= 50 else {}
+                axes.plot(*zip(*points, strict=True), color=color, label=split, **style)
+        if best_epoch is not None:
+            label = f"best: epoch {best_epoch + 1}, {monitor} {best:.4f}"
+            axes.axvline(best_epoch + 1, color="0.5", linestyle="--", linewidth=1, label=label)
+        axes.set(xlabel="epoch", ylabel=name)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    return figure
+
+
+class ConfusionMatrixPlot(Callback):
+    """After a test, write ``confusion_matrix.png``; in TensorBoard it is ``test/confusion_matrix``.
+
+    Args:
+        dirpath: the folder to write to.
+        max_classes: no plot for more classes: it would be illegible.
+    """
+
+    def __init__(self, dirpath: str, max_classes: int = 50):
+        self.dirpath, self.max_classes = Path(dirpath), max_classes
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        counts = pl_module.confusion.compute().cpu()  # in every process: it gathers
+        if trainer.is_global_zero and len(counts) <= self.max_classes:
+            pixels = confusion_matrix(counts, pl_module.class_names)
+            save_png(pixels, self.dirpath / "confusion_matrix.png")
+            show(trainer, "test/confusion_matrix", pixels)
+
+
+def confusion_matrix(counts: Tensor, class_names: Sequence[str]) -> "np.ndarray":
+    """Numbers of images, one row per true class, on a colour for their share of the row: ``(H, W, 3)`` uint8.
+
+    Args:
+        counts: ``(true class, predicted class)``.
+    """
+    labels, places = class_labels(class_names), range(len(counts))
+    shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
+    with literal_text(labels):
+        side = 2.5 + 0.48 * len(counts)
+        figure = new_figure(side, side)
+        figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
+        axes = figure.add_subplot(xlabel="predicted", ylabel="true")
+        axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
+        axes.set_xticks(places, labels, rotation=45, ha="right", rotation_mode="anchor")
+        axes.set_yticks(places, labels)
+        for true, predicted in counts.nonzero().tolist():
+            color = "white" if shares[true, predicted] > 0.6 else "black"
+            count = str(counts[true, predicted].item())
+            axes.text(predicted, true, count, color=color, ha="center", va="center", fontsize=8, in_layout=False)
+        return to_pixels(figure)
 
 
 class MistakesPlot(Callback):
-    """After a test, writes ``mistakes.png``: the wrong answers with the highest confidence, as the network sees them.
+    """After a test, write ``mistakes.png``: the most confident errors, as the network sees the images.
 
-    In TensorBoard it is ``test/mistakes``. Of the test set no more is kept than these.
+    In TensorBoard it is ``test/mistakes``. Only these images of the test set are kept in memory.
 
     Args:
-        dirpath: the folder to write to; nothing is written if there is no mistake.
+        dirpath: the folder to write to; nothing is written if there is no error.
         count: images at most.
     """
 
@@ -73,41 +126,44 @@ class MistakesPlot(Callback):
         if count < 1:
             raise ValueError(f"count={count}; expected at least one image")
         self.dirpath, self.count = Path(dirpath), count
-        self._found: list[Tensor] = []  # of the wrong answers so far: confidence, predicted, labels, images
+        self._errors: list[Tensor] = []  # so far: confidence, predicted, labels, images
 
-    def on_test_epoch_start(self, trainer, pl_module) -> None:
-        self._found = []
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._errors = []
 
     def on_test_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0) -> None:
         images, labels = batch
-        found = surest_mistakes(*outputs.float().softmax(1).max(1), labels, images, count=self.count)
-        if self._found:
-            both = (torch.cat(parts) for parts in zip(self._found, found, strict=True))
-            found = surest_mistakes(*both, count=self.count)
-        self._found = found
+        errors = most_confident_errors(*outputs.float().softmax(1).max(1), labels, images, count=self.count)
+        if self._errors:
+            both = (torch.cat(parts) for parts in zip(self._errors, errors, strict=True))
+            errors = most_confident_errors(*both, count=self.count)
+        self._errors = errors
 
-    def on_test_epoch_end(self, trainer, pl_module) -> None:
-        found = [gathered(part) for part in self._found]  # in every process
-        self._found = []
-        if not found or not trainer.is_global_zero:
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        errors = [gather(part) for part in self._errors]  # in every process
+        self._errors = []
+        if not errors or not trainer.is_global_zero:
             return
-        confidence, predicted, labels, images = (part.cpu() for part in surest_mistakes(*found, count=self.count))
-        wrong = predicted != labels  # right answers follow where there are too few
+        parts = most_confident_errors(*errors, count=self.count)
+        confidence, predicted, labels, images = (part.cpu() for part in parts)
+        wrong = predicted != labels
+        if not wrong.any():
+            return
         names, titles = class_labels(pl_module.class_names, 16), []
         for index in wrong.nonzero()[:, 0].tolist():
-            said = f"{names[predicted[index]]} ({confidence[index]:.1%})"
-            titles.append(f"true: {names[labels[index]]}\nsaid: {said}")
-        if not titles:
-            return
-        grid = picture_grid(trainer.datamodule.unnormalize(images[wrong]), titles)
-        png = save(grid, self.dirpath / "mistakes.png")
-        show(trainer.loggers, "test/mistakes", png, trainer.global_step)
+            answer = f"{names[predicted[index]]} ({confidence[index]:.1%})"
+            titles.append(f"true: {names[labels[index]]}\npred: {answer}")
+        pixels = picture_grid(trainer.datamodule.unnormalize(images[wrong]).numpy(), titles)
+        save_png(pixels, self.dirpath / "mistakes.png")
+        show(trainer, "test/mistakes", pixels)
 
 
-def surest_mistakes(confidence: Tensor, predicted: Tensor, labels: Tensor, images: Tensor, count: int) -> list[Tensor]:
-    """The same four of the wrong answers, the surest first; of equally sure ones the earlier first.
+def most_confident_errors(
+    confidence: Tensor, predicted: Tensor, labels: Tensor, images: Tensor, count: int
+) -> list[Tensor]:
+    """The same four for the wrong answers, the most confident first; of equally confident ones the earlier first.
 
-    There are always ``count``, or all: where fewer are wrong, right ones follow. So nothing waits for the device.
+    Returns ``count`` of each, or all: if fewer are wrong, right ones follow. So nothing waits for the device.
 
     Args:
         confidence, predicted, labels: ``(N,)``.
@@ -118,39 +174,108 @@ def surest_mistakes(confidence: Tensor, predicted: Tensor, labels: Tensor, image
     return [part[order] for part in (confidence, predicted, labels, images)]
 
 
-def gathered(part: Tensor) -> Tensor:
-    """What all processes have, one after another; they may have different numbers of rows."""
+def gather(part: Tensor) -> Tensor:
+    """The rows of all processes, one after another; their numbers may differ."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.cat(gather_all_tensors(part))
     return part
 
 
 class PrecisionRecall(Callback):
-    """After a test, the precision-recall curve of each class against all others in TensorBoard's PR CURVES.
+    """After a test, draw the precision-recall curve of each class against the rest in TensorBoard's PR CURVES.
 
     Args:
-        max_classes: no curves with more classes than this; their probabilities are not kept either.
+        max_classes: no curves for more classes; their probabilities are not kept either.
     """
 
     def __init__(self, max_classes: int = 20):
         self.max_classes = max_classes
         self._seen: list[tuple[Tensor, Tensor]] = []
 
-    def on_test_epoch_start(self, trainer, pl_module) -> None:
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._seen = []
 
     def on_test_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0) -> None:
-        drawn = any(isinstance(logger, TensorBoard) for logger in trainer.loggers)
+        drawn = any(isinstance(logger, TensorBoard) for logger in trainer.loggers)  # alike in every process
         if drawn and outputs.shape[1] <= self.max_classes:
             self._seen.append((outputs.float().softmax(1), batch[1]))
 
-    def on_test_epoch_end(self, trainer, pl_module) -> None:
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self._seen:
             return
-        probabilities, labels = (gathered(torch.cat(parts)).cpu() for parts in zip(*self._seen, strict=True))
+        probabilities, labels = (gather(torch.cat(parts)).cpu() for parts in zip(*self._seen, strict=True))
         self._seen = []
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoard) and trainer.is_global_zero:
-                for number, name in enumerate(pl_module.class_names):
-                    curve = (labels == number, probabilities[:, number], trainer.global_step)
-                    logger.experiment.add_pr_curve(f"test/precision_recall/{name}", *curve)
+        for writer in writers(trainer):
+            for number, name in enumerate(pl_module.class_names):
+                curve = (labels == number, probabilities[:, number], trainer.global_step)
+                writer.add_pr_curve(f"test/precision_recall/{name}", *curve)
+
+
+class NetworkPictures(Callback):
+    """In TensorBoard: ``train/batch``, images of the first batch, and after the test ``filters/first_layer``.
+
+    Args:
+        count: images of the batch at most.
+        graph: also draw the network as a graph, in the GRAPHS tab; tracing takes some forward passes of one image.
+    """
+
+    def __init__(self, count: int = 25, graph: bool = False):
+        if count < 1:
+            raise ValueError(f"count={count}; expected at least one image")
+        self.count, self.graph = count, graph
+        self._drawn = False
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch, batch_idx: int) -> None:
+        if self._drawn:
+            return
+        self._drawn = True
+        if not writers(trainer):
+            return
+        images, labels = (part[: self.count].cpu() for part in batch)
+        titles = [label_title(label, pl_module.class_names) for label in labels]
+        show(trainer, "train/batch", picture_grid(trainer.datamodule.unnormalize(images).numpy(), titles))
+        if self.graph:
+            draw_graph(trainer, pl_module.backbone, images[:1].float())
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        convolution = next((m for m in pl_module.backbone.modules() if isinstance(m, nn.Conv2d)), None)
+        if convolution is not None and convolution.weight.shape[1] in (1, 3) and writers(trainer):
+            show(trainer, "filters/first_layer", filter_grid(convolution.weight.detach().cpu()).numpy())
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"drawn": self._drawn}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._drawn = state_dict["drawn"]
+
+
+def label_title(label: Tensor, class_names: Sequence[str]) -> str:
+    """The name of a class; for mixed labels, ``(num_classes,)``, the two largest shares, one line each."""
+    if label.ndim == 0:
+        return class_labels(class_names)[int(label)]
+    shares = [(s, name) for s, name in zip(label.tolist(), class_labels(class_names, 14), strict=True) if s > 0]
+    return "\n".join(f"{share:.0%} {name}" for share, name in sorted(shares, reverse=True)[:2])
+
+
+def draw_graph(trainer: Trainer, backbone: nn.Module, image: Tensor) -> None:
+    """Trace a copy in 32 bits on the CPU, because tracing supports neither mixed precision nor compiled code."""
+    network = copy.deepcopy(backbone).cpu().float().eval().requires_grad_(False)
+    with warnings.catch_warnings(), torch.autocast(trainer.strategy.root_device.type, enabled=False):
+        warnings.simplefilter("ignore")  # the tracing that TensorBoard's writer uses is deprecated
+        for writer in writers(trainer):
+            writer.add_graph(network, image)
+
+
+def filter_grid(weights: Tensor, count: int = 64) -> Tensor:
+    """Filters as pictures, eight in a row, each scaled by its largest weight; grey is 0.
+
+    Args:
+        weights: ``(N, 1 or 3, h, w)``; no more than ``count`` are shown.
+
+    Returns: ``(H, W, 3)`` uint8.
+    """
+    weights = weights[:count].float()
+    largest = weights.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-12)
+    shown = F.interpolate(0.5 + 0.5 * weights / largest, scale_factor=max(1, -(-48 // weights.shape[-1])))
+    grid = make_grid(shown, nrow=8, padding=2, pad_value=1.0)  # (3, H, W)
+    return (255 * grid).round().to(torch.uint8).permute(1, 2, 0)

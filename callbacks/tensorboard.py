@@ -2,13 +2,17 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import yaml
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
-from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard.summary import hparams
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 # What TensorBoard's HParams tab shows of every run; of a part, the name of its class.
 MAIN = (
@@ -91,14 +95,16 @@ class TensorBoard(TensorBoardLogger):
             self.experiment.close()
 
 
-def show(loggers: Iterable[Logger], tag: str, png: bytes, step: int) -> None:
-    """A picture in TensorBoard, of which there is a PNG already."""
-    width, height = (int.from_bytes(png[start : start + 4]) for start in (16, 20))  # of its first chunk
-    image = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=png)
-    for logger in loggers:
-        if isinstance(logger, TensorBoard):
-            summary = Summary(value=[Summary.Value(tag=tag, image=image)])
-            logger.experiment._get_file_writer().add_summary(summary, step)
+def writers(trainer: Trainer) -> list["SummaryWriter"]:
+    """TensorBoard's writers; none in processes other than the first."""
+    loggers = trainer.loggers if trainer.is_global_zero else ()
+    return [logger.experiment for logger in loggers if isinstance(logger, TensorBoard)]
+
+
+def show(trainer: Trainer, tag: str, pixels: np.ndarray) -> None:
+    """Draw a picture, ``(H, W, 3)`` uint8, in TensorBoard."""
+    for writer in writers(trainer):
+        writer.add_image(tag, pixels, trainer.global_step, dataformats="HWC")
 
 
 def hyperparameters(config: Mapping[str, Any], typed: Iterable[str]) -> dict[str, bool | int | float | str]:

@@ -100,7 +100,7 @@ def main() -> None:
 
 def pictures() -> dict[str, figures.Plot]:
     """The plots that the pages show, under their files' names."""
-    from callbacks.curves import curves_figure
+    from callbacks.plots import curves_figure
     from docs.pictures import NORMS, axes_figure, gradients_figure
 
     text = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md")))

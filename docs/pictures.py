@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT))  # it is a script in a folder of its own
 
 from datamodules import FashionMNIST  # noqa: E402
 from models import ResNet  # noqa: E402
-from results.figures import new_figure  # noqa: E402
+from results.pictures import new_figure  # noqa: E402
 from results.record import write_json  # noqa: E402
 
 IMAGES = 256

@@ -145,7 +145,7 @@ def write_grid(
     class_names: Sequence[str],
 ) -> None:
     """Write a PNG of the first images as the network sees them, with file, class and probability."""
-    from callbacks.drawing import class_labels, picture_grid, save, shortened
+    from results.pictures import class_labels, picture_grid, save_png, shorten
 
     images, indices, _ = data.files[found.indices[:count]]
     said = zip(*(output[:count, 0].tolist() for output in found.outputs), strict=True)
@@ -153,6 +153,6 @@ def write_grid(
     labels, titles = class_labels(class_names), []
     for index in indices.tolist():
         probability, label = said[index]
-        titles.append(f"{shortened(Path(names[index]).name)}\n{labels[label]} ({probability:.1%})")
+        titles.append(f"{shorten(Path(names[index]).name)}\n{labels[label]} ({probability:.1%})")
     with replacing(path) as temporary:
-        save(picture_grid(images, titles), temporary)
+        save_png(picture_grid(images.numpy(), titles), temporary)

@@ -11,10 +11,10 @@ import pandas as pd
 
 from results.fonts import drawable, families
 from results.metrics import is_percentage, lower_is_better
+from results.pictures import new_figure
 from results.table import SweepTable, as_number, human, ordered
 
 if TYPE_CHECKING:
-    import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -64,24 +64,6 @@ def to_png(figure: "Figure") -> bytes:
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=150)
     return file.getvalue()
-
-
-def to_pixels(figure: "Figure") -> "np.ndarray":
-    """``(H, W, 3)`` uint8."""
-    import numpy as np
-
-    figure.canvas.draw()
-    return np.asarray(figure.canvas.buffer_rgba())[..., :3]
-
-
-def new_figure(width: float, height: float, **options) -> "Figure":
-    """An empty figure, its size in inches; options as of matplotlib's ``Figure``."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), **({"layout": "constrained"} | options))
-    FigureCanvasAgg(figure)
-    return figure
 
 
 def lines(table: SweepTable, key: str) -> dict[str, pd.DataFrame]:

@@ -13,7 +13,7 @@ SMALL = (
 SCALARS = (
     "train/loss train/top1 val/loss val/top1 lr grad_norm throughput/images_per_second memory/peak_mb test/top1".split()
 )
-PICTURES = "train/batch filters/first_layer test/confusion_matrix test/accuracy_per_class test/mistakes".split()
+PICTURES = "train/batch filters/first_layer test/confusion_matrix test/mistakes".split()
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,8 @@ from hydra.errors import InstantiationException
 from PIL import Image
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from callbacks.plots import reliability, surest_mistakes
+from callbacks.calibration import reliability
+from callbacks.plots import most_confident_errors
 from datamodules import Digits, fashion_mnist
 from evaluate import check, evaluate
 from inference import checkpoints
@@ -161,7 +162,7 @@ def test_the_most_confident_mistakes_come_first_and_right_answers_last():
     labels = torch.tensor([0, 0, 0, 1, 0])
     images = torch.arange(5).view(5, 1, 1, 1)
     for count, expected in ((25, [1, 4, 2, 0, 3]), (3, [1, 4, 2]), (1, [1])):
-        found = surest_mistakes(*probabilities.max(1), labels, images, count=count)
+        found = most_confident_errors(*probabilities.max(1), labels, images, count=count)
         assert found[3].flatten().tolist() == expected
         assert found[0].tolist() == probabilities.max(1).values[expected].tolist()
         assert found[1].tolist() == probabilities.argmax(1)[expected].tolist()

@@ -353,13 +353,13 @@ def test_the_grid_shows_the_first_images_that_could_be_read(judge, told, tmp_pat
     (folder / "1.png").write_bytes(b"broken")
 
     def draw(images, titles):
-        drawn.append((images.amax((1, 2, 3)).tolist(), titles))
+        drawn.append((images.max((1, 2, 3)).tolist(), titles))
         return original(images, titles)
 
-    import callbacks.drawing
+    import results.pictures
 
-    original = callbacks.drawing.picture_grid
-    monkeypatch.setattr(callbacks.drawing, "picture_grid", draw)
+    original = results.pictures.picture_grid
+    monkeypatch.setattr(results.pictures, "picture_grid", draw)
     told(f"ckpt={judge}", f"images={folder}", "format=full", f"grid={tmp_path / 'g.png'}", "grid_count=3")
     ((levels, titles),) = drawn
     assert levels == [level(3), level(5), level(6)]

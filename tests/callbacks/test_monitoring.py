@@ -4,6 +4,7 @@ import io
 import math
 from types import SimpleNamespace
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -15,14 +16,12 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import metadata
 
 import train as script
-from callbacks.confusion_matrix import BLUE, CELL, MARGIN, accuracy_bars, confusion_matrix
-from callbacks.drawing import GAP, LINE, SIDE, filter_grid
 from callbacks.optimizer_monitor import OptimizerMonitor, gradient_norm
-from callbacks.pictures import NetworkPictures, title
-from callbacks.plots import MistakesPlot
+from callbacks.plots import MistakesPlot, NetworkPictures, confusion_matrix, filter_grid, label_title
 from datamodules import RandomHorizontalFlip, Synthetic
 from inference import checkpoints
 from results import record as records
+from results.pictures import GAP, LINE, SIDE
 from tests.conftest import compose_in
 
 SMALL = (
@@ -57,7 +56,7 @@ def run(tmp_path_factory):
     cfg = compose_in(folder, [*SMALL, *everything], "train")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.optim.SGD, "step", watched)
-        patch.setattr("task.typed", lambda: [*SMALL, *everything])
+        patch.setattr("train.cli_overrides", lambda: [*SMALL, *everything])
         patch.setattr(script.log, "info", said.append)
         script.train(cfg)
     sizes = dict.fromkeys(("scalars", "images", "tensors", "histograms"), 0)  # all of them
@@ -153,11 +152,10 @@ def panel(pixels, number, lines):
 
 
 def test_pictures_are_these(run):
-    tags = {"train/batch", "filters/first_layer", "test/confusion_matrix", "test/accuracy_per_class", "test/mistakes"}
+    tags = {"train/batch", "filters/first_layer", "test/confusion_matrix", "test/mistakes"}
     assert set(run.events.Tags()["images"]) == tags
     for tag, name in (("test/confusion_matrix", "confusion_matrix"), ("test/mistakes", "mistakes")):
         assert (picture(run, tag, STEPS) == np.asarray(Image.open(run.folder / f"{name}.png"))).all()
-    assert picture(run, "test/accuracy_per_class", STEPS).std() > 20
     assert np.asarray(Image.open(run.folder / "curves.png")).std() > 20
 
 
@@ -209,9 +207,9 @@ def test_filters_are_the_best_networks(run):
     weights = checkpoints.load(run.folder).backbone.conv1.weight.detach()  # (16, 3, 5, 5)
     pixels = picture(run, "filters/first_layer", STEPS)
     scale = 10  # the first multiple of 5 pixels with 48 or more
-    assert pixels.shape == (2 * (5 * scale + 2), 8 * (5 * scale + 2), 3)
+    assert pixels.shape == (2 * (5 * scale + 2) + 2, 8 * (5 * scale + 2) + 2, 3)
     for number in (0, 9):
-        top, left = number // 8 * (5 * scale + 2) + 1, number % 8 * (5 * scale + 2) + 1
+        top, left = number // 8 * (5 * scale + 2) + 2, number % 8 * (5 * scale + 2) + 2
         found = pixels[top : top + 5 * scale, left : left + 5 * scale][::scale, ::scale]
         expected = 127.5 + 127.5 * weights[number] / weights[number].abs().max()
         assert np.abs(found - expected.permute(1, 2, 0).numpy()).max() <= 0.51
@@ -304,11 +302,10 @@ def test_the_gradient_of_a_scaled_loss_is_scaled_back():
     assert gradient_norm(scaled, optimizer).item() == pytest.approx(50**0.5 / 4)
 
 
-@pytest.mark.parametrize("drawn", [confusion_matrix, accuracy_bars])
 @pytest.mark.parametrize("count", [2, 50])
-def test_pictures_have_room_for_two_classes_and_for_fifty_with_long_names(drawn, count):
+def test_the_matrix_has_room_for_two_classes_and_for_fifty_with_long_names(count):
     names = [f"a class with a\nvery long name, number {number} of $many" for number in range(count)]
-    pixels = drawn(torch.eye(count, dtype=torch.long), names)
+    pixels = confusion_matrix(torch.eye(count, dtype=torch.long), names)
     for edge in (pixels[:, :3], pixels[:, -3:], pixels[:3], pixels[-3:]):
         assert (edge == 255).all()  # nothing is cut off
     assert (pixels != 255).any()
@@ -316,16 +313,17 @@ def test_pictures_have_room_for_two_classes_and_for_fifty_with_long_names(drawn,
 
 def test_a_cell_is_as_dark_as_its_share_of_the_true_class():
     counts = torch.tensor([[3, 1], [0, 0]])  # of the second class there is no image
-    picture = confusion_matrix(counts, ["a", "b"])
-    left = picture.shape[1] - MARGIN - 2 * CELL
-    corners = [[picture[MARGIN + CELL * true + 4, left + CELL * said + 4] for said in (0, 1)] for true in (0, 1)]
-    dark = 1 - (np.array(corners, dtype=float)[..., 0] - BLUE[0]) / (255 - BLUE[0])
-    assert dark == pytest.approx(np.array([[0.75, 0.25], [0, 0]]), abs=0.01)
+    picture, blues, cells = confusion_matrix(counts, ["a", "b"]), matplotlib.colormaps["Blues"], []
+    for share in (0.75, 0.25, 0.0):
+        cells.append((picture == blues(share, bytes=True)[:3]).all(2).nonzero())  # (rows, columns)
+        assert len(cells[-1][0]) > 500
+    (top, left), (same, right), (below, _) = ((rows.mean(), columns.mean()) for rows, columns in cells)
+    assert left < right and abs(top - same) < 3 and below > top
 
 
 def test_a_grid_of_few_filters_has_no_empty_places():
     grid = filter_grid(torch.ones(3, 1, 50, 50))
-    assert grid.shape == (52, 3 * 52, 3)
+    assert grid.shape == (54, 3 * 52 + 2, 3)
 
 
 @pytest.mark.parametrize(
@@ -343,6 +341,6 @@ def test_what_cannot_be_is_refused_in_one_line(make, words):
 
 def test_mixed_images_are_named_by_their_shares():
     names = ["coat", "bag", "boot"]
-    assert title(torch.tensor(1), names) == "bag"
-    assert title(torch.tensor([0.25, 0.0, 0.75]), names) == "75% boot\n25% coat"
-    assert title(torch.tensor([0.0, 1.0, 0.0]), names) == "100% bag"
+    assert label_title(torch.tensor(1), names) == "bag"
+    assert label_title(torch.tensor([0.25, 0.0, 0.75]), names) == "75% boot\n25% coat"
+    assert label_title(torch.tensor([0.0, 1.0, 0.0]), names) == "100% bag"
