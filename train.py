@@ -47,7 +47,7 @@ def train(cfg: "DictConfig") -> float | None:
             from torch.optim.lr_scheduler import LRScheduler
 
             from callbacks.diagnosis import Diagnosis
-            from callbacks.loggers import continue_service_runs, log_result, log_start, resume_at
+            from callbacks.loggers import log_result, log_start, resume_loggers
             from callbacks.run_metrics import RunMetrics
             from lit_modules import numerics
 
@@ -100,10 +100,10 @@ def train(cfg: "DictConfig") -> float | None:
         callbacks = [measure, *build_all("callbacks", cfg.callbacks, Callback), findings]
         here = going_on and file.absolute().is_relative_to(os.path.abspath(cfg.run_dir))
         logger_runs = going_on.get("logger_runs", {}) if here else {}
-        continue_service_runs(cfg.logger, logger_runs)
-        loggers = build_all("logger", cfg.logger, Logger)
-        if going_on:
-            resume_at(loggers, going_on["global_step"])
+        logger_config = cfg.logger
+        if going_on and logger_config:
+            logger_config = resume_loggers(logger_config, going_on["global_step"], logger_runs)
+        loggers = build_all("logger", logger_config, Logger)
         trainer = build(
             "trainer",
             cfg.trainer,

@@ -1,5 +1,6 @@
-"""Loggers beside TensorBoard's (CSV, MLflow for several jobs), and what all loggers do when a run starts or resumes."""
+"""Loggers other than TensorBoard (CSV, MLflow for parallel jobs), and the start and end of a run for all loggers."""
 
+import copy
 import csv
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
@@ -8,30 +9,30 @@ from typing import Any
 
 import yaml
 from filelock import FileLock
-from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, WandbLogger
+from lightning.pytorch.loggers import Logger, MLFlowLogger, WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, open_dict
 
 from callbacks.tensorboard import TensorBoard
 from results.record import replacing
 
 
 class CSV(Logger):
-    """Writes ``metrics.csv``, a row each time that metrics are logged, and the config as ``hparams.yaml``.
+    """Write ``metrics.csv``, one row per call, and the config as ``hparams.yaml``.
 
     Lightning's ``CSVLogger`` deletes the file of a run that resumes, and keeps up to a hundred steps in memory. Here,
     rows of steps before the checkpoint stay, later ones are replaced, and each row is written at once.
 
     Args:
         save_dir: the run's folder.
+        resume_step: keep the rows of earlier steps. The file changes with the first row that is logged.
     """
 
-    def __init__(self, save_dir: str):
+    def __init__(self, save_dir: str, resume_step: int = 0):
         super().__init__()
-        self.folder = Path(save_dir)
+        self.folder, self.resume_step = Path(save_dir), resume_step
         self.file = self.folder / "metrics.csv"
-        self._resume_step = 0
-        self._columns: list[str] | None = None  # of the file, once it is this run's
+        self._columns: list[str] | None = None  # None until this process has written to the file
 
     @property
     def name(self) -> str:
@@ -45,15 +46,11 @@ class CSV(Logger):
     def save_dir(self) -> str:
         return str(self.folder)
 
-    def resume_at(self, step: int) -> None:
-        """Keep the rows of earlier steps. The file changes with the first row that is logged."""
-        self._resume_step = step
-
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         row = {"step": step} | {name: float(value) for name, value in metrics.items()}
         if self._columns is None:
-            kept = read_rows(self.file, self._resume_step)
+            kept = read_rows(self.file, self.resume_step)
             self._columns = list(dict.fromkeys([*(kept[0] if kept else ()), *row]))
             self._replace([*kept, row])
         elif new := [name for name in row if name not in self._columns]:
@@ -77,7 +74,7 @@ class CSV(Logger):
 
 
 def read_rows(file: Path, before: int | None = None) -> list[dict[str, str]]:
-    """The rows of a ``metrics.csv``, or those of earlier steps; a last line that a kill has cut is left out."""
+    """The rows of a ``metrics.csv``, or those of steps before one; a last line that a kill has cut off is skipped."""
     if not file.is_file():
         return []
     with open(file, newline="", encoding="utf-8") as lines:
@@ -86,87 +83,78 @@ def read_rows(file: Path, before: int | None = None) -> list[dict[str, str]]:
 
 
 class MLFlow(MLFlowLogger):
-    """Lightning's logger, for jobs side by side: of a new file, only one at a time makes tables and experiment.
+    """Lightning's logger for parallel jobs: only one at a time creates tables and experiment in a new file.
 
     Args:
         tracking_uri: a file, ``sqlite:///PATH``, or a server.
         options: as in Lightning's ``MLFlowLogger``.
     """
 
-    def __init__(self, tracking_uri: str, **options):
+    def __init__(self, tracking_uri: str, **options: Any):
         file = tracking_uri.removeprefix("sqlite:///")
         with FileLock(f"{file}.lock") if file != tracking_uri else nullcontext():
             super().__init__(tracking_uri=tracking_uri, **options)
-            _ = self.experiment  # is made when it is first asked for
+            _ = self.experiment  # created on first access
 
 
 def service_runs(loggers: Iterable[Logger]) -> dict[str, str]:
-    """For the checkpoint: by the names of their classes, which runs W&B's and MLflow's loggers write to."""
-    return {
-        type(logger).__name__: logger.version for logger in loggers if isinstance(logger, WandbLogger | MLFlowLogger)
-    }
+    """The ids of the runs in W&B and MLflow, by the loggers' class names, for the checkpoint."""
+    services = [logger for logger in loggers if isinstance(logger, WandbLogger | MLFlowLogger)]
+    return {type(logger).__name__: logger.version for logger in services}
 
 
-def continue_service_runs(config: DictConfig | None, runs: Mapping[str, str]) -> None:
-    """Have W&B's and MLflow's loggers continue runs, not begin new ones.
+def resume_loggers(config: DictConfig, step: int, runs: Mapping[str, str]) -> DictConfig:
+    """The config of loggers that keep what was logged before a step and replace what was logged later.
 
     Args:
-        config: of the loggers; changed in place.
-        runs: as ``service_runs`` returned them.
+        config: of the loggers; not changed.
+        runs: from ``service_runs``; W&B and MLflow continue these.
     """
-    for node in filter(None, (config or {}).values()):
-        kind = str(node.get("_target_")).rpartition(".")[2]
-        if kind in runs:
-            ids = {"id": runs[kind], "resume": "allow"} if kind == "WandbLogger" else {"run_id": runs[kind]}
-            for name, value in ids.items():
-                OmegaConf.update(node, name, value, force_add=True)
-
-
-def resume_at(loggers: Iterable[Logger], step: int) -> None:
-    """Have loggers keep what was logged of earlier steps, and replace what an earlier process logged of later ones."""
-    for logger in loggers:
-        if isinstance(logger, TensorBoard | CSV):
-            logger.resume_at(step)
-        elif isinstance(logger, CSVLogger):  # in the config of a run of before this project's own
-            rows = read_rows(Path(logger.log_dir, "metrics.csv"), step)
-            for row in rows:
-                metrics = {name: float(value) for name, value in row.items() if value and name != "step"}
-                logger.log_metrics(metrics, int(row["step"]))
-            logger.save()
+    options = {"TensorBoard": {"purge_step": step}, "CSV": {"resume_step": step}}
+    options |= {
+        name: {"id": run, "resume": "allow"} if name == "WandbLogger" else {"run_id": run} for name, run in runs.items()
+    }
+    config = copy.deepcopy(config)
+    for node in filter(None, config.values()):
+        with open_dict(node):
+            if str(node.get("_target_")).endswith(".CSVLogger") and node.get("version") == "":
+                node._target_ = "callbacks.loggers.CSV"  # Lightning's, in the config of an older run
+                del node["name"], node["version"]
+            node.update(options.get(str(node.get("_target_")).rpartition(".")[2], {}))
+    return config
 
 
 def log_start(
-    loggers: Iterable[Logger], config: Mapping[str, Any], typed: Iterable[str], continued: Iterable[str] = ()
+    loggers: Iterable[Logger], config: Mapping[str, Any], overrides: Iterable[str], continued: Iterable[str] = ()
 ) -> None:
-    """What a run is: the composed config, without what it says of the loggers, whose addresses may hold passwords.
+    """Log the composed config, except that of the loggers: their addresses may contain passwords.
 
     Args:
         config: as plain dicts.
-        typed: overrides.
-        continued: the names of the classes of loggers that continue a run, which has its config.
+        continued: class names of loggers that continue a run, which has its config.
 
-    Raises: OSError: a logger has no account or no way to it.
+    Raises: OSError: a logger has no account or no connection.
     """
     config = {key: value for key, value in config.items() if key != "logger"}
     for logger in loggers:
         if isinstance(logger, TensorBoard):
-            logger.log_start(config, typed)
-            continue
-        if type(logger).__name__ in continued:
-            continue
-        try:
-            logger.log_hyperparams(config)
-        except Exception as error:  # each service has its own kind
-            raise OSError(f"{type(logger).__name__} does not work: {error}") from error
+            logger.log_start(config, overrides)
+        elif type(logger).__name__ not in continued:
+            try:
+                logger.log_hyperparams(config)
+            except Exception as error:  # each service has its own class of error
+                raise OSError(f"{type(logger).__name__} does not work: {error}") from error
 
 
-def log_result(loggers: Iterable[Logger], *result: Any) -> None:
-    """What came of it, as ``TensorBoard.log_result`` has it.
-
-    A run of W&B's ends: Lightning leaves it open until the process does, in a sweep after the last job.
-    """
+def log_result(
+    loggers: Iterable[Logger],
+    config: Mapping[str, Any],
+    overrides: Iterable[str],
+    metrics: Mapping[str, float | None],
+) -> None:
+    """Log the result to TensorBoard, and end W&B's run, which Lightning leaves open until the process ends."""
     for logger in loggers:
         if isinstance(logger, TensorBoard):
-            logger.log_result(*result)
+            logger.log_result(config, overrides, metrics)
         elif isinstance(logger, WandbLogger):
             logger.experiment.finish()

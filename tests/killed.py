@@ -17,7 +17,7 @@ from torch import nn
 ROOT = Path(__file__).parent.parent
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["train", "datamodules", "lit_modules", "callbacks", "speed", "tests.killed", "tests.warm"]
+    ["train", "datamodules", "lit_modules", "callbacks.plots", "lit_modules.numerics", "tests.killed", "tests.warm"]
 )
 
 # Four batches an epoch, the last of them with images left over; every random generator and every hook in use.
