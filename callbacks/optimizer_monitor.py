@@ -1,4 +1,4 @@
-"""How the optimization goes: learning rate and gradients."""
+"""Learning rate and gradients, logged."""
 
 from typing import Any
 
@@ -7,19 +7,19 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
-from callbacks.tensorboard import TensorBoard
+from callbacks.tensorboard import writers
 
 
 class OptimizerMonitor(Callback):
-    """Logs ``lr`` and ``grad_norm`` of each ``trainer.log_every_n_steps``-th step and of each epoch's last.
+    """Log ``lr`` and ``grad_norm`` every ``trainer.log_every_n_steps`` steps and in the last step of each epoch.
 
-    ``lr`` is one curve where all parameter groups have the same rate, else ``lr/backbone`` and ``lr/head``.
-    ``grad_norm`` is the length of all gradients as one vector, before clipping. It is computed on the device, and what
-    is logged is collected there until the epoch ends or a checkpoint is written: no step waits for it.
+    ``lr`` is one curve if all parameter groups have the same rate, else there are ``lr/backbone`` and ``lr/head``.
+    ``grad_norm`` is the norm of all gradients as one vector, before clipping. Values stay on the device until the epoch
+    ends or a checkpoint is written, so that no step waits for them (with 16-mixed and a fused optimizer it does).
 
     Args:
-        histograms: epochs between two histograms of each weight and its gradient in TensorBoard, taken in the epoch's
-            last step, which waits for them; None: never.
+        histograms: epochs between two histograms of each weight and its gradient in TensorBoard, taken in the last step
+            of the epoch, which waits for them; None: never.
     """
 
     def __init__(self, histograms: int | None = None):
@@ -27,7 +27,7 @@ class OptimizerMonitor(Callback):
             raise ValueError(f"histograms={histograms}; expected at least 1 epoch, or null")
         self.histograms = histograms
         self._one_rate = True
-        self._seen: list[tuple[int, dict[str, Tensor | float]]] = []  # (step, what is to be logged)
+        self._pending: list[tuple[int, dict[str, Tensor | float]]] = []  # (step, metrics)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
@@ -37,7 +37,7 @@ class OptimizerMonitor(Callback):
         step, every = trainer.global_step, trainer.log_every_n_steps
         if not trainer.loggers or not (trainer.is_last_batch or (every and (step + 1) % every == 0)):
             return
-        self._seen.append((step, {**self._rates(optimizer), "grad_norm": gradient_norm(trainer, optimizer)}))
+        self._pending.append((step, {**self._rates(optimizer), "grad_norm": gradient_norm(trainer, optimizer)}))
         if self.histograms and trainer.is_last_batch and (trainer.current_epoch + 1) % self.histograms == 0:
             self._draw_histograms(trainer, pl_module)
 
@@ -45,15 +45,15 @@ class OptimizerMonitor(Callback):
         self._write(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        self._write(trainer)  # what was before a checkpoint does not come again after it
+        self._write(trainer)  # a run that resumes from it does not log these steps again
         for logger in trainer.loggers:
             logger.save()
 
     def _write(self, trainer: Trainer) -> None:
-        for step, found in self._seen:
+        for step, metrics in self._pending:
             for logger in trainer.loggers:
-                logger.log_metrics({name: float(value) for name, value in found.items()}, step)
-        self._seen = []
+                logger.log_metrics({name: float(value) for name, value in metrics.items()}, step)
+        self._pending = []
 
     def _rates(self, optimizer: Optimizer) -> dict[str, float]:
         if self._one_rate:
@@ -62,19 +62,18 @@ class OptimizerMonitor(Callback):
         return {f"lr/{name}": group["lr"] for name, group in zip(names, optimizer.param_groups, strict=True)}
 
     def _draw_histograms(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoard) and trainer.is_global_zero:
-                for name, parameter in pl_module.backbone.named_parameters():
-                    for kind, values in (("weights", parameter.detach()), ("gradients", parameter.grad)):
-                        if values is not None and values.isfinite().all():
-                            logger.experiment.add_histogram(f"{kind}/{name}", values.float(), trainer.global_step)
+        for writer in writers(trainer):
+            for name, parameter in pl_module.backbone.named_parameters():
+                for kind, values in (("weights", parameter.detach()), ("gradients", parameter.grad)):
+                    if values is not None and values.isfinite().all():
+                        writer.add_histogram(f"{kind}/{name}", values.float(), trainer.global_step)
 
 
 def gradient_norm(trainer: Trainer, optimizer: Optimizer) -> Tensor:
     """The norm of all gradients of an optimizer, a scalar on the device."""
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
-    scaler = getattr(trainer.precision_plugin, "scaler", None)  # of 16-mixed; a fused optimizer divides by it itself
-    if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
-        norm = norm / scaler._get_scale_async()  # get_scale() would wait
+    scaler = getattr(trainer.precision_plugin, "scaler", None)  # of 16-mixed
+    if scaler is not None and optimizer.defaults.get("fused"):  # which unscales the gradients itself, in its step
+        norm = norm / scaler.get_scale()
     return norm

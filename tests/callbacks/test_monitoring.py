@@ -295,10 +295,10 @@ def test_the_gradient_of_a_scaled_loss_is_scaled_back():
     optimizer = optimizer_of((1, None), (1, None))
     plain = SimpleNamespace(precision_plugin=SimpleNamespace())
     assert gradient_norm(plain, optimizer).item() == pytest.approx(50**0.5)
-    scaler = SimpleNamespace(_get_scale_async=lambda: torch.tensor(4.0))
+    scaler = SimpleNamespace(get_scale=lambda: 4.0)
     scaled = SimpleNamespace(precision_plugin=SimpleNamespace(scaler=scaler))
     assert gradient_norm(scaled, optimizer).item() == pytest.approx(50**0.5)  # Lightning has scaled it back
-    optimizer._step_supports_amp_scaling = True
+    optimizer.defaults["fused"] = True
     assert gradient_norm(scaled, optimizer).item() == pytest.approx(50**0.5 / 4)
 
 
