@@ -1,4 +1,4 @@
-"""One run, or one job of a sweep: lock its folder; skip a completed job, retry a failed one, resume an interrupted one."""
+"""One run or one job of a sweep: lock its folder; skip completed jobs, retry failed ones, resume interrupted ones."""
 
 import functools
 import logging
@@ -158,7 +158,7 @@ def resume_checkpoint(run_dir: str | Path, previous: dict[str, Any] | None) -> s
 
 
 def mark_resumable(run_dir: str | Path, last: str | None) -> None:
-    """Let a job that failed before it got beyond the checkpoint ``last`` resume from there: its data may have been away."""
+    """Let a job that failed before it got beyond the checkpoint ``last`` resume from there."""
     record, start = read_valid_record(run_dir), Path(run_dir, ".hydra", "config.yaml")  # written when a job starts
     if last and record and start.exists() and os.path.exists(last) and os.path.getmtime(last) < start.stat().st_mtime:
         records.write(run_dir, record | {"status": "interrupted"})

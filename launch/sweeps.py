@@ -173,7 +173,7 @@ def _reject_conflicts(config: DictConfig, found: Sequence[Sequence[str]], swept:
 
 
 def _conflict(config_name: str, groups: tuple[str, ...], values: tuple[str, ...]) -> str | None:
-    """Why no network can be built from these overrides, or None. Composing takes 0.1 s, so it is done once per choice."""
+    """Why no network can be built from these overrides, or None. Composing takes 0.1 s: it is done once per choice."""
     config = _composed(config_name, groups).copy()
     for override in OverridesParser.create().parse_overrides(list(values)):
         if not override.is_delete():

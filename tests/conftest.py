@@ -1,6 +1,7 @@
 """What tests share: composing a config as the scripts do, and running ``train`` on it."""
 
 import os
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,6 +28,43 @@ def compose_in(folder: Path, overrides, config_name: str) -> DictConfig:
 def composed(tmp_path):
     """A function from overrides to the config that ``train.py`` would get, with its run in ``tmp_path``."""
     return lambda *overrides, config_name="train": compose_in(tmp_path, overrides, config_name)
+
+
+@pytest.fixture
+def examine(tmp_path, monkeypatch, capsys):
+    """A function that checks a command line without running it.
+
+    Returns: ``code``, the exit code; ``error``, the message behind ``error: ``; ``sweep``, for a sweep that would start.
+    """
+    from launch import checks, main, sweeps
+
+    def examined(args, config_name="train", check=None):
+        def stopping(method):
+            def stop(self, config, **options):
+                method(self, config, **options)
+                raise SystemExit(0)
+
+            return stop
+
+        GlobalHydra.instance().clear()
+        with monkeypatch.context() as patch:
+            for name in ("on_run_start", "on_multirun_start"):
+                patch.setattr(checks.LaunchChecks, name, stopping(getattr(checks.LaunchChecks, name)))
+            for name in ("HYDRA_FULL_ERROR", "SHOW_TRACEBACKS", "SWEEP_SIZE"):
+                patch.setenv(name, "0")
+            patch.setattr(sys, "argv", [f"{config_name}.py", *args])
+            patch.setattr(sweeps, "current", None)
+            if Path.cwd() == ROOT:
+                patch.chdir(tmp_path)
+            capsys.readouterr()
+            with pytest.raises(SystemExit) as end:
+                main.run(lambda cfg: None, config_name, check)
+            sweep = sweeps.current
+        lines = capsys.readouterr().err.splitlines()
+        error = next((line.removeprefix("error: ") for line in lines if line.startswith("error: ")), None)
+        return SimpleNamespace(code=end.value.code, error=error, sweep=sweep, lines=lines)
+
+    return examined
 
 
 @pytest.fixture(scope="session")

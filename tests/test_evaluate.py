@@ -20,7 +20,7 @@ from callbacks.plots import most_confident_errors
 from datamodules import Digits, fashion_mnist
 from evaluate import check, evaluate
 from inference import checkpoints
-from launch import main, run_names
+from launch import run_names
 from results import record as records
 from results.errors import is_user_error
 from train import train
@@ -253,7 +253,7 @@ def test_what_cannot_be_scored_is_the_users_to_mend(overrides, message, trained,
         (["ckpt='http://example.org/a.ckpt'"], "is an address"),
         (["ckpt=digits_lenet", "split=tset"], "split=tset: expected one of test, val, train"),
         (["ckpt=digits_lenet", "tta=rotate"], "tta=rotate: expected one of null, flip"),
-        (["ckpt=digits_lenet", "model=lenet"], "model=lenet: evaluate.py has no choice of model"),
+        (["ckpt=digits_lenet", "model=lenet"], "model=lenet: evaluate.py has no group model"),
         (["ckpt=digits_lenet", "spilt=val"], "spilt: no such key; did you mean split?"),
         (
             ["ckpt=digits_lenet", "datamodule.data_dri=x"],
@@ -261,13 +261,12 @@ def test_what_cannot_be_scored_is_the_users_to_mend(overrides, message, trained,
         ),
     ],
 )
-def test_a_mistake_is_found_before_anything_is_made(args, message, tmp_path, monkeypatch):
+def test_a_mistake_is_found_before_anything_is_made(args, message, examine, tmp_path, monkeypatch):
     (tmp_path / "digits_lenet").mkdir()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(Exception) as caught:
-        main.examine(main.parse(args), "evaluate", check)
-    assert is_user_error(caught.value)
-    assert message in records.one_line(caught.value)
+    answer = examine(args, "evaluate", check)
+    assert answer.code == 2 and len(answer.lines) == 1
+    assert message in answer.error
 
 
 def test_and_is_answered_in_one_line(forks, tmp_path):
@@ -283,7 +282,7 @@ def test_so_is_a_checkpoint_that_means_harm(trained, tmp_path, capsys, composed)
     torch.save(content, tmp_path / "some.ckpt")
     with pytest.raises(ValueError) as caught:
         evaluate(composed("trainer=cpu", f"ckpt={tmp_path / 'some.ckpt'}", config_name="evaluate"))
-    assert tell(caught.value) == 2
+    assert report_error(caught.value) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: the checkpoint's datamodule names os.mkdir") and said.count("\n") == 1
     assert not (tmp_path / "harm").exists()

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from inference import checkpoints
-from launch import main, run_names
+from launch import run_names
 from models import LeNet
 from predict import check, predict
 from results import record as records
@@ -447,7 +447,7 @@ def test_names_that_are_no_text_are_written_as_they_are(judge, composed, tmp_pat
         (["iamges=x"], "iamges: no such key; did you mean images"),
     ],
 )
-def test_a_mistake_is_found_before_anything_is_made(overrides, message, judge, tmp_path, monkeypatch):
+def test_a_mistake_is_found_before_anything_is_made(overrides, message, judge, examine, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("photos/a", "photos/b", "empty", "folder.csv"):
         (tmp_path / name).mkdir(parents=True)
@@ -457,10 +457,9 @@ def test_a_mistake_is_found_before_anything_is_made(overrides, message, judge, t
     before = sorted(tmp_path.rglob("*"))
     given = {"ckpt": "ckpt=judge.ckpt", "images": "images=photos/a"}
     args = [*overrides, *(o for key, o in given.items() if not any(x.startswith(f"{key}=") for x in overrides))]
-    with pytest.raises(Exception) as caught:
-        main.examine(main.parse(args), "predict", check)
-    assert is_user_error(caught.value)
-    assert message in records.one_line(caught.value)
+    answer = examine(args, "predict", check)
+    assert answer.code == 2 and len(answer.lines) == 1
+    assert message in answer.error
     assert sorted(tmp_path.rglob("*")) == before
 
 

@@ -172,10 +172,9 @@ def test_such_a_mistake_is_one_line_and_exit_code_2_with_the_traceback_in_the_lo
 
 
 def test_a_network_that_cannot_be_is_refused_before_torch_is_imported(tmp_path):
-    code = "import sys; from launch import main; main.examine(main.parse(sys.argv[1:]), 'train')"
-    arguments = ["model=resnet", "model.depth=18", "model.groups=32"]
-    command = [sys.executable, "-X", "importtime", "-c", code, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    command = [sys.executable, "-X", "importtime", str(ROOT / "train.py")]
+    command += ["model=resnet", "model.depth=18", "model.groups=32"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert "groups=32 needs bottleneck blocks" in done.stderr.splitlines()[-1]
     assert "hydra" in done.stderr and "| torch" not in done.stderr and "| lightning" not in done.stderr
 

@@ -9,9 +9,9 @@ import pytest
 import yaml
 from hydra.errors import InstantiationException
 
-from launch import main, validation
+from launch import validation
 from results import record as records
-from results.errors import ConfigError, is_user_error
+from results.errors import is_user_error
 from train import train
 
 SHORT = "debug=one_batch trainer=cpu trainer.max_epochs=2 callbacks.confusion_matrix=null callbacks.last=null".split()
@@ -143,8 +143,7 @@ def fail(*_):
 
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
 @pytest.mark.parametrize("sweep", [[], ["seed=0,1", "-m"]])
-def test_a_missing_package_is_said_before_anything_is_made(name, sweep, monkeypatch):
+def test_a_missing_package_is_said_before_anything_is_made(name, sweep, examine, monkeypatch):
     monkeypatch.setattr(validation, "find_spec", lambda package: None)
-    with pytest.raises(ConfigError) as caught:
-        main.examine(main.parse([f"logger={name}", *sweep]), "train")
-    assert str(caught.value) == f"logger={name} needs {name}, not installed: pip install -e '.[{name}]'"
+    answer = examine([f"logger={name}", *sweep])
+    assert answer.error == f"logger={name} needs the extra {name}: pip install -e '.[{name}]'"

@@ -8,9 +8,6 @@ import torch
 from hydra.utils import get_class, get_method, instantiate
 from omegaconf import OmegaConf
 
-from launch import main
-from launch.validation import AFTER_TRAINING
-
 CONF = Path(__file__).parents[2] / "conf"
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra")
 FILES = [(path.parent.name, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
@@ -62,9 +59,8 @@ def test_every_model_trains_a_step_on_grey_and_on_coloured_images(name, datamodu
 
 
 @pytest.mark.parametrize("name", [name for group, name in FILES if group == "study"])
-def test_every_job_of_every_study_can_be(name):
-    args = main.parse([f"study={name}", "impossible=refuse"])
-    sweep = main.examine(args, "train")
+def test_every_job_of_every_study_can_be(name, examine):
+    sweep = examine([f"study={name}", "impossible=refuse"]).sweep
     text = (CONF / "study" / f"{name}.yaml").read_text()
     said = re.search(rf"python train.py -m study={name} +(\d+) jobs", text)
     assert said and len(sweep.names) == int(said[1])
@@ -98,10 +94,3 @@ def test_facts_in_the_config_are_those_of_the_data(name, composed, tmp_path):
 def test_seed_zero_means_zero(composed):
     assert composed().seed == 0
     assert composed("seed=3").datamodule.seed == 3
-
-
-@pytest.mark.parametrize("script", AFTER_TRAINING)
-def test_a_script_knows_which_groups_it_leaves_to_choice(script):
-    entries = [entry for entry in OmegaConf.load(CONF / f"{script}.yaml").defaults if entry != "_self_"]
-    groups = [group for entry in entries for group in entry if not group.startswith("override ")]
-    assert tuple(groups) == AFTER_TRAINING[script]
