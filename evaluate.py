@@ -46,7 +46,7 @@ def evaluate(cfg: "DictConfig") -> float:
     with imports_without_gc():  # from here on torch is there
         from lightning import Callback, Trainer
 
-        from datamodules import Scored
+        from datamodules.fingerprints import compare_test_set
 
     quiet_lightning()
     file, checkpoint, backbone = checkpoints.opened(cfg.ckpt, cfg.trust)
@@ -55,22 +55,22 @@ def evaluate(cfg: "DictConfig") -> float:
     data = checkpoints.datamodule(checkpoint, cfg.datamodule, cfg.trust)
     if cfg.datamodule.get("data_dir") is not None and getattr(data, "source_folder", None) is None:
         raise ValueError(f"datamodule.data_dir={cfg.datamodule.data_dir}: {type(data).__name__} reads no folder")
-    compare = {"trained_on": checkpoints.trained_on(checkpoint), "is_other": "_target_" in cfg.datamodule}
-    scored = Scored(data, cfg.split, checkpoint["preprocessing"], names, **compare)
+    data.as_test_set(cfg.split, checkpoint["preprocessing"], names)
     facts = {"num_classes": len(names), "class_names": names, "tta": cfg.tta}
     evaluator = build("lit_module", cfg.lit_module, backbone=backbone, **facts)
     callbacks = build_all("callbacks", cfg.callbacks, Callback)
     trainer = build("trainer", cfg.trainer, Trainer, callbacks=callbacks, logger=False, enable_checkpointing=False)
     if trainer.world_size > 1:
         raise ValueError(f"an evaluation is one process, not {trainer.world_size}; say trainer.devices=1")
-    trainer.test(evaluator, datamodule=scored, weights_only=True, verbose=False)
+    trainer.test(evaluator, datamodule=data, weights_only=True, verbose=False)
+    changes, seen = compare_test_set(data, checkpoints.trained_on(checkpoint), is_other="_target_" in cfg.datamodule)
 
     metrics = {name.replace("test", cfg.split, 1): value.item() for name, value in trainer.callback_metrics.items()}
     facts = {"checkpoint": str(file), "data": type(data).__name__, "split": cfg.split, "images": len(evaluator.labels)}
     settings = {"precision": cfg.trainer.precision, "memory_format": cfg.lit_module.memory_format, "tta": cfg.tta}
     facts["folder"] = redact(os.path.abspath(folder)) if (folder := getattr(data, "source_folder", None)) else None
     facts["preprocessing"] = checkpoint["preprocessing"]
-    facts |= {"changes_since_training": scored.changes, "seen_in_training": scored.seen}
+    facts |= {"changes_since_training": changes, "seen_in_training": seen}
     write_json(Path(cfg.run_dir) / "metrics.json", {**facts, **settings, "metrics": metrics})
     counts = evaluator.labels.bincount(minlength=len(names)).tolist()
     log.info(summary.scores(facts, metrics, dict(zip(names, counts, strict=True)), cfg.run_dir))

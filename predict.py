@@ -78,7 +78,8 @@ def predicted(
     from datamodules import PredictImages
     from lit_modules.predictor import collect
 
-    data = PredictImages(paths, preprocessing, cfg.batch_size, cfg.num_workers, skip=cfg.broken == "skip")
+    on_error = {"skip": "skip", "fail": "raise"}[cfg.broken]
+    data = PredictImages(paths, preprocessing, cfg.batch_size, cfg.num_workers, on_error)
     wanted = {"outputs": "features" if cfg.format == "features" else "classes", "top_k": cfg.top_k, "tta": cfg.tta}
     predictor = build("lit_module", cfg.lit_module, backbone=backbone, **wanted)
     callbacks = list(filter(None, [build("progress", cfg.progress, Callback)]))

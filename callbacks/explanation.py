@@ -56,7 +56,7 @@ class ExplanationPlot(Callback):
     def _shown(self, trainer, pl_module, indices: Tensor) -> Tensor:
         """The images as the backbone gets them."""
         pixels = trainer.datamodule.pixels(indices).to(pl_module.device)
-        return trainer.datamodule.data.normalize(pixels).contiguous(memory_format=pl_module.memory_format)
+        return trainer.datamodule.normalize(pixels).contiguous(memory_format=pl_module.memory_format)
 
 
 def chosen(probabilities: Tensor, labels: Tensor, count: int, seed: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Data sets as LightningDataModules that deliver ``(images, labels)``.
+"""Data modules that deliver ``(images, labels)``.
 
 Images arrive as ``(N, C, H, W)`` float32, normalised and, in training, augmented; labels as ``(N,)`` int64, or mixed
 in training (``mixup``, ``cutmix``) as ``(N, num_classes)`` float32.
@@ -22,7 +22,6 @@ _MODULES = {
     "RandomCrop": "batch_transforms",
     "RandomErasing": "batch_transforms",
     "RandomHorizontalFlip": "batch_transforms",
-    "Scored": "scored",
     "Synthetic": "synthetic",
     "TensorImages": "tensor_dataset",
 }

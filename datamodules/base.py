@@ -1,4 +1,4 @@
-"""What all data modules share: the split, the loaders, and the batch's last steps on the device.
+"""The common part of all data modules: splits, loaders, and the last steps of a batch on the device.
 
 A batch is drawn as one tensor of indices, fetched by one indexing operation, and travels as uint8.
 Augmentation and normalisation happen on the device, in ``on_after_batch_transfer``.
@@ -6,7 +6,9 @@ Augmentation and normalisation happen on the device, in ``on_after_batch_transfe
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+import tarfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,38 +19,39 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from datamodules.decoding import reason
-from datamodules.fingerprints import Fingerprint, differences, fingerprint, overlap, valid
+from datamodules.fingerprints import Fingerprint, check_unchanged, fingerprint, valid
 from datamodules.preprocessing import Preprocessing
 from datamodules.sampling import BatchKey, BatchSampler, seeded, stratified_split
 from datamodules.tensor_dataset import Batch, TensorImages
+from datamodules.transform_checks import try_transforms
 from results.errors import building
 
 log = logging.getLogger(__name__)
+SPLITS = ("test", "val", "train")
 
 
 class ImageDataModule(LightningDataModule):
-    """Base of all data modules. A data set is a subclass that says four things:
+    """Base of all data modules. A subclass defines:
 
-    ``class_names``, ``mean`` and ``std`` (a number a channel, for pixels from 0 to 1), and
-    ``load(split)``, which returns the images of ``"train"``, ``"val"`` or ``"test"``, or None where the data has
-    no such part: validation images are then split from the training set.
+    - ``class_names``, and ``mean`` and ``std`` of each channel, for pixels from 0 to 1;
+    - ``load(split)``, which returns the images of ``"train"``, ``"val"`` or ``"test"``, or None if the data has no
+      validation set: it is then split from the training set.
 
     Args:
         num_classes: must be the number of ``class_names``.
-        in_channels: 1 or 3, what the network is to see: grey images are repeated, coloured ones turned grey.
+        in_channels: of the network, 1 or 3: grey images are repeated, coloured ones turned grey.
         image_size: height and width in pixels; images of another size are resized.
         batch_size: images a step, of each process.
-        val_fraction: of each class of the training set, where the data has no validation set.
+        val_fraction: of each class of the training set, if the data has no validation set.
         seed: of the split, the order and the augmentation.
         augmentation: batch transforms by name, applied to training batches in this order; None leaves one out.
-        mixup, cutmix: mix each training image, and its label, with another of the batch: as a whole (Zhang et al.
-            2018, "mixup") or by a rectangle (Yun et al. 2019, "CutMix"). The parameter alpha of the shares' Beta
-            distribution; 0 is off; with both, each batch takes one of them. Labels are then shares of the classes,
+        mixup, cutmix: mix each training image, and its label, with another of the batch: the whole image (Zhang et al.
+            2018, "mixup") or a rectangle (Yun et al. 2019, "CutMix"). The parameter alpha of the Beta distribution of
+            the shares; 0 is off; with both, each batch uses one of them. Labels are then shares of the classes,
             ``(N, num_classes)`` float32.
         shuffle: a new order in each epoch.
-        num_workers: processes that load batches. 0 is fastest for images in memory. None takes one for each core
-            but one, shared among the devices of this machine, at most 16.
+        num_workers: processes that load batches. 0 is fastest for images in memory. None: one for each core but one,
+            shared among the devices of this machine, at most 16.
         data_dir: the folder of downloaded data.
     """
 
@@ -57,6 +60,7 @@ class ImageDataModule(LightningDataModule):
     std: Sequence[float]
     resize_ratio: float | None = None  # of evaluation, as in Preprocessing
     splits_by_name: Sequence[str] = ()  # splits of image files that are set aside from the training folder
+    is_one_test_set: bool = False  # there are no training images
 
     def __init__(
         self,
@@ -79,9 +83,9 @@ class ImageDataModule(LightningDataModule):
                 f"num_classes={num_classes}, but {type(self).__name__} has {len(self.class_names)} classes"
             )
         if num_classes < 2:
-            raise ValueError(f"num_classes={num_classes}; there is nothing to tell apart with fewer than 2")
+            raise ValueError(f"num_classes={num_classes}; expected at least 2")
         if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size} is no batch; expected at least 1")
+            raise ValueError(f"batch_size={batch_size} ; expected at least 1")
         self.num_classes, self.in_channels, self.image_size = num_classes, in_channels, image_size
         self.batch_size, self.val_fraction, self.seed = batch_size, val_fraction, seed
         self.augmentation = {name: transform for name, transform in (augmentation or {}).items() if transform}
@@ -94,6 +98,7 @@ class ImageDataModule(LightningDataModule):
         self._fingerprints: dict[str, Fingerprint] = {}
         self._train_sampler: BatchSampler | None = None
         self._next = {"epoch": 0, "batch": 0}  # of the training
+        self.test_split = "test"
         self.prepare = Preprocessing(in_channels, image_size, self.mean, self.std, self.resize_ratio)
         self.mean, self.std = self.prepare.mean, self.prepare.std
 
@@ -112,17 +117,51 @@ class ImageDataModule(LightningDataModule):
         Data sets in memory have one order only.
         """
 
+    def as_test_set(self, split: str, preprocessing: Mapping[str, Any], class_names: Sequence[str]) -> None:
+        """Before ``setup``: make a split the test data of a network: whole, in order, without augmentation.
+
+        Args:
+            split: ``test``, ``val`` or ``train``.
+            preprocessing: of the network; the size and channels must be those of the data.
+            class_names: of the network's outputs; must be those of the data, in the same order.
+        """
+        if split not in SPLITS:
+            raise ValueError(f"split={split} is none of {', '.join(SPLITS)}")
+        if len(self.class_names) != len(class_names):
+            raise ValueError(f"the data has {len(self.class_names)} classes, the network {len(class_names)}")
+        for number, (found, wanted) in enumerate(zip(self.class_names, class_names, strict=True)):
+            if found != wanted:
+                order = "expected the same names in order"
+                raise ValueError(f"class {number} is {found} in the data, {wanted} in the network; {order}")
+        for key, found in {"in_channels": self.in_channels, "image_size": self.image_size}.items():
+            if found != preprocessing[key]:
+                trained = f"the network was trained with {key}={preprocessing[key]}"
+                raise ValueError(f"the data has {key}={found}, but {trained}")
+        self.test_split, self.prepare = split, Preprocessing(**preprocessing)
+
     def split_off(self, images: Dataset, fraction: float, split: str) -> tuple[Tensor, Tensor]:
-        """(indices of the rest, indices of a part) of images, of which the part is set aside for ``split``."""
+        """(remaining indices, indices for ``split``): set a part of some images aside."""
         return stratified_split(images.labels.cpu(), fraction, self.seed)
 
     @property
     def preprocessing(self) -> dict:
-        """What an image goes through before the network, as plain values."""
+        """The steps from an image to the network's input, as plain values."""
         return self.prepare.values
 
     def setup(self, stage: str) -> None:
-        if stage in ("fit", "validate") and "train" not in self.sets:
+        if stage == "test" and self.test_split == "test":
+            self._set_up_test()
+        else:
+            self._set_up_training()
+
+    def _set_up_test(self) -> None:
+        if "test" not in self.sets:
+            self.sets["test"] = self._load("test")
+        self._check_sizes()
+
+    def _set_up_training(self) -> None:
+        """Load the training and validation images."""
+        if "train" not in self.sets:
             train, val = self._load("train"), self._load("val")
             if val is None:
                 train_indices, val_indices = self.split_off(train, self.val_fraction, "val")
@@ -131,17 +170,18 @@ class ImageDataModule(LightningDataModule):
                     few = f"has {len(train)} images for training and none to set aside for validation"
                     raise ValueError(f"{type(self).__name__} {few}; some class needs two")
             self.sets.update(train=train, val=val)
-        if stage == "test" and "test" not in self.sets:
-            self.sets["test"] = self._load("test")
+        self._check_sizes()
+
+    def _check_sizes(self) -> None:
         for split, images in self.sets.items():
             if len(images) == 0:
                 raise ValueError(f"{type(self).__name__} has no images for {split} in {self.data_dir}")
 
     def _load(self, split: str) -> Dataset | None:
-        """``load``, and images in memory go to the GPU if they fit into half of what is free there."""
+        """``load``; images in memory are moved to the GPU if they fit into half of its free memory."""
         try:
             images = self.load(split)
-        except (ValueError, OSError):  # their messages name what is wrong
+        except (ValueError, OSError):  # with a clear message
             raise
         except Exception:
             with building("datamodule"):
@@ -161,35 +201,33 @@ class ImageDataModule(LightningDataModule):
                 f"batch_size={self.batch_size * world_size} is larger than the training set; "
                 f"the largest that works is {size // world_size}"
             )
-        self._check_augmentation()
-        loader = self._loader("train", **self._next)
+        if self.augmentation:
+            images, _ = self.fetch("train", torch.arange(min(2, len(self.sets["train"]))))
+            key = BatchKey(torch.arange(len(images), device=images.device))
+            try_transforms("augmentation", self.augmentation, images, torch.Generator(images.device), key)
+        loader = self._loader(self.sets["train"], training=True, **self._next)
         self._train_sampler, self._next = loader.sampler, {"epoch": 0, "batch": 0}
         return loader
 
-    def _check_augmentation(self) -> None:
-        """Raise a ValueError that names the first batch transform that does not return what it is given, as uint8."""
-        if not self.augmentation:
-            return
-        images, _ = self.fetch("train", torch.arange(min(2, len(self.sets["train"]))))
-        draw = BatchKey(torch.arange(len(images), device=images.device))
-        generator = torch.Generator(images.device).manual_seed(0)
-        for name, transform in self.augmentation.items():
-            which = f"augmentation.{name} ({type(transform).__name__})"
-            try:
-                changed = transform(images, generator, draw)
-            except Exception as error:
-                raise ValueError(f"{which} fails for uint8 images of {tuple(images.shape)}: {reason(error)}") from error
-            if described(changed) != described(images):
-                hint = (
-                    "" if isinstance(changed, Tensor) else "; torchvision's transforms belong in datamodules.PerImage"
-                )
-                raise ValueError(f"{which} returns {described(changed)}; expected {described(images)}{hint}")
-            images = changed
+    def val_dataloader(self) -> DataLoader:
+        return self._loader(self.sets["val"])
+
+    def test_dataloader(self) -> DataLoader:
+        return self._loader(self.test_images)
+
+    @property
+    def test_images(self) -> Dataset:
+        images = self.sets[self.test_split]
+        return images.subset(torch.arange(len(images)), False) if self.test_split == "train" else images
+
+    def pixels(self, indices: Tensor) -> Tensor:
+        """Test images before normalisation: ``(n, c, image_size, image_size)`` uint8, on the CPU."""
+        return fetch(self.test_images, indices)[0].cpu()
 
     def fingerprints(self) -> dict[str, Fingerprint]:
-        """What tells the images of each split from others, as plain values and tensors for checkpoints."""
-        self.setup("validate")
-        self.setup("test")
+        """The fingerprint of each split, as plain values and tensors for checkpoints."""
+        self._set_up_training()
+        self._set_up_test()
         return {split: self.fingerprint(split) for split in self.sets}
 
     def fingerprint(self, split: str) -> Fingerprint:
@@ -198,52 +236,23 @@ class ImageDataModule(LightningDataModule):
             self._fingerprints[split] = fingerprint(self.sets[split])
         return self._fingerprints[split]
 
-    def check_unchanged(self, before: Mapping[str, Fingerprint]) -> None:
-        """Compare the images with those of the checkpoint from which the training is resumed.
-
-        Args:
-            before: the checkpoint's fingerprints; {} for one written before checkpoints had them.
-
-        Raises:
-            ValueError: they differ, and the checkpoint is this run's own. A new run gets a warning.
-        """
-        now, file = self.fingerprints(), self.trainer.ckpt_path
-        what = "; ".join(differences(before, now).values())
-        if not before and self.splits_by_name:
-            what = "it was written before splits were assigned by file name, so the test images may be training images"
-        if not what:
-            return
-        if Path(file).absolute().is_relative_to(Path(self.trainer.default_root_dir).absolute()):
-            raise ValueError(
-                f"the images are not those that {file} was trained on: {what}; restore them, or start a new run "
-                f"(with ckpt_path={file} it continues from there)"
-            )
-        if "train" in before and "test" in self.splits_by_name and (seen := overlap(before["train"], now["test"])):
-            what += f"; {seen:,} of the test images were training images there"
-        log.warning(f"the images are not those that {file} was trained on: {what}")
-
     def state_dict(self) -> dict[str, Any]:
-        """The batch of the training that is next, and the images' fingerprints; part of every checkpoint.
+        """The next training batch, and the fingerprints of the images; part of every checkpoint.
 
-        Lightning's own state of loaders forgets the epoch where a checkpoint was written at an epoch's end.
+        Lightning's own state of loaders loses the epoch if a checkpoint is written at an epoch's end.
         """
         if self._train_sampler is None:
             return {}
         epoch, batch = self._train_sampler.epoch, self.trainer.fit_loop.epoch_loop.batch_progress.current.processed
-        whole = batch >= self.trainer.num_training_batches
-        place = {"epoch": epoch + 1, "batch": 0} if whole else {"epoch": epoch, "batch": batch}
+        ended = batch >= self.trainer.num_training_batches
+        place = {"epoch": epoch + 1, "batch": 0} if ended else {"epoch": epoch, "batch": batch}
         return place | {"splits": self.fingerprints()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._next = {key: value for key, value in state_dict.items() if key != "splits"}
-        if self.trainer is not None and self.trainer.state.fn == "fit":  # not where the best checkpoint is tested
-            self.check_unchanged(valid(state_dict.get("splits")))
-
-    def val_dataloader(self) -> DataLoader:
-        return self._loader("val")
-
-    def test_dataloader(self) -> DataLoader:
-        return self._loader("test")
+        if self.trainer is not None and self.trainer.state.fn == "fit":  # not when the best checkpoint is tested
+            file, run_dir = Path(self.trainer.ckpt_path), Path(self.trainer.default_root_dir)
+            check_unchanged(self, valid(state_dict.get("splits")), file, run_dir)
 
     def _world(self) -> tuple[int, int]:
         """(rank, number of processes)."""
@@ -254,9 +263,8 @@ class ImageDataModule(LightningDataModule):
             return self.num_workers
         return min(16, suggested_max_num_workers(self.trainer.num_devices if self.trainer else 1))
 
-    def _loader(self, split: str, epoch: int = 0, batch: int = 0) -> DataLoader:
-        training, images, workers = split == "train", self.sets[split], self._workers()
-        device = getattr(images, "device", torch.device("cpu"))
+    def _loader(self, images: Dataset, training: bool = False, epoch: int = 0, batch: int = 0) -> DataLoader:
+        workers, device = self._workers(), getattr(images, "device", torch.device("cpu"))
         sampler = BatchSampler(
             len(images),
             self.batch_size,
@@ -275,32 +283,25 @@ class ImageDataModule(LightningDataModule):
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available() and device.type == "cpu",
-            generator=torch.Generator(),  # else each loader would draw from the global one
+            generator=torch.Generator(),  # otherwise each loader would draw from the global one
         )
 
     def fetch(self, split: str, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Images ``(N, c, h, w)`` uint8 of a part that is set up, and labels ``(N,)``; nothing is drawn."""
-        images = self.sets[split]
-        return images[BatchKey(indices.to(getattr(images, "device", "cpu")))][:2]
-
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """As Lightning's, without its search for tensors, which takes longer than to move none."""
-        images, labels, draw = batch
-        images, labels, indices = (part.to(device, non_blocking=True) for part in (images, labels, draw.indices))
-        return images, labels, draw._replace(indices=indices)
+        """Images ``(N, c, h, w)`` uint8 and labels ``(N,)`` of a split that is set up; draws no random numbers."""
+        return fetch(self.sets[split], indices)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> tuple[Tensor, Tensor]:
         """On the device: ``(N, c, h, w)`` uint8 → ``(N, in_channels, image_size, image_size)`` float32."""
-        images, labels, draw = batch
+        images, labels, key = batch[:3]
         if not self.trainer.training:
             return self.normalize(images), labels
         if self.augmentation:
-            generator = torch.Generator(images.device).manual_seed(draw.key)
+            generator = torch.Generator(images.device).manual_seed(key.key)
             for transform in self.augmentation.values():
-                images = transform(images, generator, draw)
+                images = transform(images, generator, key)
         images = self.normalize(images)
         if self.mixers:
-            with seeded(draw.key + 1):  # torchvision's draw from the global generator
+            with seeded(key.key + 1):  # torchvision's transforms draw from the global generator
                 mix = self.mixers[int(torch.randint(len(self.mixers), ()))]
                 images, labels = mix(images, labels)  # (N, C, H, W), (N, num_classes)
         return images, labels
@@ -310,7 +311,7 @@ class ImageDataModule(LightningDataModule):
         return self.prepare.normalize(images)
 
     def unnormalize(self, images: Tensor) -> Tensor:
-        """``(N, in_channels, h, w)`` as the network sees it → uint8, to be looked at."""
+        """The input of a network, ``(N, in_channels, h, w)``, → uint8 images to look at."""
         return self.prepare.unnormalize(images)
 
     def resize(self, images: Tensor) -> Tensor:
@@ -318,8 +319,38 @@ class ImageDataModule(LightningDataModule):
         return self.prepare.resize(images)
 
 
-def described(images: Any) -> str:
-    """The type and shape of images, in words."""
-    if not isinstance(images, Tensor):
-        return f"a {type(images).__name__}"
-    return f"{images.dtype} of {tuple(images.shape)}".removeprefix("torch.")
+def fetch(images: Dataset, indices: Tensor) -> tuple[Tensor, Tensor]:
+    """Images ``(N, c, h, w)`` uint8 and labels ``(N,)`` of a data set."""
+    return images[BatchKey(indices.to(getattr(images, "device", "cpu")))][:2]
+
+
+def download(source: type[Dataset], data_dir: str) -> None:
+    """Have a data set of torchvision download its files to ``data_dir``, unless they are there.
+
+    Raises: OSError: the files are missing or damaged, and the download failed.
+    """
+    try:
+        source(data_dir)
+        return
+    except RuntimeError:  # not found or corrupted
+        log.info(f"{'downloading':<12} {source.__name__} to {data_dir}")
+    try:
+        with safe_extraction():
+            source(data_dir, download=True)
+    except (OSError, RuntimeError, tarfile.TarError) as error:
+        raise OSError(
+            f"{source.__name__} is not in datamodule.data_dir={data_dir}, or not as it was published, and the "
+            f"download failed: {error}"
+        ) from error
+
+
+@contextmanager
+def safe_extraction() -> Iterator[None]:
+    """No archive writes outside its folder: what tarfile documents for libraries that choose no filter, the default
+    from Python 3.14."""
+    before = tarfile.TarFile.extraction_filter
+    tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
+    try:
+        yield
+    finally:
+        tarfile.TarFile.extraction_filter = before and staticmethod(before)

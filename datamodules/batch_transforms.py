@@ -1,8 +1,8 @@
 """Batch transforms: augmentation of a whole batch at once, with parameters drawn for each image.
 
-torchvision's v2 transforms draw once a call, so a batch would get one crop. These take ``(N, C, H, W)`` uint8, a
-generator on the images' device and the batch's ``Draw``, and return the same shape and type; the generator's state
-and the draw decide everything.
+torchvision's v2 transforms draw once a call, so all images of a batch would get the same crop. These take
+``(N, C, H, W)`` uint8, a generator on the images' device and the ``BatchKey``, and return the same shape and type. The
+output depends on nothing else.
 """
 
 import math
@@ -18,12 +18,12 @@ from datamodules.sampling import BatchKey, seeded
 
 def _check_probability(p: float) -> None:
     if not 0 <= p <= 1:
-        raise ValueError(f"p={p} is no probability; expected a number from 0 to 1")
+        raise ValueError(f"p={p}: expected a probability from 0 to 1")
 
 
 @lru_cache(maxsize=8)  # most batches have the same shape
 def _row_starts(shape: torch.Size, padding: int, device: torch.device) -> Tensor:
-    """Where the rows of the upper left corner begin in padded images that follow one another, ``(N, C, H)``."""
+    """The offset of each row of an unshifted crop in a flat batch of padded images, ``(N, C, H)``."""
     count, channels, height, width = shape
     high, wide = height + 2 * padding, width + 2 * padding
     corners = torch.arange(count * channels, device=device).view(count, channels, 1) * (high * wide)
@@ -31,7 +31,7 @@ def _row_starts(shape: torch.Size, padding: int, device: torch.device) -> Tensor
 
 
 class RandomCrop:
-    """Pad with zeros and crop back to the size, at another place for each image.
+    """Pad with zeros and crop back to the size, at a random place for each image.
 
     Args:
         padding: pixels added on each side; shifts are uniform from -padding to +padding.
@@ -39,10 +39,10 @@ class RandomCrop:
 
     def __init__(self, padding: int):
         if padding < 0:
-            raise ValueError(f"padding={padding} is no number of pixels; expected 0 or more")
+            raise ValueError(f"padding={padding}: expected 0 or more pixels")
         self.padding = padding
 
-    def __call__(self, images: Tensor, generator: Generator, draw: BatchKey | None = None) -> Tensor:
+    def __call__(self, images: Tensor, generator: Generator, key: BatchKey | None = None) -> Tensor:
         count, _, height, width = images.shape
         if self.padding == 0:
             return images
@@ -50,16 +50,16 @@ class RandomCrop:
         top, left = torch.randint(shifts, (2, count), generator=generator, device=images.device)
         padded = F.pad(images, (self.padding,) * 4).flatten()
         starts = _row_starts(images.shape, self.padding, images.device) + (top * wide + left).view(-1, 1, 1)
-        # Of pixels that follow one another, every run of a row's length, a view: each row is copied as a whole.
+        # unfold is a view of every run of a row's length, so that each row is copied as a whole.
         return padded.unfold(0, width, 1).index_select(0, starts.flatten()).view(images.shape)
 
 
-def _where(chosen: Tensor, others: Tensor, images: Tensor) -> Tensor:
-    """As ``torch.where``, written over ``others``; all but ``chosen``, which is bool, are uint8.
+def _where(chosen: Tensor, changed: Tensor, images: Tensor) -> Tensor:
+    """``torch.where`` for a bool and two uint8 tensors, written to ``changed``.
 
-    uint8 wraps around, so the sums are exact, and on a CPU two to six times as fast, since they are vectorised.
+    uint8 wraps around, so the result is exact; on a CPU this is two to six times as fast, because it is vectorised.
     """
-    return others.sub_(images).mul_(chosen).add_(images)
+    return changed.sub_(images).mul_(chosen).add_(images)
 
 
 class RandomHorizontalFlip:
@@ -69,32 +69,33 @@ class RandomHorizontalFlip:
         _check_probability(p)
         self.p = p
 
-    def __call__(self, images: Tensor, generator: Generator, draw: BatchKey | None = None) -> Tensor:
+    def __call__(self, images: Tensor, generator: Generator, key: BatchKey | None = None) -> Tensor:
         flipped = torch.rand(len(images), generator=generator, device=images.device) < self.p
         return _where(flipped.view(-1, 1, 1, 1), images.flip(3), images)
 
 
 class AlternatingFlip:
-    """Mirror each image in every second epoch, one half of them in the even ones (Jordan 2024, "94% on CIFAR-10").
+    """Mirror each image in every second epoch, half of them in even epochs (Jordan 2024, "94% on CIFAR-10").
 
-    Any two epochs in a row then show all 2N images, where independent flips show a quarter of the images twice.
+    Any two consecutive epochs then show all 2N images; independent flips show half of the
+    images the same way in both.
     """
 
-    def __call__(self, images: Tensor, generator: Generator, draw: BatchKey) -> Tensor:
-        mixed = draw.indices * 0x9E3779B1  # a hash, so that the halves have no pattern in the images' order
+    def __call__(self, images: Tensor, generator: Generator, key: BatchKey) -> Tensor:
+        mixed = key.indices * 0x9E3779B1  # a hash, so that the halves do not depend on the images' order
         mixed = (mixed ^ mixed >> 15) * 0x85EBCA77
-        flipped = ((mixed >> 13) + draw.epoch) % 2 == 1
+        flipped = ((mixed >> 13) + key.epoch) % 2 == 1
         return _where(flipped.view(-1, 1, 1, 1), images.flip(3), images)
 
 
 class RandomErasing:
-    """Fill a rectangle of an image, at another place and of another size for each (Zhong et al. 2017).
+    """Fill a rectangle of random place and size in each image (Zhong et al. 2017).
 
     Args:
-        p: the probability that an image is touched.
-        scale: the rectangle's area as a share of the image's, from and to. What does not fit is cut to the image.
-        ratio: its height by its width, from and to, uniform in the logarithm.
-        value: of the pixels from 0 to 255; None fills with noise, a value for each pixel and channel.
+        p: the probability that an image is changed.
+        scale: bounds of the area as a share of the image. The rectangle is cut at the borders of the image.
+        ratio: bounds of height / width, uniform in the logarithm.
+        value: of the pixels, 0 to 255; None fills with noise.
     """
 
     def __init__(
@@ -106,14 +107,14 @@ class RandomErasing:
     ):
         _check_probability(p)
         if not 0 < scale[0] <= scale[1] <= 1:
-            raise ValueError(f"scale={list(scale)} are not shares of an image; expected 0 < from <= to <= 1")
+            raise ValueError(f"scale={list(scale)}: expected 0 < from <= to <= 1")
         if not 0 < ratio[0] <= ratio[1]:
-            raise ValueError(f"ratio={list(ratio)} are not ratios; expected 0 < from <= to")
+            raise ValueError(f"ratio={list(ratio)}: expected 0 < from <= to")
         if value is not None and not 0 <= value <= 255:
-            raise ValueError(f"value={value} is no pixel; expected 0 to 255, or null for noise")
+            raise ValueError(f"value={value}: expected 0 to 255, or null for noise")
         self.p, self.scale, self.ratio, self.value = p, scale, [math.log(bound) for bound in ratio], value
 
-    def __call__(self, images: Tensor, generator: Generator, draw: BatchKey | None = None) -> Tensor:
+    def __call__(self, images: Tensor, generator: Generator, key: BatchKey | None = None) -> Tensor:
         count, _, height, width = images.shape
         device = images.device
         chance, area, ratio, top, left = torch.rand(5, count, generator=generator, device=device)
@@ -137,16 +138,15 @@ class RandomErasing:
 
 
 def _bounds(pair: Sequence[float], share: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """From, to and the share of the way, as ``torch.lerp`` takes them."""
+    """The arguments of ``torch.lerp``: low, high and the share of the way."""
     low, high = (torch.full_like(share, bound) for bound in pair)
     return low, high, share
 
 
 class PerImage:
-    """A transform of torchvision's applied to each image by itself, so that each gets its own parameters.
+    """Apply a transform of torchvision to each image separately, so that each gets its own parameters.
 
-    A Python call an image: for networks that take longer than that, or few images. Folders of images have
-    ``image_transforms``, which work where the files are decoded.
+    It costs a Python call per image. Image folders have ``image_transforms``, which run when files are decoded.
 
     Args:
         transform: ``(C, H, W)`` uint8 to the same shape and type, say ``torchvision.transforms.v2.TrivialAugmentWide``.
@@ -155,6 +155,6 @@ class PerImage:
     def __init__(self, transform: Callable[[Tensor], Tensor]):
         self.transform = transform
 
-    def __call__(self, images: Tensor, generator: Generator, draw: BatchKey) -> Tensor:
-        with seeded(draw.key):  # torchvision's draw from the global generator
+    def __call__(self, images: Tensor, generator: Generator, key: BatchKey) -> Tensor:
+        with seeded(key.key):  # torchvision's transforms draw from the global generator
             return torch.stack([self.transform(image) for image in images])

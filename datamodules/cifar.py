@@ -3,13 +3,12 @@
 import torch
 from torchvision import datasets
 
-from datamodules.base import ImageDataModule
-from datamodules.downloading import download
+from datamodules.base import ImageDataModule, download
 from datamodules.tensor_dataset import TensorImages
 
 
 class CIFAR10(ImageDataModule):
-    """Ten classes; downloaded to ``data_dir`` unless it is there."""
+    """Ten classes; downloaded to ``data_dir`` if necessary."""
 
     source = datasets.CIFAR10
     class_names = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

@@ -21,8 +21,8 @@ TEST_IMAGES = 382
 class Digits(ImageDataModule):
     """1,797 grey digits of 8×8 pixels, enlarged to ``image_size`` (UCI optdigits; Alpaydin & Kaynak 1998).
 
-    The set has no official test part. Here it is the last 382 images (a fifth). The file names no writers, but its
-    labels begin anew with each sheet of some 130 digits, as they do with image 1,415: no sheet is in both parts.
+    The data have no official test set. Here it is the last 382 images (a fifth). The file does not name the writers,
+    but the labels restart with each sheet of some 130 digits, as they do at image 1,415: no sheet is in both splits.
     """
 
     class_names = tuple("0123456789")
@@ -39,7 +39,7 @@ class Digits(ImageDataModule):
         return TensorImages(self.resize(pixels.unsqueeze(1)), labels[part])
 
 
-@cache  # the jobs of a sweep share them
+@cache  # shared by the jobs of a sweep
 def read_digits() -> tuple[Tensor, Tensor]:
     """Images ``(1797, 8, 8)`` float32 from 0 to 16, and labels ``(1797,)`` int64."""
     table = np.loadtxt(Path(__file__).with_name("digits.csv.gz"), dtype=np.int64, delimiter=",")

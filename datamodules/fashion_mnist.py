@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 from torchvision import datasets
 
-from datamodules.base import ImageDataModule
-from datamodules.downloading import download
+from datamodules.base import ImageDataModule, download
 from datamodules.tensor_dataset import TensorImages
 
-# Where Debian's package dataset-fashion-mnist puts the four files.
+# The four files of Debian's package dataset-fashion-mnist
 DEBIAN_DIR = Path("/usr/share/datasets/fashion-mnist")
-# SHA-256 of the published files, unpacked: of torchvision's archives, whose MD5 sums it knows, as of Debian's.
+# SHA-256 of the published files, unpacked: the same from torchvision's archives and from Debian's
 PUBLISHED = {
     "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
     "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
@@ -27,7 +26,7 @@ PUBLISHED = {
 
 
 class FashionMNIST(ImageDataModule):
-    """Looks in ``data_dir/FashionMNIST/raw``, then where Debian's package puts the files, then downloads."""
+    """Read from ``data_dir/FashionMNIST/raw``, otherwise from Debian's package, otherwise downloaded."""
 
     class_names = tuple(datasets.FashionMNIST.classes)
     mean = (0.2860,)
@@ -55,11 +54,11 @@ class FashionMNIST(ImageDataModule):
         return all((self._folder() / name).is_file() for name in PUBLISHED)
 
 
-@lru_cache(maxsize=2)  # unpacking takes 0.3 s: the jobs of a sweep share them
+@lru_cache(maxsize=2)  # unpacking takes 0.3 s; shared by the jobs of a sweep
 def read_files(folder: Path, name: str, ending: str) -> tuple[Tensor, Tensor]:
     """Images ``(N, 28, 28)`` and labels ``(N,)``, both uint8, of ``train`` or ``t10k``.
 
-    Raises: ValueError: a file is not what was published.
+    Raises: ValueError: a file differs from the published one.
     """
     images, labels = (folder / f"{name}-{kind}-ubyte{ending}" for kind in ("images-idx3", "labels-idx1"))
     return read_idx(images), read_idx(labels)
@@ -68,7 +67,7 @@ def read_files(folder: Path, name: str, ending: str) -> tuple[Tensor, Tensor]:
 def read_idx(path: Path) -> Tensor:
     """Read a published IDX file of bytes (LeCun's format: two zeros, type 8, rank, sizes, data) as uint8.
 
-    Raises: ValueError: it is not what was published.
+    Raises: ValueError: it differs from the published one.
     """
     content = path.read_bytes()
     try:
@@ -77,7 +76,7 @@ def read_idx(path: Path) -> Tensor:
     except (OSError, EOFError, zlib.error):  # it cannot be unpacked
         whole = False
     if not whole:
-        raise ValueError(f"{path} is not what was published, by its SHA-256 sum; delete it and get it anew")
+        raise ValueError(f"{path} is not what was published, by its SHA-256 sum; delete it and download it again")
     rank = content[3]
     shape = np.frombuffer(content, ">i4", count=rank, offset=4)
     values = np.frombuffer(content, np.uint8, offset=4 + 4 * rank)

@@ -1,19 +1,24 @@
-"""Which images each split of a data set has, in a form that a checkpoint can hold and compare."""
+"""Which images each split had in training, in a form that a checkpoint can hold, to compare with those of today."""
 
+import logging
 from collections.abc import Mapping
 from hashlib import blake2b
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-# {"images": N, "files": (N,) int64, sorted} for image files, {"images": N, "labels": a hash} for images in memory.
+if TYPE_CHECKING:
+    from datamodules.base import ImageDataModule
+
+log = logging.getLogger(__name__)
+# {"images": N, "files": (N,) int64, sorted} of image files, {"images": N, "labels": a hash} of images in memory
 Fingerprint = dict[str, Any]
 
 
 def fingerprint(images: Dataset) -> Fingerprint:
-    """What tells the images of a split from others: of files their ``keys``, of images in memory their labels."""
     keys = getattr(images, "keys", None)
     if keys is not None:
         return {"images": len(images), "files": keys.sort().values}
@@ -21,23 +26,91 @@ def fingerprint(images: Dataset) -> Fingerprint:
 
 
 def valid(fingerprints: Any) -> dict[str, Fingerprint]:
-    """The fingerprints by split that a checkpoint holds, which may come from anyone; {} for anything else."""
+    """The fingerprints by split in a checkpoint, which is untrusted input; {} if they are anything else."""
     if not isinstance(fingerprints, Mapping):
         return {}
-    return {split: found for split, found in fingerprints.items() if _is_fingerprint(found)}
+    return {split: value for split, value in fingerprints.items() if _is_fingerprint(value)}
 
 
-def _is_fingerprint(found: Any) -> bool:
-    if not isinstance(found, Mapping) or type(found.get("images")) is not int:
+def _is_fingerprint(value: Any) -> bool:
+    if not isinstance(value, Mapping) or type(value.get("images")) is not int:
         return False
-    files = found.get("files")
+    files = value.get("files")
     if isinstance(files, Tensor):
-        return files.dtype == torch.int64 and files.shape == (found["images"],)
-    return isinstance(found.get("labels"), str)
+        return files.dtype == torch.int64 and files.shape == (value["images"],)
+    return isinstance(value.get("labels"), str)
 
 
-def difference(split: str, before: Fingerprint, now: Fingerprint) -> str | None:
-    """How a split has changed, in words; None where it has not."""
+def check_unchanged(data: "ImageDataModule", before: Mapping[str, Fingerprint], file: Path, run_dir: Path) -> None:
+    """Compare the images with those of the checkpoint from which a training is resumed.
+
+    Args:
+        before: the checkpoint's fingerprints; {} for one written before checkpoints had them.
+        file: the checkpoint.
+        run_dir: of the run that resumes.
+
+    Raises:
+        ValueError: they differ, and the checkpoint is in this run's folder. For another run they are a warning.
+    """
+    now = data.fingerprints()
+    change = "; ".join(differences(before, now).values())
+    if not before and data.splits_by_name:
+        change = "it was written before splits were assigned by file name, so the test images may be training images"
+    if not change:
+        return
+    message = f"the images are not those that {file} was trained on: {change}"
+    if file.absolute().is_relative_to(run_dir.absolute()):
+        raise ValueError(f"{message}; restore them, or start a new run (with ckpt_path={file} it continues from there)")
+    if "train" in before and "test" in data.splits_by_name and (seen := overlap(before["train"], now["test"])):
+        message += f"; {seen:,} of the test images were training images there"
+    log.warning(message)
+
+
+def compare_test_set(
+    data: "ImageDataModule", before: Mapping[str, Fingerprint] | None, is_other: bool
+) -> tuple[dict[str, str], int | None]:
+    """Warn if images have changed since a network's training, or if test images were training images.
+
+    Args:
+        data: that is set up; see ``ImageDataModule.as_test_set``.
+        before: fingerprints of the network's training; {} if its checkpoint is too old to have them; None if its data
+            do not need them.
+        is_other: the data are not meant to be those of the training.
+
+    Returns:
+        (how each split has changed, how many test images were training images; None if that is not known).
+    """
+    split, changes, seen, messages = data.test_split, {}, None, []
+    by_name = split in data.splits_by_name
+    if before is None:
+        return changes, seen
+    if by_name and not before:
+        log.warning(
+            "the checkpoint does not say which images it was trained on: it is older than splits by file name, so "
+            f"{split} images may be training images, and the scores too high"
+        )
+        return changes, seen
+    compare_all = by_name and not is_other and not data.is_one_test_set  # cheap: the splits are from the same folder
+    now = data.fingerprints() if compare_all else {split: data.fingerprint(split)}
+    if not is_other and (changes := differences(before, now)):
+        messages.append(f"the images have changed since the training: {', '.join(changes.values())}")
+    if by_name and "files" in before.get("train", {}):
+        seen = overlap(before["train"], now[split])
+        if seen:
+            known = f"{seen:,} of the {now[split]['images']:,} {split} images were training images"
+            messages.append(f"{known} (by name and size), so the scores may be too high")
+    if messages:
+        log.warning("; ".join(messages))
+    return changes, seen
+
+
+def differences(before: Mapping[str, Fingerprint], now: Mapping[str, Fingerprint]) -> dict[str, str]:
+    """A description of each split that both have and that has changed."""
+    changes = {split: _difference(split, before[split], now[split]) for split in now if split in before}
+    return {split: change for split, change in changes.items() if change}
+
+
+def _difference(split: str, before: Fingerprint, now: Fingerprint) -> str | None:
     counts = f"{split} {before['images']:,}"
     if now["images"] != before["images"]:
         counts += f" → {now['images']:,}"
@@ -47,12 +120,6 @@ def difference(split: str, before: Fingerprint, now: Fingerprint) -> str | None:
         return None if same else counts if "→" in counts else f"{counts}, but with other labels"
     new, gone = (len(files) - overlap(before, now) for files in (now["files"], before["files"]))
     return f"{counts} ({new:,} new, {gone:,} gone)" if new or gone else None
-
-
-def differences(before: Mapping[str, Fingerprint], now: Mapping[str, Fingerprint]) -> dict[str, str]:
-    """How each split that both have has changed, in words."""
-    changes = {split: difference(split, before[split], now[split]) for split in now if split in before}
-    return {split: change for split, change in changes.items() if change}
 
 
 def overlap(a: Fingerprint, b: Fingerprint) -> int:

@@ -1,4 +1,4 @@
-"""Image files in and results out: which files are meant, in which order, and where something can be written."""
+"""Finding image files, sorting their names, and checking where results can be written; imports no torch."""
 
 import os
 import re
@@ -9,15 +9,15 @@ from pathlib import Path
 
 from results.run_folder import nearest
 
-# The image files that are searched for, in training and in prediction; a pattern or a single file may have any suffix.
+# Image files that are found in a folder, in training and prediction; a pattern or a single file may have any suffix.
 SUFFIXES = (".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm .avif").split()
-LEFT = (".", "__MACOSX")  # prefixes of names that other programs leave beside images
+HIDDEN = (".", "__MACOSX")  # prefixes of names that are left by other programs (._cat.0.jpg, .ipynb_checkpoints)
 
 
 def find_images(images: str, unreadable: list[str] | None = None) -> tuple[Path, list[str]]:
-    """(the folder that names start from, the names of the image files) that a path or a pattern means.
+    """(the folder that names are relative to, the names of the image files) of a path or a pattern.
 
-    A folder is searched with all below it, without hidden files and folders. The order is natural: 2 before 10.
+    A folder is searched with all folders below, except hidden ones. The order is natural: 2 before 10.
 
     Args:
         images: a folder, a file or a pattern.
@@ -25,19 +25,19 @@ def find_images(images: str, unreadable: list[str] | None = None) -> tuple[Path,
             errors.
 
     Raises:
-        OSError: there is no such file, no image in the folder, or neither a file nor a folder.
+        OSError: no such file, no image in the folder, or neither a file nor a folder.
     """
     path = Path(images).expanduser()
     if path.is_dir():
-        found: list[str] = []
+        messages: list[str] = []
         start = os.path.join(path, "")
-        names = [file.removeprefix(start) for file in walk_images(start, found)]
-        if found and (unreadable is None or not names):
-            raise OSError(found[0])
+        names = [file.removeprefix(start) for file in walk_images(start, messages)]
+        if messages and (unreadable is None or not names):
+            raise OSError(messages[0])
         if not names:
             raise FileNotFoundError(f"images={images} has no image files ({' '.join(SUFFIXES)})")
         if unreadable is not None:
-            unreadable += found
+            unreadable += messages
         return path, sorted(names, key=natural)
     if path.exists():
         if not path.is_file():
@@ -45,7 +45,7 @@ def find_images(images: str, unreadable: list[str] | None = None) -> tuple[Path,
         return path.parent, [path.name]
     if not has_magic(str(path)):
         raise FileNotFoundError(f"images={images}: no such file or folder{nearest(path)}")
-    base = next(parent for parent in path.parents if parent.is_dir())  # its own name may have brackets
+    base = next(parent for parent in path.parents if parent.is_dir())  # may have brackets in its name
     pattern = os.path.join(escape(str(base)), path.relative_to(base))
     names = [os.path.normpath(name) for name in glob(pattern, recursive=True) if not os.path.isdir(name)]
     if not names:
@@ -54,7 +54,7 @@ def find_images(images: str, unreadable: list[str] | None = None) -> tuple[Path,
 
 
 def walk_images(folder: str, unreadable: list[str]) -> Iterator[str]:
-    """Yield the path of every image file in a folder and all below it, except what other programs leave there.
+    """Yield the path of every image file in a folder and all folders below, except hidden ones.
 
     Links to folders are followed, after the folders themselves, and each folder is read once. Whether a file can be
     read is not checked here.
@@ -62,7 +62,7 @@ def walk_images(folder: str, unreadable: list[str]) -> Iterator[str]:
     Args:
         folder: to search.
         unreadable: receives a message about each folder that cannot be read or has the name of an image file, and about
-            each link that leads back to this folder or one above it, or, without a suffix, nowhere.
+            each link to a folder that contains it, and each broken link that has no suffix.
     """
     top = os.path.join(os.path.realpath(folder), "")
     folders, links, seen = [folder], [], set()
@@ -77,12 +77,11 @@ def walk_images(folder: str, unreadable: list[str]) -> Iterator[str]:
             if (status.st_dev, status.st_ino) in seen:
                 continue
             seen.add((status.st_dev, status.st_ino))
-            with os.scandir(current) as entries:
-                entries = [entry for entry in entries if not entry.name.startswith(LEFT)]
+            entries = visible(current)
         except OSError as error:
             unreadable.append(f"{current} cannot be read: {error.strerror}")
             continue
-        for entry in sorted(entries, key=lambda entry: entry.name, reverse=True):
+        for entry in reversed(entries):
             if is_folder(entry) and is_image(entry.name):
                 unreadable.append(f"{entry.path} is a folder with the name of an image file")
             elif is_folder(entry):
@@ -90,11 +89,21 @@ def walk_images(folder: str, unreadable: list[str]) -> Iterator[str]:
             elif is_image(entry.name):
                 yield entry.path
             elif is_broken_link(entry):
-                unreadable.append(f"{entry.path} is a link that leads nowhere")
+                unreadable.append(broken_link(entry))
+
+
+def visible(folder: str | Path) -> list[os.DirEntry]:
+    """The entries of a folder, by name, except hidden ones."""
+    with os.scandir(folder) as entries:
+        return sorted((e for e in entries if not e.name.startswith(HIDDEN)), key=lambda entry: entry.name)
+
+
+def visible_folders(folder: Path) -> tuple[str, ...]:
+    return tuple(entry.name for entry in visible(folder) if is_folder(entry))
 
 
 def is_folder(entry: os.DirEntry) -> bool:
-    """Whether an entry is a folder or a link to one; False for what cannot be examined, like a link to itself."""
+    """Whether an entry is a folder or a link to one; False if it cannot be examined, like a link to itself."""
     try:
         return entry.is_dir()
     except OSError:
@@ -102,8 +111,12 @@ def is_folder(entry: os.DirEntry) -> bool:
 
 
 def is_broken_link(entry: os.DirEntry) -> bool:
-    """Whether an entry may once have been a link to a folder of images: it leads nowhere, and has no suffix."""
+    """Whether an entry is a broken link that may have been one to a folder: it has no suffix."""
     return entry.is_symlink() and not os.path.splitext(entry.name)[1] and not os.path.exists(entry.path)
+
+
+def broken_link(entry: os.DirEntry) -> str:
+    return f"{entry.path} is a link that leads nowhere"
 
 
 def is_image(name: str) -> bool:
@@ -112,25 +125,28 @@ def is_image(name: str) -> bool:
 
 
 def natural(name: str) -> tuple:
-    """A key to sort paths by: folder by folder, numbers by their value, capitals like small letters."""
+    """A key to sort paths by: folder by folder, numbers by value, capitals like small letters."""
     stem, dot, suffix = name.rpartition(".")
-    text = f"{stem}\0{suffix}" if dot else name  # \0 comes before all else: the shorter name first
-    pieces: list = re.split("([0-9]+)", text.replace(os.sep, "\0").casefold())  # text and digits in turn
-    pieces[1::2] = map(int, pieces[1::2])
-    return pieces, name
+    text = f"{stem}\0{suffix}" if dot else name  # \0 sorts first: the shorter name comes first
+    return _pieces(text.replace(os.sep, "\0").casefold()), name
 
 
 def class_order(name: str) -> tuple:
-    """A key to sort class names by: numbers by their value, also within a name (2 before 10), all else as text."""
+    """A key to sort class names by: numbers by value, also within a name (2 before 10), everything else as text."""
     if re.fullmatch(r"[+-]?[0-9]+(\.[0-9]+)?", name):  # also -30 before 5, and 0.25 before 0.5
         return 0, [Decimal(name)], name
-    pieces: list = re.split("([0-9]+)", name)  # text and digits in turn
+    return 1, _pieces(name), name
+
+
+def _pieces(text: str) -> list:
+    """Text and numbers in turn."""
+    pieces: list = re.split("([0-9]+)", text)
     pieces[1::2] = map(int, pieces[1::2])
-    return 1, pieces, name
+    return pieces
 
 
 def identify(names: Sequence[str]) -> dict[str, str]:
-    """The id of each file, its name without folder and suffix → its name, by id in natural order.
+    """The id of each file (the name without folder and suffix) → the name, by id in natural order.
 
     Raises:
         ValueError: two files have the same id.
@@ -139,17 +155,17 @@ def identify(names: Sequence[str]) -> dict[str, str]:
     for name in names:
         stem = os.path.splitext(os.path.basename(name))[0]
         if (other := found.setdefault(stem, name)) != name:
-            raise ValueError(f"{other} and {name} would have the same id, {stem}; say format=full")
+            raise ValueError(f"{other} and {name} would have the same id, {stem}; use format=full")
     return dict(sorted(found.items(), key=lambda item: natural(item[0])))
 
 
 def check_writable(key: str, path: Path, suffixes: Sequence[str]) -> None:
-    """Raise a ValueError or an OSError if no file can be written to ``path``, of one of these kinds."""
+    """Raise a ValueError or an OSError if no file with one of these suffixes can be written to ``path``."""
     path = path.expanduser()
     if path.suffix.lower() not in suffixes:
         raise ValueError(f"{key}={path}: expected a name that ends in {' or '.join(suffixes)}")
     if path.is_dir():
         raise IsADirectoryError(f"{key}={path} is a folder; expected a file, say {path / f'predictions{suffixes[0]}'}")
-    there = next(parent for parent in path.absolute().parents if parent.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise PermissionError(f"{key}={path}: nothing can be written to {there}")
+    parent = next(parent for parent in path.absolute().parents if parent.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise PermissionError(f"{key}={path}: nothing can be written to {parent}")

@@ -7,58 +7,26 @@ import torch
 from lightning import LightningDataModule
 from lightning.fabric.utilities.data import suggested_max_num_workers
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from datamodules.decoding import read_and_transform
+from datamodules.image_files import ImageFiles
 from datamodules.preprocessing import Preprocessing
-
-# (images that could be read, their indices, (index, message) of those that could not).
-Part = tuple[Tensor, Tensor, list[tuple[int, str]]]
-
-
-class PredictFiles(Dataset):
-    """Image files, decoded and brought to a network's size when a batch asks for them.
-
-    Args:
-        paths: of the files.
-        prepare: what the network's images go through.
-        skip: tell of a file that cannot be read; else raise.
-    """
-
-    def __init__(self, paths: Sequence[str], prepare: Preprocessing, skip: bool):
-        self.paths, self.prepare, self.skip = paths, prepare, skip
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, indices: Tensor) -> Part:
-        """Images ``(n, c, image_size, image_size)`` uint8, where n may be less than there are indices, or 0."""
-        channels, size = self.prepare.in_channels, self.prepare.image_size
-        images, read, broken = [], [], []
-        for index in indices.tolist():
-            try:
-                images.append(read_and_transform(self.paths[index], channels, self.prepare.fit))
-                read.append(index)
-            except ValueError as error:
-                if not self.skip:
-                    raise
-                broken.append((index, str(error)))
-        stacked = torch.stack(images) if images else torch.empty(0, channels, size, size, dtype=torch.uint8)
-        return stacked, torch.tensor(read, dtype=torch.int64), broken
+from datamodules.sampling import BatchKey, BatchSampler
+from datamodules.tensor_dataset import Batch
 
 
 class PredictImages(LightningDataModule):
-    """Image files in the order given, as a network sees them, with the indices of those that could be read.
+    """Image files in the given order, prepared for a network. The label of a file is its index among ``paths``.
 
-    A batch is ``(images, indices, broken)``: ``(n, in_channels, image_size, image_size)`` float32, ``(n,)`` int64,
-    and (index, message) of each file that cannot be read.
+    A batch is ``(images, indices, errors)``: ``(n, in_channels, image_size, image_size)`` float32, ``(n,)`` int64,
+    and (index, message) of each file that was skipped; n may be 0.
 
     Args:
         paths: of the files.
-        preprocessing: of the network that is to see them.
+        preprocessing: of the network.
         batch_size: files a batch.
-        num_workers: processes that decode; None: one for each core but one, at most 16, where a GPU computes; else 0.
-        skip: go on without files that cannot be read; else the first of them is an error.
+        num_workers: processes that decode; None: one for each core but one, at most 16, for a GPU; otherwise 0.
+        on_error: of a file that cannot be read: ``raise``, or ``skip`` it.
     """
 
     def __init__(
@@ -67,20 +35,25 @@ class PredictImages(LightningDataModule):
         preprocessing: Mapping[str, Any],
         batch_size: int = 128,
         num_workers: int | None = None,
-        skip: bool = True,
+        on_error: str = "skip",
     ):
         super().__init__()
         self.prepare = Preprocessing(**preprocessing)
-        self.files = PredictFiles(paths, self.prepare, skip)
+        samples = [(path, index) for index, path in enumerate(paths)]
+        self.files = ImageFiles(samples, self.prepare.in_channels, self.prepare.fit, on_error=on_error)
         self.batch_size, self.num_workers = batch_size, num_workers
 
+    def read(self, indices: Tensor) -> Batch:
+        """Some of the images before normalisation; those that cannot be read are missing."""
+        return self.files[BatchKey(indices)]
+
     def predict_dataloader(self) -> DataLoader:
-        batches = torch.arange(len(self.files)).split(self.batch_size)
+        sampler = BatchSampler(len(self.files), self.batch_size, seed=0, training=False, shuffle=False)
         return DataLoader(
             self.files,
-            sampler=batches,
+            sampler=sampler,
             batch_size=None,  # the sampler's items are whole batches
-            num_workers=min(self._workers(), len(batches)),
+            num_workers=min(self._workers(), len(sampler)),
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),
         )
@@ -89,9 +62,10 @@ class PredictImages(LightningDataModule):
         if self.num_workers is not None:
             return self.num_workers
         if self.trainer is None or self.trainer.strategy.root_device.type == "cpu":
-            return 0  # where all cores compute, a process beside them slows them by more than it decodes
+            return 0  # workers would take more time from the network than decoding does
         return min(16, suggested_max_num_workers(1))
 
-    def on_after_batch_transfer(self, batch: Part, dataloader_idx: int) -> Part:
-        images, indices, broken = batch
-        return self.prepare.normalize(images), indices, broken
+    def on_after_batch_transfer(
+        self, batch: Batch, dataloader_idx: int
+    ) -> tuple[Tensor, Tensor, Sequence[tuple[int, str]]]:
+        return self.prepare.normalize(batch.images), batch.labels, batch.errors

@@ -1,4 +1,4 @@
-"""What an image goes through before a network, in training, evaluation and use."""
+"""The steps from an image to the input of a network, in training, evaluation and use."""
 
 from collections.abc import Sequence
 
@@ -7,19 +7,19 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-LONGEST = 16  # times the short side, of what the central crop of an image is taken from
-TALL = 32  # times the width, from which on an image's height is resized first
+LONGEST = 16  # times the short side: an image is cut to this length before the central crop
+TALL = 32  # times the width: the height of a taller image is resized first
 
 
 class Preprocessing:
-    """From uint8 images of any size and colour to what a network was trained on.
+    """From uint8 images of any size and colour to the input of a network.
 
     Args:
-        in_channels: 1 or 3, what the network sees: grey images are repeated, coloured ones turned grey.
+        in_channels: of the network, 1 or 3: grey images are repeated, coloured ones turned grey.
         image_size: height and width in pixels.
-        mean, std: a number a channel, for pixels from 0 to 1; of three channels for a grey network, the luminance's.
-        resize_ratio: images are resized to ``image_size * resize_ratio`` and their centre is cropped; None: images are
-            resized as a whole.
+        mean, std: of each channel, for pixels from 0 to 1; three channels are reduced to luminance for a grey network.
+        resize_ratio: images are resized to ``image_size * resize_ratio``, then cropped at the centre; None resizes
+            whole images.
 
     Attributes:
         values: these arguments, as plain values.
@@ -37,7 +37,7 @@ class Preprocessing:
             raise ValueError(f"mean={list(mean)} and std={list(std)} are not a mean and a positive deviation a channel")
         if in_channels not in (1, 3):
             raise ValueError(f"in_channels={in_channels} is neither 1 (grey) nor 3 (RGB)")
-        if in_channels == 1 and len(mean) == 3:  # as torchvision weighs the colours; channels vary together
+        if in_channels == 1 and len(mean) == 3:  # torchvision's weights of the colours; channels are correlated
             mean = (sum(w * m for w, m in zip((0.2989, 0.587, 0.114), mean, strict=True)),)
             std = (sum(std) / 3,)
         self.in_channels, self.image_size, self.mean, self.std = in_channels, image_size, mean, std
@@ -65,7 +65,7 @@ class Preprocessing:
         height, width = images.shape[-2:]
         if (height, width) == (self.image_size, self.image_size):
             return images
-        if height > TALL * width:  # else the width is resized first, in all rows
+        if height > TALL * width:  # otherwise the width would be resized first, in all rows
             images = F.resize(images, [self.image_size, width], antialias=True)
         return F.resize(images, [self.image_size, self.image_size], antialias=True)
 
@@ -75,21 +75,21 @@ class Preprocessing:
             self._scale, self._shift = self._scale.to(images.device), self._shift.to(images.device)
         if images.shape[1] > self.in_channels:
             images = F.rgb_to_grayscale(images)
-        elif images.shape[1] < len(self.mean):  # grey, for a network of coloured images
+        elif images.shape[1] < len(self.mean):  # grey images for a coloured network
             images = images.expand(-1, len(self.mean), -1, -1)
         images = images.to(torch.float32).mul_(self._scale).add_(self._shift)
         return images.expand(-1, self.in_channels, -1, -1)
 
     def unnormalize(self, images: Tensor) -> Tensor:
-        """``(N, in_channels, h, w)`` as the network sees it → uint8, to be looked at."""
+        """The input of a network, ``(N, in_channels, h, w)``, → uint8 images to look at."""
         images = images.float()
         return ((images - self._shift.to(images)) / self._scale.to(images)).round().clamp(0, 255).to(torch.uint8)
 
 
 def without_ends(images: Tensor) -> Tensor:
-    """``(…, h, w)`` without most of what a central crop discards from very long images; others stay as they are.
+    """Very long images, ``(…, h, w)``, without most of the part that a central crop discards.
 
-    Resizing an image of 1×100,000 pixels for its central square would otherwise take gigabytes.
+    Resizing an image of 1×100,000 pixels for the central square would otherwise take gigabytes.
     """
     height, width = images.shape[-2:]
     top, left = (max(0, (long - LONGEST * short) // 2) for long, short in ((height, width), (width, height)))

@@ -1,4 +1,4 @@
-"""Which images come when: the split and the order, as functions of the seed."""
+"""Splits and the order of training images, as functions of the seed."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ def random_key(*numbers: int) -> int:
 
 @contextmanager
 def seeded(key: int) -> Iterator[None]:
-    """The CPU's global generator begins at a key, and goes on afterwards as if nothing had been drawn."""
+    """Seed the CPU's global generator, and restore its state afterwards."""
     state = torch.get_rng_state()
     torch.default_generator.manual_seed(key)
     try:
@@ -29,7 +29,7 @@ def seeded(key: int) -> Iterator[None]:
 
 
 def stratified_split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Split indices at random so that each class gives the same fraction.
+    """Split indices at random, the same fraction of each class.
 
     Args:
         labels: ``(N,)`` int64.
@@ -53,10 +53,10 @@ def stratified_split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor
 def split_by_name(
     names: Sequence[str], labels: Tensor, fraction: float, seed: int, part: str, rest: int = 1
 ) -> tuple[Tensor, Tensor]:
-    """Split indices by a hash of each name, so that an image keeps its part when others are added or removed.
+    """Split indices by a hash of each name, so that adding or removing images moves no other image.
 
-    Only where a class would have too few images in a part does the number of its images matter: the one with the
-    smallest hash is then in the second part, or those with the largest hashes are not.
+    The number of images matters only in a class that would have too few in a part: the one with the smallest hash is
+    then in the second part, or those with the largest hashes are not.
 
     Args:
         names: of the images.
@@ -64,7 +64,7 @@ def split_by_name(
         fraction: of the images to put in the second part, on average, 0 < fraction < 1; at least one image of each
             class with two.
         seed, part: of the hash.
-        rest: images of each class that the first part keeps at least, if there are enough.
+        rest: minimum number of images of each class in the first part, if there are enough.
 
     Returns:
         Two sorted index tensors, disjoint, together all N.
@@ -74,16 +74,16 @@ def split_by_name(
     order = hashes.argsort(stable=True)
     order = order[labels[order].argsort(stable=True)]  # class by class, each by its hashes
     sizes = labels.bincount()  # of each class
-    counts = labels[hashes < fraction].bincount(minlength=len(sizes))  # of which in the second part
+    counts = labels[hashes < fraction].bincount(minlength=len(sizes))  # in the second part
     counts = counts.clamp(min=1).minimum((sizes - rest).clamp(min=1)).minimum((sizes - 1).clamp(min=0))
-    place = torch.arange(len(labels)) - (sizes.cumsum(0) - sizes)[labels[order]]  # in its class
+    place = torch.arange(len(labels)) - (sizes.cumsum(0) - sizes)[labels[order]]  # within the class
     second = torch.zeros(len(labels), dtype=torch.bool)
     second[order] = place < counts[labels[order]]
     return (~second).nonzero().squeeze(1), second.nonzero().squeeze(1)
 
 
 def name_hash(name: str, seed: int, part: str) -> float:
-    """A number from 0 to below 1 that depends on the arguments alone, and otherwise looks random."""
+    """A pseudorandom number, 0 ≤ x < 1, that depends on the arguments alone."""
     digest = blake2b(os.fsencode(f"{seed}/{part}/{name}"), digest_size=6).digest()
     return int.from_bytes(digest, "big") / 2**48
 
@@ -94,7 +94,7 @@ def _check_fraction(fraction: float) -> None:
 
 
 class BatchKey(NamedTuple):
-    """A batch that is asked for: which images, in which epoch, and the seed of all that is random about it."""
+    """The request for a batch: the images, the epoch, and the seed of everything random in it."""
 
     indices: Tensor  # (N,) int64
     epoch: int = 0
@@ -102,15 +102,15 @@ class BatchKey(NamedTuple):
 
 
 class BatchSampler(Sampler):
-    """Yields a ``Draw`` for each batch, which is a function of (seed, epoch, batch) alone.
+    """Yields a ``BatchKey`` for each batch, which is a function of (seed, epoch, batch) alone.
 
-    With several processes (``world_size``), each takes its share of every batch. In training all shares are
-    equal and images that do not fill a batch are left out; otherwise every image comes exactly once.
+    With several processes (``world_size``), each takes an equal share of every training batch, and images that do not
+    fill a batch are left out; in evaluation every image comes exactly once.
 
-    The indices are on ``device``: an epoch's order is copied there once, so that no batch waits for a copy.
+    The indices are on ``device``: the order of an epoch is copied there once, so that no batch waits for a copy.
 
-    ``first`` is the batch at which the first epoch begins: not 0 where a run goes on in the middle of ``epoch``. The
-    length stays that of a whole epoch.
+    ``first`` is the first batch of ``epoch``: not 0 if a run resumes within an epoch. The length stays that of a whole
+    epoch.
     """
 
     def __init__(self, size, batch_size, seed, training, shuffle, rank=0, world_size=1, device="cpu", epoch=0, first=0):
@@ -144,6 +144,6 @@ class BatchSampler(Sampler):
         else:  # sizes that differ by one at most, so that no process is left without an image
             parts = order.tensor_split(shares)
         numbers = range(first * self.world_size + self.rank, shares, self.world_size)
-        keys = [random_key(self.seed, self.epoch, number) for number in numbers]  # 6 µs each; each in its step, 100
+        keys = [random_key(self.seed, self.epoch, number) for number in numbers]  # at once: 6 µs each instead of 100
         for number, key in zip(numbers, keys, strict=True):
             yield BatchKey(parts[number], self.epoch, key)

@@ -7,7 +7,7 @@ from datamodules.tensor_dataset import TensorImages
 
 
 class Synthetic(ImageDataModule):
-    """Noise, brighter in a horizontal band whose place is the class: easy to learn, of any size and number.
+    """Noise with a brighter horizontal band, whose position is the class: easy to learn, of any size and number.
 
     Args:
         num_images: training images; a fifth as many for testing.

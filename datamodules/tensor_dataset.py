@@ -1,6 +1,8 @@
 """Images that are all in memory, and fetched by the batch."""
 
+from collections.abc import Sequence
 from copy import copy
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -8,8 +10,14 @@ from torch.utils.data import Dataset
 
 from datamodules.sampling import BatchKey
 
-# (uint8 images, labels, what was drawn): what a loader delivers.
-Batch = tuple[Tensor, Tensor, BatchKey]
+
+class Batch(NamedTuple):
+    """What a loader delivers."""
+
+    images: Tensor  # (N, c, h, w) uint8
+    labels: Tensor  # (N,) int64
+    key: BatchKey
+    errors: Sequence[tuple[int, str]] = ()  # (index, message) of each image file that was skipped
 
 
 class TensorImages(Dataset):
@@ -36,12 +44,11 @@ class TensorImages(Dataset):
         return self.images.device
 
     def to(self, device: torch.device) -> "TensorImages":
-        """The same images in a device's memory, where batches of them are drawn without crossing the bus."""
-        part = copy(self)
-        part.images, part.all_labels, part.indices = (
-            tensor.to(device) for tensor in (self.images, self.all_labels, self.indices)
-        )
-        return part
+        """The same images in a device's memory, so that batches need no copy from the host."""
+        moved = copy(self)
+        moved.images, moved.all_labels = self.images.to(device), self.all_labels.to(device)
+        moved.indices = self.indices.to(device)
+        return moved
 
     def subset(self, indices: Tensor, training: bool) -> "TensorImages":
         """The images at ``indices``, without copying them."""
@@ -49,6 +56,6 @@ class TensorImages(Dataset):
         part.indices = self.indices[indices.to(self.device)]
         return part
 
-    def __getitem__(self, draw: BatchKey) -> Batch:
-        indices = self.indices.index_select(0, draw.indices)  # which copies rows; images[indices] goes pixel by pixel
-        return self.images.index_select(0, indices), self.all_labels.index_select(0, indices), draw
+    def __getitem__(self, key: BatchKey) -> Batch:
+        indices = self.indices.index_select(0, key.indices)  # copies whole rows; images[indices] goes pixel by pixel
+        return Batch(self.images.index_select(0, indices), self.all_labels.index_select(0, indices), key)

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from datamodules import Preprocessing, Scored
+from datamodules import Preprocessing
 from datamodules.decoding import read_image
 from inference import checkpoints
 from results.record import replacing
@@ -194,11 +194,11 @@ def real_images(checkpoint: dict[str, Any], files: Sequence[str], trust: Iterabl
         return torch.stack([fit(read_image(file)) for file in files]), f"{len(files)} of the images given"
     try:
         data = checkpoints.datamodule(checkpoint, OmegaConf.create(), trust)
-        scored = Scored(data, "test", preprocessing, checkpoint["class_names"])
-        scored.prepare_data()
-        scored.setup("test")
+        data.as_test_set("test", preprocessing, checkpoint["class_names"])
+        data.prepare_data()
+        data.setup("test")
     except OSError as error:
         raise FileNotFoundError(f"{error}; images=PATH takes others to compare on") from error
-    count = min(COMPARED, len(scored.images))
-    spread = torch.linspace(0, len(scored.images) - 1, count).long()
-    return scored.pixels(spread), f"{count} test images of {type(data).__name__}"
+    count = min(COMPARED, len(data.test_images))
+    spread = torch.linspace(0, len(data.test_images) - 1, count).long()
+    return data.pixels(spread), f"{count} test images of {type(data).__name__}"

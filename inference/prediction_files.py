@@ -147,7 +147,7 @@ def write_grid(
     """Write a PNG of the first images as the network sees them, with file, class and probability."""
     from results.pictures import class_labels, picture_grid, save_png, shorten
 
-    images, indices, _ = data.files[found.indices[:count]]
+    images, indices, *_ = data.read(found.indices[:count])
     said = zip(*(output[:count, 0].tolist() for output in found.outputs), strict=True)
     said = dict(zip(found.indices.tolist(), said, strict=False))
     labels, titles = class_labels(class_names), []

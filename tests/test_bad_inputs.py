@@ -198,7 +198,7 @@ OTHERS = {
     "predict.py ckpt=run images=god": "images=god: no such file or folder; did you mean good?",
     "predict.py ckpt=run images=empty": "images=empty has no image files",
     "predict.py ckpt=run images=good/*.png": "images=good/*.png: no file has such a name",
-    "predict.py ckpt=run images=good": "would have the same id, 0; say format=full",
+    "predict.py ckpt=run images=good": "would have the same id, 0; use format=full",
     "predict.py ckpt=run images=good/a output=o.txt": "output=o.txt: expected a name that ends in .csv or .json",
     "predict.py ckpt=run images=good/a output=file/o.csv": "output=file/o.csv: nothing can be written to",
     "predict.py ckpt=run images=good/a output=folder.csv": "output=folder.csv is a folder; expected a file",
@@ -315,7 +315,7 @@ class Unloadable(Synthetic):
 """
 DATA = {
     "empty": "empty has no class folders; expected empty/<class>/<image>",
-    "one": "num_classes=1; there is nothing to tell apart with fewer than 2",
+    "one": "num_classes=1; expected at least 2",
     "hole": "hole has no images of the class b",
     "good datamodule.num_classes=5": "num_classes=5, but ImageFolder has 2 classes",
     "good datamodule.test_fraction=0": "the fraction to split off is 0; expected a number between 0 and 1",

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from datamodules import CatsVsDogs, ImageFolder
-from datamodules.cats_vs_dogs import class_of, visible
+from datamodules.cats_vs_dogs import class_of
+from datamodules.image_paths import visible
 
 # The animal and the number of each image, 14 cats and 21 dogs; by name, 10 comes before 2.
 ANIMALS = [("dog", n) for n in range(21)] + [("cat", n) for n in range(14)]
@@ -96,7 +97,7 @@ def test_a_contests_images_without_labels_are_left_aside_in_one_line(name, below
     assert 3 <= len(parts["test"]) <= 12  # split from the training images
     assert not any(path.startswith(f"{name}/") for part in parts.values() for path in part)
     assert [record.message for record in caplog.records] == [
-        f"left aside   {tmp_path / name}, which says of no image whether it is a cat or a dog"
+        f"left aside   {tmp_path / name}, whose names do not show which images are cats or dogs"
     ]
 
 

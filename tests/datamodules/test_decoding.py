@@ -1,9 +1,10 @@
 """Image files of any kind become 8 bits a channel, upright and on white; the others are named."""
 
-import importlib.util
 import struct
 import warnings
 import zlib
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -147,7 +148,7 @@ def jpeg_that_claims(width, height, path):
 
 
 def test_a_file_that_would_fill_the_memory_is_named_and_never_decoded(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.ops.image, "decode_image", lambda *_: pytest.fail("it was decoded"))
+    monkeypatch.setattr(decoding, "fast_decoder", lambda: lambda *_, **options: pytest.fail("it was decoded"))
     for name, content in {
         "a.png": png_that_claims(50_000, 50_000),
         "a.jpg": jpeg_that_claims(50_000, 50_000, tmp_path / "a.jpg"),
@@ -161,18 +162,83 @@ def test_a_file_that_would_fill_the_memory_is_named_and_never_decoded(tmp_path, 
 def test_a_large_one_is_no_warning(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40)
     Image.new("L", (8, 8)).save(tmp_path / "x.bmp")
-    spec = importlib.util.spec_from_file_location("again", decoding.__file__)
+    filters = list(warnings.filters)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        spec.loader.exec_module(again := importlib.util.module_from_spec(spec))
-        assert again.read_image(str(tmp_path / "x.bmp")).shape == (3, 8, 8)
+        assert read_image(str(tmp_path / "x.bmp")).shape == (3, 8, 8)
+    assert warnings.filters == filters
 
 
-@pytest.mark.parametrize("name", ["x.jpg", "x.png"])
-def test_pil_reads_the_same_where_torchvision_has_no_decoder_any_more(tmp_path, name, monkeypatch):
-    path = tmp_path / name
-    Image.fromarray(slope()).convert("RGB").save(path)
-    quick = read_image(str(path))
-    monkeypatch.setattr(torch.ops, "image", object())
-    assert decoding._is_simple(path.read_bytes())
-    assert torch.equal(read_image(str(path)), quick)
+def by_torchcodec():
+    return partial(pytest.importorskip("torchcodec.decoders").decode_image, output_dtype="auto")
+
+
+def by_torchvision():
+    return partial(pytest.importorskip("torchvision.io").decode_image, apply_exif_orientation=True)
+
+
+def png(colour, bits, raw):
+    """A PNG of 16×1 pixels that PIL cannot write; ``raw`` are its bytes."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 16, 1, bits, colour, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" + raw)) + chunk(b"IEND", b"")
+
+
+def noise(mode, turned=1):
+    values = np.random.default_rng(0).integers(0, 256, (37, 41, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = turned
+    return Image.fromarray(values).convert(mode), exif
+
+
+SHARED = {  # file → the options of a format that a fast decoder may take, or the content
+    "plain.jpg": {"quality": 90},
+    "low.jpg": {"quality": 5},
+    "444.jpg": {"subsampling": 0},
+    "422.jpg": {"subsampling": 1},
+    "progressive.jpg": {"progressive": True},
+    "restarts.jpg": {"restart_marker_blocks": 3},
+    "plain.png": {},
+    "bits1.png": png(0, 1, b"\xa5\x3c"),
+    "bits2.png": png(0, 2, bytes(range(27, 31))),
+    "bits4.png": png(0, 4, bytes(range(17, 25))),
+    "bits16.png": png(0, 16, bytes(range(32))),
+    "rgb16.png": png(2, 16, bytes(range(96))),
+}
+
+
+@pytest.mark.parametrize("decoder", [by_torchcodec, by_torchvision])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", SHARED)
+def test_every_decoder_gives_the_same_pixels(name, channels, mode, decoder, tmp_path, monkeypatch):
+    decode, path, options = decoder(), tmp_path / name, SHARED[name]
+    for turned in (1, 6) if isinstance(options, dict) and mode != "CMYK" else (1,):
+        if isinstance(options, bytes):
+            path.write_bytes(options)
+        else:
+            image, exif = noise("RGB" if mode == "CMYK" and name.endswith("png") else mode, turned)
+            image.save(path, exif=exif, **options)
+        monkeypatch.setattr(decoding, "fast_decoder", lambda: decode)
+        fast = read_image(str(path), channels)
+        monkeypatch.setattr(decoding, "fast_decoder", lambda: None)
+        assert torch.equal(fast, read_image(str(path), channels))
+
+
+def test_a_fast_decoder_is_used_for_ordinary_files_alone(tmp_path, monkeypatch):
+    used = []
+    monkeypatch.setattr(decoding, "fast_decoder", lambda: lambda path, **options: used.append(path) or torch.zeros(1))
+    for name, mode in {
+        "a.jpg": "RGB",
+        "b.jpg": "L",
+        "c.png": "RGB",
+        "d.png": "RGBA",
+        "e.png": "P",
+        "f.webp": "RGB",
+    }.items():
+        Image.new(mode, (4, 4)).save(tmp_path / name)
+        read_image(str(tmp_path / name))
+    assert [Path(path).name for path in used] == ["a.jpg", "b.jpg", "c.png"]

@@ -5,7 +5,6 @@ import socket
 from hashlib import blake2b
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -13,7 +12,7 @@ from torchvision import transforms
 from torchvision.transforms import v2
 
 from datamodules import CatsVsDogs, ImageFolder, ImageNet, PerImage, PredictImages, Preprocessing, image_paths
-from datamodules.folders import FileTable
+from datamodules.image_files import scan_files
 from datamodules.preprocessing import without_ends
 from datamodules.sampling import BatchKey, name_hash, split_by_name
 from results.record import one_line
@@ -159,9 +158,7 @@ def test_an_odd_entry_is_named_and_only_that_is_left_out(name, tmp_path, caplog)
     (line,) = caplog.messages
     assert line.startswith("broken       1 of ") and f"{path} " in line and message in line
     found: list[str] = []
-    names = image_paths.find_images(str(tmp_path), found)[
-        1
-    ]  # in prediction those without a name of their own are no rows
+    _, names = image_paths.find_images(str(tmp_path), found)  # in prediction, entries without a suffix are no rows
     assert len(names) in (16, 17) and len(names) + len(found) == 17 - (name == "self")  # nothing is lost there
 
 
@@ -215,11 +212,31 @@ def test_the_same_file_in_two_splits_stays_in_the_one_that_is_scored(tmp_path, c
     assert f"left out: 1 in {tmp_path}/train, the first {tmp_path}/train/cat/leak.jpg" in caplog.text
 
 
-def test_duplicates_are_found_by_device_and_inode(tmp_path):
-    table = FileTable([(str(tmp_path / f"{n}.jpg"), 0) for n in range(8)], tmp_path)
-    table.identity = np.array([[1, 5], [1, 6], [2, 5], [1, 6], [1, 5], [1, 6], [1, 0], [1, 0]], dtype=np.uint64)
-    assert table.duplicates(np.zeros((0, 2), np.uint64)) == {3: 1, 4: 0, 5: 1}
-    assert table.duplicates(np.array([[1, 6], [1, 5]], dtype=np.uint64)) == {0: -1, 1: -2, 3: -2, 4: -1, 5: -2}
+def test_duplicates_are_found_by_device_and_inode(tmp_path, monkeypatch):
+    identities = [(1, 5), (1, 6), (2, 5), (1, 6), (1, 5), (1, 6), (1, 0), (1, 0)]
+    paths = [str(tmp_path / f"{n}.jpg") for n in range(8)]
+    status = dict(zip(paths, identities, strict=True))
+    samples, stat = [(path, 0) for path in paths], os.stat
+
+    def fake(path, **options):
+        return os.stat_result((0o100644, status[path][1], status[path][0], *[9] * 7)) if path in status else stat(path)
+
+    monkeypatch.setattr(os, "stat", fake)
+    known = {}
+    first = scan_files(samples, tmp_path, known)
+    assert first.duplicates == {paths[n]: paths[kept] for n, kept in {3: 1, 4: 0, 5: 1}.items()}
+    assert list(first.sizes) == [paths[n] for n in (0, 1, 2, 6, 7)]
+    again = scan_files(samples, tmp_path, {(1, 6): "b", (1, 5): "a"})
+    assert again.duplicates == {paths[n]: name for n, name in {0: "a", 1: "b", 3: "b", 4: "a", 5: "b"}.items()}
+
+
+def test_of_several_names_the_file_stays_and_links_go(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "z.png")
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).symlink_to("z.png")
+    paths = [str(tmp_path / name) for name in ("a.png", "b.png", "z.png")]
+    scan = scan_files([(path, 0) for path in paths], tmp_path, {})
+    assert list(scan.sizes) == paths[2:] and set(scan.duplicates) == set(paths[:2])
 
 
 def test_a_very_long_image_is_cropped_before_it_is_resized():
@@ -266,7 +283,7 @@ def test_a_file_that_fails_only_when_it_is_transformed_is_named_and_left_out(fai
     assert message in caplog.text
     paths = [str(failing / "cat" / name) for name in ("1.jpg", "odd.png", "2.jpg")]
     read = PredictImages(paths, {"in_channels": 3, "image_size": 16, "mean": [0.5], "std": [0.5]}, num_workers=0)
-    images, indices, broken = read.files[torch.arange(3)]
+    images, indices, _, broken = read.read(torch.arange(3))
     assert (len(images), indices.tolist(), [index for index, _ in broken]) == (2, [0, 2], [1])
     assert broken[0][1].startswith(message)
 

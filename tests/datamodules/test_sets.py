@@ -26,7 +26,7 @@ from datamodules import (
     ImageNet,
     Synthetic,
     fashion_mnist,
-    folders,
+    image_files,
 )
 from datamodules.decoding import read_image
 from datamodules.digits import read_digits
@@ -371,7 +371,7 @@ def test_files_become_uint8_batches_and_training_crops_are_keyed(tmp_path):
     data = ready(ImageFolder(str(image_tree(tmp_path / "pets")), image_size=16, num_workers=0))
     train = data.sets["train"]
     batch = BatchKey(torch.arange(4), key=11)
-    images, labels, _ = train[batch]
+    images, labels, *_ = train[batch]
     assert images.shape == (4, 3, 16, 16)
     assert images.dtype == torch.uint8
     assert labels.tolist() == [label for _, label in train.samples[:4]]
@@ -414,7 +414,7 @@ def test_evaluation_crops_the_centre(tmp_path):
         for i in range(4):
             picture.save(tmp_path / name / f"{i}.png")
     data = ready(ImageFolder(str(tmp_path), image_size=16, resize_ratio=1.0, num_workers=0))
-    images, _, _ = data.sets["test"][BatchKey(torch.arange(1))]
+    images, *_ = data.sets["test"][BatchKey(torch.arange(1))]
     assert images[0, :, 3:13, 3:13].float().mean((1, 2)).tolist() == [0, 255, 0]
 
 
@@ -464,7 +464,7 @@ def test_a_grey_network_sees_the_grey_values_of_grey_files(tmp_path):
             Image.new("L", (16, 16), 50 * i + 7).save(tmp_path / name / f"{i}.png")
     data = ready(ImageFolder(str(tmp_path), in_channels=1, image_size=16, resize_ratio=1.0, num_workers=0))
     part = data.sets["train"]
-    images, _, _ = part[BatchKey(torch.arange(len(part)))]
+    images, *_ = part[BatchKey(torch.arange(len(part)))]
     assert images.shape[1] == 1  # of RGB, grey again, they would be a value lower
     assert images.amax((1, 2, 3)).tolist() == [50 * int(Path(path).stem) + 7 for path, _ in part.samples]
 
@@ -565,7 +565,7 @@ def test_folders_that_are_none_are_refused(tmp_path):
 
 
 def test_a_large_folder_is_read_with_a_line_now_and_then(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(folders, "LINE_SECONDS", 0.0)
+    monkeypatch.setattr(image_files, "LOG_SECONDS", 0.0)
     caplog.set_level("INFO")
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -574,4 +574,4 @@ def test_a_large_folder_is_read_with_a_line_now_and_then(tmp_path, monkeypatch, 
     (tmp_path / "a" / "notes.txt").write_text("no image, but a file")
     ready(ImageFolder(str(tmp_path), image_size=16, num_workers=0))
     found = [f"{count} files found in {tmp_path}" for count in (100, 200)]
-    assert caplog.messages == found + [f"{count} of 240 images of {tmp_path} looked at" for count in (100, 200)]
+    assert caplog.messages == found + [f"{count} of 240 images of {tmp_path} examined" for count in (100, 200)]
