@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from datamodules.image_paths import check_writable, find_images
 from inference import checkpoints
 from launch.main import imports_without_gc, quiet_lightning, run
-from launch.run_names import run_of
+from launch.run_names import checkpoint_name
 from launch.validation import check_choices
 from results.errors import ConfigError
 from results.run_folder import find_checkpoint, short
@@ -58,7 +58,7 @@ def export(cfg: "DictConfig") -> float:
     pixels, whose = exporters.real_images(checkpoint, [str(folder / name) for name in names], cfg.trust)
     facts = {"class_names": checkpoint["class_names"], "preprocessing": checkpoint["preprocessing"]}
     facts |= {"preprocessing_inside": cfg.preprocessing, "checkpoint": str(file)}
-    path = Path(cfg.output or f"{cfg.run_dir}/{run_of(cfg.ckpt)}{FORMATS[cfg.format][0]}").expanduser()
+    path = Path(cfg.output or f"{cfg.run_dir}/{checkpoint_name(cfg.ckpt)}{FORMATS[cfg.format][0]}").expanduser()
     try:
         difference, said = exporters.save(path, cfg.format, backbone, pixels, facts, cfg.tolerance)
     except exporters.Disagreement as error:

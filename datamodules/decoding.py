@@ -101,11 +101,15 @@ def _decode_by_pil(image: Image.Image, channels: int) -> Tensor:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Scale 16 bits by their range, and 32 bits by the image's; PIL would clip both."""
+    """Scale 16 bits and fractions by their full range, other values by the range of the image; PIL would clip them."""
     if not image.mode.startswith(("I", "F")):
         return image
     values = np.nan_to_num(np.array(image, dtype=np.float32), copy=False)  # (h, w)
-    low, high = (0.0, 65535.0) if image.mode.startswith("I;16") else (float(values.min()), float(values.max()))
+    low, high = float(values.min()), float(values.max())
+    if image.mode.startswith("I;16"):
+        low, high = 0, 65535
+    elif low >= 0 and high <= 1:  # fractions
+        low, high = 0, 1
     scale = 255 / max(high - low, 1e-30)
     values *= scale  # in place: a large image has gigabytes
     values -= low * scale

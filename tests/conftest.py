@@ -34,7 +34,7 @@ def composed(tmp_path):
 def examine(tmp_path, monkeypatch, capsys):
     """A function that checks a command line without running it.
 
-    Returns: ``code``, the exit code; ``error``, the message behind ``error: ``; ``sweep``, for a sweep that would start.
+    Returns: ``code``, the exit code; ``error``, what follows ``error: ``; ``sweep``, for a sweep that would start.
     """
     from launch import checks, main, sweeps
 

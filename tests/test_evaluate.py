@@ -22,7 +22,7 @@ from evaluate import check, evaluate
 from inference import checkpoints
 from launch import run_names
 from results import record as records
-from results.errors import is_user_error
+from results.errors import is_user_error, report_error
 from train import train
 
 ROOT = Path(__file__).parent.parent
