@@ -164,8 +164,8 @@ class ImageDataModule(LightningDataModule):
         if "train" not in self.sets:
             train, val = self._load("train"), self._load("val")
             if val is None:
-                train_indices, val_indices = self.split_off(train, self.val_fraction, "val")
-                train, val = train.subset(train_indices, True), train.subset(val_indices, False)
+                rest, aside = self.split_off(train, self.val_fraction, "val")
+                train, val = train.subset(rest, True), train.subset(aside, False)
                 if not len(val):
                     few = f"has {len(train)} images for training and none to set aside for validation"
                     raise ValueError(f"{type(self).__name__} {few}; some class needs two")
@@ -265,17 +265,9 @@ class ImageDataModule(LightningDataModule):
 
     def _loader(self, images: Dataset, training: bool = False, epoch: int = 0, batch: int = 0) -> DataLoader:
         workers, device = self._workers(), getattr(images, "device", torch.device("cpu"))
-        sampler = BatchSampler(
-            len(images),
-            self.batch_size,
-            self.seed,
-            training,
-            training and self.shuffle,
-            *self._world(),
-            device=device,
-            epoch=epoch,
-            first=batch,
-        )
+        shuffle, (rank, world_size) = training and self.shuffle, self._world()
+        options = {"rank": rank, "world_size": world_size, "device": device, "epoch": epoch, "first": batch}
+        sampler = BatchSampler(len(images), self.batch_size, self.seed, training, shuffle, **options)
         return DataLoader(
             images,
             sampler=sampler,

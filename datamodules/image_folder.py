@@ -101,14 +101,8 @@ class ImageFolder(ImageDataModule):
         self._known: dict = {}  # the files of val and test folders, as in scan_files
         self.mean, self.std = tuple(mean), tuple(std)
         self.test_fraction, self.resize_ratio, self.broken = test_fraction, resize_ratio, broken
-        super().__init__(
-            num_classes or len(self.class_names),
-            in_channels,
-            image_size,
-            num_workers=num_workers,
-            data_dir=data_dir,
-            **options,
-        )
+        num_classes = num_classes or len(self.class_names)
+        super().__init__(num_classes, in_channels, image_size, num_workers=num_workers, data_dir=data_dir, **options)
         chosen = {name: transform for name, transform in (image_transforms or {}).items() if transform}
         self.train_transform = TrainTransform(image_size, self.in_channels, chosen)
 
@@ -165,9 +159,8 @@ class ImageFolder(ImageDataModule):
         names = [name for name in visible_folders(self.root) if name.lower() in self.split_folders[split]]
         found = [self.root / name for name in names if self.is_split(self.root / name)]
         if len(found) > 1:
-            raise ValueError(
-                f"{self.root} has the folders {' and '.join(folder.name for folder in found)}; expected one of them"
-            )
+            folders = " and ".join(folder.name for folder in found)
+            raise ValueError(f"{self.root} has the folders {folders}; expected one of them")
         return found[0] if found else None
 
     def unused_folders(self, folders: Mapping[str, Path]) -> list[str]:
@@ -188,9 +181,8 @@ class ImageFolder(ImageDataModule):
         for split, folder in list(self.folders.items()):
             found = visible_folders(folder)
             if split != "train" and (not found or len(found) == 1 and found[0] not in names):
-                log.warning(
-                    f"{'left aside':<12} {folder}, which has no folder of a class; expected {folder}/{names[0]}"
-                )
+                expected = f"expected {folder}/{names[0]}"
+                log.warning(f"{'left aside':<12} {folder}, which has no folder of a class; {expected}")
                 del self.folders[split]
             elif extra := sorted(set(found) - set(names)):
                 raise ValueError(f"{folder} has the class {extra[0]}, which the train folder lacks")
