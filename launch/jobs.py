@@ -63,6 +63,8 @@ def _leave_run_dir() -> None:
 
 def _sweep_job(task: Callable, cfg: DictConfig) -> float | None:
     """Run one job of a sweep. Returns None if it fails: the record has the reason, and the other jobs go on."""
+    if HydraConfig.get().launcher.get("n_jobs", 1) not in (1, None):
+        _take_gpu(HydraConfig.get().job.num)
     number, size = HydraConfig.get().job.num + 1, int(os.environ.get(SIZE, 0))
     name = f"job {number} of {size or '?'}  {Path(cfg.run_dir).name}"
     with lock_run_dir(cfg.run_dir):
@@ -82,6 +84,19 @@ def _sweep_job(task: Callable, cfg: DictConfig) -> float | None:
             mark_resumable(cfg.run_dir, last)
             log.error(f"{name} failed: {one_line(error)}", exc_info=error if tracebacks() else None)
     return None
+
+
+def _take_gpu(number: int) -> None:
+    """Give this process of a parallel launcher one of the visible GPUs, in turn, before its first job."""
+    if "torch" in sys.modules:
+        return
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        gpus = [str(gpu) for gpu, _ in enumerate(Path("/proc/driver/nvidia/gpus").glob("*"))]
+    else:
+        gpus = [gpu for gpu in visible.split(",") if gpu]
+    if gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
 
 
 @contextmanager

@@ -224,7 +224,8 @@ def check_limits(override: Override) -> None:
     """Raise a ConfigError for a value outside of ``LIMITS`` or ``CHOICES``."""
     key = override.key_or_group
     valid, expected = LIMITS.get(key, (None, None))
-    for value in values_of(override):
+    interval = override.is_interval_sweep()
+    for value in (override.value().start, override.value().end) if interval else values_of(override):
         if key in CHOICES:
             check_choice(key, value, CHOICES[key])
         if valid and isinstance(value, int | float) and not valid(value):

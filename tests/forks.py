@@ -22,7 +22,16 @@ import hydra
 
 ROOT = Path(__file__).parent.parent
 # What a script needs once its config is found to be good.
-ALL = ("torch", "lightning", "torchvision", "datamodules", "lit_modules", "callbacks", "inference.exporters", "tests.warm")
+ALL = (
+    "torch",
+    "lightning",
+    "torchvision",
+    "datamodules",
+    "lit_modules",
+    "callbacks",
+    "inference.exporters",
+    "tests.warm",
+)
 
 
 class Forks:

@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from launch import main, side_by_side, validation
+from launch import validation
 from results import record as records
-from results.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent
 TINY = (
@@ -47,8 +46,7 @@ from lightning import Callback
 
 class Where(Callback):
     def on_fit_start(self, trainer, pl_module):
-        cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
-        facts = [os.getpid(), cores, torch.get_num_threads(), os.environ.get("CUDA_VISIBLE_DEVICES")]
+        facts = [os.getpid(), torch.get_num_threads(), os.environ.get("CUDA_VISIBLE_DEVICES")]
         Path(trainer.default_root_dir, "where").write_text(" ".join(map(str, facts)))
 
 class KilledOnce(Callback):
@@ -61,46 +59,31 @@ class KilledOnce(Callback):
 
 
 @needs("joblib_launcher")
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system cannot pin processes")
-def test_jobs_side_by_side_have_their_own_cores_and_gpus(tmp_path):
+def test_parallel_jobs_have_a_gpu_each_and_share_the_cores(tmp_path):
     (tmp_path / "where.py").write_text(WHERE)
     args = ["hydra/launcher=parallel", "seed=0,1,2", "+callbacks.where._target_=where.Where"]
     done = sweep(*args, cwd=tmp_path, PYTHONPATH=str(tmp_path), CUDA_VISIBLE_DEVICES="5,7")
     assert done.returncode == 0, done.stderr
     assert {record["status"] for record in jobs(tmp_path).values()} == {"completed"}
     found = [path.read_text().split() for path in (tmp_path / "sweep").glob("*/where")]
-    processes = {pid: (cores.split(","), int(threads), gpu) for pid, cores, threads, gpu in found}
+    processes = {pid: (int(threads), gpu) for pid, threads, gpu in found}
     assert len(found) == 3 and len(processes) == 2
-    (cores, threads, gpu), (other_cores, other_threads, other_gpu) = processes.values()
-    assert {gpu, other_gpu} == {"5", "7"}
-    if len(os.sched_getaffinity(0)) > 1:
-        assert not set(cores) & set(other_cores)
-    assert (threads, other_threads) == (len(cores), len(other_cores))
+    assert {gpu for _, gpu in processes.values()} == {"5", "7"}
+    assert sum(threads for threads, _ in processes.values()) <= max(2, os.cpu_count())
     assert (tmp_path / "sweep" / "report.md").read_text().count("| 3 | completed |") == 1
 
 
-@pytest.mark.parametrize(
-    ("count", "shares"), [(2, [[0, 1], [2, 3]]), (3, [[0], [1], [2, 3]]), (4, [[0], [1], [2], [3]]), (6, "012301")]
-)
-def test_shares_of_the_cores(count, shares, monkeypatch):
-    taken = []
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3}, raising=False)
-    monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cores: taken.append(cores), raising=False)
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-        monkeypatch.setenv(name, "")
-    for number in range(count):
-        side_by_side.take_share(number, count)
-    assert taken == [[int(core)] if isinstance(core, str) else core for core in shares]
-
-
 @needs("joblib_launcher")
-def test_a_killed_process_takes_no_other_job_along(tmp_path):
+def test_a_sweep_whose_process_is_killed_resumes(tmp_path):
     (tmp_path / "where.py").write_text(WHERE)
     args = ["hydra/launcher=parallel", "optimizer.lr=0.1,0.2,0.3", "trainer.max_epochs=3"]
     done = sweep(*args, "+callbacks.odd._target_=where.KilledOnce", cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert (tmp_path / "killed").exists()
-    assert "a job's process was lost" in done.stderr
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "resume=sweep" in done.stderr.splitlines()[-1]
+    again = [sys.executable, str(ROOT / "train.py"), "resume=sweep"]
+    env = os.environ | {"PYTHONPATH": str(tmp_path)}
+    assert subprocess.run(again, capture_output=True, cwd=tmp_path, timeout=300, check=False, env=env).returncode == 0
     found = jobs(tmp_path)
     assert [record["status"] for record in found.values()] == ["completed"] * 3
     assert {record["steps"] for record in found.values()} == {9}
@@ -151,7 +134,7 @@ def test_a_process_of_submitits_that_is_killed_costs_no_report(tmp_path):
     done = sweep(*args, *odd, cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert "of 2 jobs 1 did not end; the same command with hydra.sweep.dir=sweep goes on" in done.stderr
+    assert "1 incomplete of 2 jobs; resume with: python " in done.stderr
     assert sweep(*args, *odd, cwd=tmp_path, PYTHONPATH=str(tmp_path)).returncode == 0
     assert {record["steps"] for record in jobs(tmp_path).values()} == {9}
 
@@ -165,7 +148,7 @@ def test_ray_starts_a_cluster_here_and_shares_it_out(tmp_path):
     assert done.returncode == 0, done.stderr
     assert [record["status"] for record in jobs(tmp_path).values()] == ["completed"] * 2
     found = [path.read_text().split() for path in (tmp_path / "sweep").glob("*/where")]
-    assert [facts[2:] for facts in found] == [["1", "0"]] * 2  # a thread, and half of GPU 0
+    assert [facts[1:] for facts in found] == [["1", "0"]] * 2  # a thread, and half of GPU 0
 
 
 @needs("optuna_sweeper")
@@ -180,9 +163,9 @@ def test_a_search_finds_the_best_of_its_trials_and_goes_on(forks, tmp_path):
     assert len(found) == 6 and set(first) < set(found)
     assert done.out.count("was completed before") == 3
     best = yaml.safe_load((tmp_path / "sweep" / "optimization_results.yaml").read_text())
-    scores = {name: record["metrics"]["val/top1"] for name, record in found.items()}
-    assert best["best_value"] == max(scores.values())
-    (score,) = (score for name, score in scores.items() if str(best["best_params"]["optimizer.lr"]) in name)
+    assert best["best_value"] == max(record["metrics"]["val/top1"] for record in found.values())
+    lr = f"optimizer.lr={best['best_params']['optimizer.lr']}"
+    (score,) = (record["metrics"]["val/top1"] for record in found.values() if lr in record["overrides"])
     assert score == best["best_value"]
 
 
@@ -192,8 +175,7 @@ def test_a_search_finds_the_best_of_its_trials_and_goes_on(forks, tmp_path):
         (["hydra/launcher=paralel"], "hydra/launcher=paralel: no such option; did you mean parallel?"),
         (["hydra/sweeper=serach"], "hydra/sweeper=serach: no such option; did you mean search?"),
         (["optimizer.lr=interval(0.1,1)"], "an interval needs a search; add hydra/sweeper=search"),
-        (["optimizer.lr=interval(-1,1)"], "optimizer.lr=-1.0: expected at least 0"),
-        (["optimizer.lr=interval(1,0.1)"], "expected an interval from a smaller number to a larger one"),
+        (["optimizer.lr=interval(-1,1)"], "optimizer.lr=-1.0: expected 0 or more"),
         pytest.param(["hydra/sweeper=search"], "a search needs something to search", marks=needs("optuna_sweeper")),
     ],
 )
@@ -204,7 +186,7 @@ def test_mistakes(args, message, tmp_path):
     assert not (tmp_path / "sweep").exists()
 
 
-def test_a_missing_plugin_is_named_with_what_installs_it(monkeypatch):
+def test_a_missing_plugin_is_named_with_what_installs_it(examine, monkeypatch):
     monkeypatch.setattr(validation, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"hydra/launcher=parallel needs a plugin .* pip install -e '\.\[joblib\]'"):
-        main.examine(main.parse(["-m", "hydra/launcher=parallel", "seed=0,1"]), "train")
+    answer = examine(["-m", "hydra/launcher=parallel", "seed=0,1"])
+    assert answer.error == "hydra/launcher=parallel needs the extra joblib: pip install -e '.[joblib]'"
