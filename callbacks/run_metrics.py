@@ -20,7 +20,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from torch import Tensor, nn
 
 from callbacks.best_checkpoint import BestCheckpoint
-from callbacks.resume_checkpoint import is_out_of_time
+from callbacks.training_position import batches_in_total, batches_of_epoch, end_skipped_epoch, is_out_of_time
 from results.metrics import check_monitor, wrong_mode
 from results.record import one_line
 
@@ -201,18 +201,11 @@ class RunMetrics(Callback):
         )
 
     def _end_skipped_training(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Make the counts and scores what they were when the training ended, of which the checkpoint is a moment older.
-
-        Lightning does that itself if ``max_epochs`` is reached, not if the training was stopped earlier.
-        """
-        progress = trainer.fit_loop.epoch_progress.current
-        if progress.processed < progress.started:  # the training ended within this epoch
+        """Set counts and scores to those at the end of the training; the checkpoint is from the moment before."""
+        if end_skipped_epoch(trainer):
             scores = getattr(pl_module, "train_scores", torch.nn.Module()).named_children()
             self.last = {f"train/{name}": score.compute().item() for name, score in scores}
-            self._remember(trainer.current_epoch + 1, self.last)
-            progress.processed += 1
-            trainer.fit_loop.epoch_loop.on_load_checkpoint({"_batches_that_stepped": trainer.global_step})  # of loggers
-        progress.completed = progress.processed
+            self._remember(trainer.current_epoch, self.last)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._begin_epoch()
@@ -231,8 +224,7 @@ class RunMetrics(Callback):
             return
         metrics = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
         self.validation, self.validation_epoch = metrics, trainer.current_epoch
-        batches = trainer.fit_loop.epoch_loop.batch_progress.current.ready
-        self._remember(trainer.current_epoch + batches / trainer.num_training_batches, metrics)
+        self._remember(trainer.current_epoch + batches_of_epoch(trainer) / trainer.num_training_batches, metrics)
         self._start()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -305,7 +297,7 @@ class RunMetrics(Callback):
 
     def out_of_time(self, trainer: Trainer) -> str | None:
         """What is missing, if ``trainer.max_time`` ended the training before its last batch."""
-        batches = trainer.fit_loop.epoch_loop.batch_progress.total.completed
+        batches = batches_in_total(trainer)
         planned = trainer.num_training_batches * (trainer.max_epochs or 0)
         if batches < planned and is_out_of_time(trainer):
             return (

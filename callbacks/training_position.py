@@ -1,0 +1,57 @@
+"""Where a training is, and whether it ends here: the only module that reads the state of Lightning's loops."""
+
+from lightning import Trainer
+from lightning.pytorch.callbacks import Timer
+
+
+def batches_of_epoch(trainer: Trainer) -> int:
+    """Batches of the current epoch so far."""
+    return trainer.fit_loop.epoch_loop.batch_progress.current.ready
+
+
+def batches_in_total(trainer: Trainer) -> int:
+    return trainer.fit_loop.epoch_loop.batch_progress.total.completed
+
+
+def is_out_of_time(trainer: Trainer) -> bool:
+    """Whether ``trainer.max_time`` is over."""
+    left = [callback.time_remaining() for callback in trainer.callbacks if isinstance(callback, Timer)]
+    return any(seconds is not None and seconds <= 0 for seconds in left)
+
+
+def may_stop(trainer: Trainer) -> bool:
+    """Whether ``min_epochs`` and ``min_steps`` are reached, before which ``trainer.should_stop`` has no effect."""
+    return trainer.current_epoch >= (trainer.min_epochs or 0) and trainer.global_step >= (trainer.min_steps or 0)
+
+
+def ends_here(trainer: Trainer) -> bool:
+    """Whether this step is the last one, possibly within an epoch."""
+    return 0 <= trainer.max_steps <= trainer.global_step or trainer.should_stop and may_stop(trainer)
+
+
+def can_resume_after(trainer: Trainer, batches: int) -> bool:
+    """Whether a checkpoint after so many batches of an epoch is exact: resumed, the run does what it would have done.
+
+    It is not at the end of the epoch, while gradients are being accumulated, or right before a validation.
+    """
+    if batches >= trainer.num_training_batches or batches % trainer.accumulate_grad_batches:
+        return False
+    if trainer.should_stop and not is_out_of_time(trainer) and may_stop(trainer):
+        return False  # a callback ends the training, with a validation; a resumed run repeats these batches
+    every = trainer.val_check_batch
+    counted = trainer.fit_loop.total_batch_idx + 1 if trainer.check_val_every_n_epoch is None else batches
+    return not every or every == float("inf") or counted % every != 0
+
+
+def end_skipped_epoch(trainer: Trainer) -> bool:
+    """If a resumed run's training had been stopped within an epoch, count that epoch as ended; whether it had been.
+
+    Lightning does so only if ``max_epochs`` is reached.
+    """
+    progress, epoch_loop = trainer.fit_loop.epoch_progress.current, trainer.fit_loop.epoch_loop
+    within = progress.processed < progress.started
+    if within:
+        progress.processed += 1
+        epoch_loop.on_load_checkpoint({"_batches_that_stepped": trainer.global_step})  # the step that loggers are given
+    progress.completed = progress.processed
+    return within
