@@ -44,6 +44,8 @@ class Preprocessing:
         self.values = {"in_channels": in_channels, "image_size": image_size, "mean": list(mean), "std": list(std)}
         self._crop = None
         if resize_ratio is not None:
+            if resize_ratio < 1:
+                raise ValueError(f"resize_ratio={resize_ratio}; expected 1 or more")
             self.values["resize_ratio"] = resize_ratio
             self._crop = v2.Compose([v2.Resize(round(image_size * resize_ratio)), v2.CenterCrop(image_size)])
         means, deviations = (torch.tensor(values, dtype=torch.float32).view(-1, 1, 1) for values in (mean, std))

@@ -12,6 +12,8 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
 from typing import NoReturn
 
 import hydra
@@ -65,6 +67,8 @@ def run(task: Callable, config_name: str, check: Callable[[DictConfig], None] | 
                 raise ConfigError(f"resume={resumed[0]} is not a sweep's folder; leave out -m")
             resume.run(*resumed, job)
         else:
+            folders = [Path(value) for flag, value in pairwise(flags) if flag in ("-cd", "--config-dir")]
+            validation.check_config_files([validation.CONF, *folders])
             if set(flags) <= MULTIRUN:
                 validation.check_overrides(config_name, overrides, multirun=bool(flags))
             checks.LaunchChecks.resumes = resumed is not None
@@ -85,15 +89,13 @@ def split_arguments(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     """(overrides that Hydra can read, flags with their values). Raises: ConfigError: an unknown flag."""
     overrides, flags, rest = [], [], iter(argv)
     for argument in rest:
-        flag = argument.partition("=")[0]
+        flag, equals, value = argument.partition("=")
         if not argument.startswith("-"):
             overrides.append(argument)
         elif flag not in FLAGS:
             raise ConfigError(f"{argument}: no such flag; --help lists the choices")
         else:
-            flags.append(argument)
-            if FLAGS[flag] and flag == argument:
-                flags.append(next(rest, ""))
+            flags += [flag, value if equals else next(rest, "")] if FLAGS[flag] else [argument]
     multirun = bool(MULTIRUN & set(flags))
     return [validation.readable(text, multirun) for text in overrides], flags
 

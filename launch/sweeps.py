@@ -1,6 +1,5 @@
 """A sweep: its combinations, the names of its jobs' folders, and what remains to be done at its end."""
 
-import functools
 import itertools
 import os
 import shlex
@@ -13,6 +12,7 @@ from pathlib import Path
 from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from launch import jobs, sweep_folder
@@ -154,12 +154,17 @@ def _reject_conflicts(config: DictConfig, found: Sequence[Sequence[str]], swept:
     Raises: ConfigError: this is true of all jobs, or of one with ``impossible=refuse``.
     """
     refuse = config.get("impossible") == "refuse"
-    conflict = functools.cache(functools.partial(_conflict, config.hydra.job.config_name))
+    composed: dict[tuple[str, ...], DictConfig] = {}
+    conflict: dict[tuple, str | None] = {}
     reasons: Counter[tuple[str, str]] = Counter()
     for job in found:
-        groups = [text for text in job if (CONF / key_of(text)).is_dir()]
-        values = [text for text in job if key_of(text).startswith(("model.", "datamodule.")) and text not in groups]
-        if reason := conflict(tuple(groups), tuple(values)):
+        groups = tuple(text for text in job if (CONF / key_of(text)).is_dir())
+        values = tuple(text for text in job if key_of(text).startswith(("model.", "datamodule.")))
+        if groups not in composed:
+            composed[groups] = _compose(config.hydra.job.config_name, job, swept)
+        if (groups, values) not in conflict:
+            conflict[groups, values] = model_conflict(_updated(composed[groups], values))
+        if reason := conflict[groups, values]:
             shown = " ".join(text for text in job if key_of(text) in swept - {"seed"})
             reasons[shown, reason] += 1
     count = sum(reasons.values())
@@ -172,18 +177,24 @@ def _reject_conflicts(config: DictConfig, found: Sequence[Sequence[str]], swept:
         raise ConfigError(f"{count} of {len(found)} jobs are impossible{hint}")
 
 
-def _conflict(config_name: str, groups: tuple[str, ...], values: tuple[str, ...]) -> str | None:
-    """Why no network can be built from these overrides, or None. Composing takes 0.1 s: it is done once per choice."""
-    config = _composed(config_name, groups).copy()
+def _compose(config_name: str, job: Sequence[str], swept: set[str]) -> DictConfig:
+    """The config of a job. It takes 0.1 s, so of the jobs with the same options of groups only the first is composed.
+
+    Raises: ConfigError: one of these options has no such key.
+    """
+    try:
+        return compose(config_name, list(job))
+    except ConfigCompositionException as error:
+        options = " ".join(text for text in job if key_of(text) in swept and (CONF / key_of(text)).is_dir())
+        raise ConfigError(f"{options}{': ' if options else ''}{one_line(error)}") from error
+
+
+def _updated(config: DictConfig, values: Sequence[str]) -> DictConfig:
+    config = config.copy()
     for override in OverridesParser.create().parse_overrides(list(values)):
         if not override.is_delete():
             OmegaConf.update(config, override.key_or_group, first_value(override), force_add=True)
-    return model_conflict(config)
-
-
-@functools.cache
-def _composed(config_name: str, groups: tuple[str, ...]) -> DictConfig:
-    return compose(config_name, list(groups))
+    return config
 
 
 def _refuse_several_processes(config: DictConfig, overrides: Sequence[Override]) -> None:

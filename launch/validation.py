@@ -52,6 +52,9 @@ LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "datamodule.num_workers": (lambda value: value >= 0, "0 or more"),
     "datamodule.val_fraction": (lambda value: 0 < value < 1, "above 0, below 1"),
     "trainer.max_epochs": (lambda value: value >= 1 or value == -1, "1 or more, or -1 for no end"),
+    "trainer.accumulate_grad_batches": (lambda value: value >= 1, "1 or more"),
+    "trainer.val_check_interval": (lambda value: value > 0, "above 0"),
+    "callbacks.early_stopping.patience": (lambda value: value >= 0, "0 or more"),
 }
 CHOICES = {
     "mode": ("max", "min"),
@@ -65,15 +68,13 @@ CHOICES = {
 
 def check_overrides(config_name: str, overrides: Sequence[str], multirun: bool) -> None:
     """Raise a ConfigError for an unknown group, option, key or flag, or a value of the wrong type."""
-    check_config_files([CONF])
-    parsed = [parse(text) for text in overrides]
-    for override in parsed:
-        _check_extra(override)
-    parsed = [o for o in parsed if not o.is_hydra_override() and not o.is_delete()]
-    groups = [o for o in parsed if (CONF / o.key_or_group).is_dir()]
+    parsed = [override for override in map(parse, overrides) if not override.is_delete()]
+    groups = [override for override in parsed if (CONF / override.key_or_group).is_dir()]
     for override in groups:
+        _check_extra(override)
         _check_option(override, config_name)
-    chosen = [f"{o.input_line.partition('=')[0]}={format_value(first_value(o))}" for o in groups]
+    parsed = [override for override in parsed if not override.is_hydra_override()]
+    chosen = [f"{o.input_line.partition('=')[0]}={format_value(first_value(o))}" for o in groups if o in parsed]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose(config_name, chosen, return_hydra_config=True)
     multirun = multirun or str(config.hydra.mode or "").endswith("MULTIRUN")
@@ -92,7 +93,7 @@ def check_overrides(config_name: str, overrides: Sequence[str], multirun: bool) 
 
 
 def check_config_files(folders: Iterable[Path]) -> None:
-    """Raise a Mistake for a YAML file that is not plain UTF-8. Hydra overlooks the ``@package`` line after a BOM."""
+    """Raise a ConfigError for a YAML file that is not plain UTF-8: Hydra overlooks a ``@package`` line after a BOM."""
     for file in (file for folder in folders for file in sorted(folder.rglob("*.yaml"))):
         content = file.read_bytes()
         wrong = "begins with a byte order mark" if content.startswith(BYTE_ORDER_MARKS) else None
@@ -140,7 +141,7 @@ def _parses(override: str) -> bool:
 def parse(text: str) -> Override:
     """One override. Raises: ConfigError: it has no value, or one that Hydra cannot read."""
     key, equals, _ = text.partition("=")
-    if not equals and not text.startswith("~"):
+    if not key or not equals and not text.startswith("~"):
         raise ConfigError(f"{text}: expected key=value; --help lists the choices")
     try:
         return OverridesParser.create().parse_override(text)

@@ -35,6 +35,8 @@ def cosine(optimizer: Optimizer, total_steps: int, warmup: float = 0.05, final: 
     """
     if not 0 <= warmup < 1:
         raise ValueError(f"warmup={warmup} is not a share of the training; expected 0 to below 1, say 0.05")
+    if final < 0:
+        raise ValueError(f"final={final}; expected 0 or more")
     rising = round(warmup * total_steps)
 
     def factor(step: int) -> float:

@@ -45,6 +45,8 @@ def short(path: str | Path) -> str:
 
 def nearest(path: Path) -> str:
     """The existing path most like one that does not exist, as a question."""
+    if path.exists():
+        return ""
     there = next(parent for parent in path.absolute().parents if parent.is_dir())
     missing, *rest = path.absolute().relative_to(there).parts
     near = get_close_matches(missing, [entry.name for entry in there.iterdir()], n=1)
