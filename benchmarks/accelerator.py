@@ -39,8 +39,9 @@ from torchvision.transforms import v2
 from benchmarks import common
 from benchmarks.trainer_overhead import measure, part_of_an_epoch
 from datamodules import RandomCrop, RandomHorizontalFlip, Synthetic
+from launch.main import quiet_lightning
 from models import ResNet
-from results import record, summary
+from results import record
 
 CUDA = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if CUDA else "cpu")
@@ -336,7 +337,7 @@ def main() -> int:
         return 0
     if args.quick:
         args.seconds, args.seeds, args.workers = 0.01, 1, min(args.workers, 2)
-    summary.quiet_lightning()
+    quiet_lightning()
     facts = {"device": common.device(), "versions": record.versions(), "git_commit": record.git_commit()}
     found = {name: {"tables": [], "error": "not begun"} for name in args.only}
     command = " ".join(["python -m benchmarks.accelerator", *sys.argv[1:]])

@@ -23,8 +23,8 @@ import callbacks
 from benchmarks import common
 from benchmarks.trainer_overhead import part_of_an_epoch
 from callbacks.loggers import log_start
+from launch.main import quiet_lightning
 from lit_modules import numerics
-from results import summary
 
 KEPT = ("checkpoint", "last")  # the callbacks of both sides
 DRAWING = {  # what is done once a run, and where
@@ -55,7 +55,7 @@ def run(overrides: list[str], epochs: int, watched: bool) -> tuple[float, float,
         cfg = common.composed(*overrides, f"trainer.max_epochs={epochs + 1}", f"run_dir={folder}")
         if not watched:
             cfg.logger, cfg.callbacks = {}, {name: cfg.callbacks[name] for name in KEPT}
-        summary.quiet_lightning()
+        quiet_lightning()
         seed_everything(cfg.seed, verbose=False)
         data = instantiate(cfg.datamodule)
         backbone = instantiate(cfg.model)

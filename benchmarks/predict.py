@@ -30,8 +30,8 @@ from datamodules import ImageDataModule, Synthetic, image_paths
 from datamodules.decoding import read_image
 from datamodules.fashion_mnist import DEBIAN_DIR
 from inference import prediction_files
+from launch.main import quiet_lightning
 from lit_modules import numerics
-from results import summary
 
 NETWORKS = {"LeNet": ["model=lenet"], "CIFAR ResNet-20": ["model=resnet_cifar", "model.depth=20"]}
 
@@ -113,7 +113,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5, help="measured runs of each side")
     common.add_output(parser)
     args = parser.parse_args()
-    summary.quiet_lightning()
+    quiet_lightning()
     numerics.keep_freed_memory()  # as predict.py has it, for all sides; so are the next two lines
     gc.freeze()
     atexit.register(gc.unfreeze)

@@ -25,8 +25,8 @@ from torch.nn import functional as F
 
 from benchmarks import common
 from callbacks.run_metrics import RunMetrics
+from launch.main import quiet_lightning
 from lit_modules import numerics
-from results import summary
 
 TURN = 25  # batches
 
@@ -126,7 +126,7 @@ def measure(overrides: list[str], epochs: int) -> dict:
     """Seconds an epoch of both, the first epoch of each left out, and whether both learnt the same."""
     with tempfile.TemporaryDirectory() as folder:
         cfg = common.composed(*overrides, f"trainer.max_epochs={epochs + 1}", f"run_dir={folder}")
-        summary.quiet_lightning()
+        quiet_lightning()
         data, bare = instantiate(cfg.datamodule), BareLoop(cfg)
         seed_everything(cfg.seed, verbose=False)
         backbone = instantiate(cfg.model)
@@ -154,7 +154,7 @@ def part_of_an_epoch(batches: int) -> list[str]:
 
 def measure_alone(overrides: list[str], epochs: int) -> dict:
     """In a process of its own, with its memory as a run of train.py finds it."""
-    gc.freeze()  # as launch.main.importing does, lest the collector search torch's modules again and again
+    gc.freeze()  # as launch.main.imports_without_gc does, lest the collector search torch's modules again and again
     try:
         with hydra.initialize_config_dir(str(common.CONF), version_base="1.3"):
             return measure(overrides, epochs)

@@ -73,7 +73,8 @@ def _sweep_job(task: Callable, cfg: DictConfig) -> float | None:
             log.info(f"{name} was completed before")
             return previous["metrics"].get(cfg.monitor)
         last = resume_checkpoint(cfg.run_dir, previous)
-        log.info(f"{name}{' resumes from its last checkpoint' if last else ''}{_time_left(Path(cfg.run_dir), size)}")
+        left = time_left(Path(HydraConfig.get().runtime.cwd, HydraConfig.get().sweep.dir), size)
+        log.info(f"{name}{' resumes from its last checkpoint' if last else ''}{left}")
         cfg.ckpt_path = last or cfg.ckpt_path
         try:
             return task(cfg)
@@ -179,10 +180,13 @@ def mark_resumable(run_dir: str | Path, last: str | None) -> None:
         records.write(run_dir, record | {"status": "interrupted"})
 
 
-def _time_left(run_dir: Path, size: int) -> str:
+def time_left(sweep_dir: Path, size: int) -> str:
     """The estimated time left when a job starts, from the jobs that have completed since this sweep started."""
-    started, took, ended, running = (run_dir.parent / "multirun.yaml").stat().st_mtime if size else 0, [], 0, 1
-    for file in run_dir.parent.glob(f"*/{records.FILE}") if size else ():
+    start_file = sweep_dir / "multirun.yaml"  # Hydra writes it when a sweep starts
+    if not size or not start_file.is_file():
+        return ""
+    started, took, ended, running = start_file.stat().st_mtime, [], 0, 1
+    for file in sweep_dir.glob(f"*/{records.FILE}"):
         record, at = read_valid_record(file.parent), file.stat().st_mtime
         status, start = record and record["status"], file.parent / ".hydra" / "config.yaml"
         ended += status == "completed" or status == "failed" and at > started

@@ -40,6 +40,7 @@ NOISE = (
     r"The dirpath has changed",  # a run resumed in a new folder
     r".*could not find the monitored key",  # trainer.max_steps ended the run within an epoch
     r".*your dataloader is not resumable",  # the data module is
+    r"When using `Trainer\(accumulate_grad_batches",  # the Classifier's optimizer_step is meant for whole steps
     r".*in eval mode at the start of training",  # frozen by callbacks=finetune
     r"Detected call of `lr_scheduler.step\(\)` before",  # the first step was skipped: non-finite
 )

@@ -43,7 +43,7 @@ def run_name(name: str | None, choices: Mapping[str, str], overrides: Iterable[s
     parts = [checkpoint_name(given["ckpt"])] if "ckpt" in given else []
     parts += [chosen[group] for group in sorted(named) if chosen.get(group) not in (None, "null")]
     for key, value in given.items():
-        if key not in named | LEFT_OUT and "/" not in value and not is_secret(key):
+        if key not in named | LEFT_OUT and "/" not in value and not is_secret(f"{key}={value}"):
             parts.append(f"{key.rpartition('.')[2]}-{value}")
     return re.sub(r"[^A-Za-z0-9._]+", "-", "_".join(parts)).strip("-")[:100]
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from hydra import compose
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException
@@ -116,7 +117,8 @@ def parse_sweep(config: DictConfig) -> tuple[list[Override], set[str]]:
 
     Keys that the sweep in the same folder has swept before are among them, even if they have one value now.
     """
-    parsed = OverridesParser.create().parse_overrides([*_params(config), *config.hydra.overrides.task])
+    parser = OverridesParser.create(GlobalHydra.instance().config_loader())  # it lists what glob(…) matches
+    parsed = parser.parse_overrides([*_params(config), *config.hydra.overrides.task])
     overrides = list({override.get_key_element(): override for override in parsed}.values())  # typed ones win
     command = sweep_folder.stored_command(Path(config.hydra.sweep.dir))
     return overrides, {o.key_or_group for o in overrides if o.is_sweep_override()} | (

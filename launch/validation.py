@@ -74,7 +74,11 @@ def check_overrides(config_name: str, overrides: Sequence[str], multirun: bool) 
         _check_extra(override)
         _check_option(override, config_name)
     parsed = [override for override in parsed if not override.is_hydra_override()]
-    chosen = [f"{o.input_line.partition('=')[0]}={format_value(first_value(o))}" for o in groups if o in parsed]
+    chosen = [
+        f"{o.input_line.partition('=')[0]}={format_value(first_value(o))}"
+        for o in groups
+        if o in parsed and values_of(o)
+    ]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose(config_name, chosen, return_hydra_config=True)
     multirun = multirun or str(config.hydra.mode or "").endswith("MULTIRUN")

@@ -1,54 +1,21 @@
 """What a run says on the console: what it will do, and what came of it."""
 
-import logging
 import os
 import textwrap
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from results.record import is_main_process
 from results.run_folder import short
 
 if TYPE_CHECKING:
     from lit_modules.predictor import Predictions
 
-# Warnings of Lightning and torch about things that are meant, or that a user cannot mend.
-NOISE = (
-    r".*LeafSpec",  # torch's pytree, used by Lightning
-    r".*does not have many workers",  # batches of indices into memory need none
-    r".*is smaller than the logging interval",
-    r".*exists and is not empty",  # a resumed run's checkpoints
-    r"The dirpath has changed",  # of a run that goes on in a new folder
-    r".*could not find the monitored key",  # where trainer.max_steps ends within an epoch
-    r".*treespec",
-    r".*your dataloader is not resumable",  # the data module is
-    r"When using `Trainer\(accumulate_grad_batches",  # the Classifier's hook is meant for whole steps
-    r".*in eval mode at the start of training",  # what callbacks=finetune has frozen
-    r"Detected call of `lr_scheduler.step\(\)` before",  # the first step was left out: not finite
-)
 # Settings that no run changes.
 UNSAID = ("default_root_dir", "enable_model_summary", "plugins", "use_distributed_sampler")
 SCORES = ("loss", "top1", "top5", "f1_macro")  # the rows of a table
 MANY = 30  # classes; of more, a table shows those with the lowest accuracy
-
-
-def quiet_lightning() -> None:
-    """Leave Lightning's warnings to Hydra's logging, and leave out what only repeats the config.
-
-    With several processes, only the first one speaks.
-    """
-    for pattern in NOISE:
-        warnings.filterwarnings("ignore", message=pattern)
-    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
-        logger = logging.getLogger(name)
-        logger.handlers.clear()
-        logger.propagate = True
-        logger.setLevel(logging.WARNING)
-    if not is_main_process():
-        logging.disable(logging.INFO)
 
 
 def summary(config: Mapping[str, Any]) -> str:

@@ -46,7 +46,7 @@ CONFIG = {
     "+trainer.logger=false": "+trainer.logger=false: the script sets trainer.logger; use logger=…",
     "++trainer.logger.version=1": "the script sets trainer.logger; use logger=…",
     "trainer.callbacks=[]": "the script sets trainer.callbacks; use +callbacks.NAME._target_=…",
-    "++trainer.enable_checkpointing=false": "the script sets trainer.enable_checkpointing; use callbacks.checkpoint=null",
+    "++trainer.enable_checkpointing=false": "trainer.enable_checkpointing; use callbacks.checkpoint=null",
     "-m +trainer.logger=true,false": "the script sets trainer.logger; use logger=…",
     "-m optimizer=sgd,adamw optimizer.momentum=0.5": "optimizer=adamw: Could not override 'optimizer.momentum'",
     "-m model=resnet,lenet model.depth=18": "Could not override 'model.depth'",
@@ -263,7 +263,7 @@ PARTS = {
     "+logger.mine._target_=odd.fails": "logger.mine: KeyError: 'boom'",
     "trainer._target_=odd.fails": "trainer: KeyError: 'boom'",
     "+trainer.strategy=foo": "trainer: You selected an invalid strategy name: `strategy='foo'`.",
-    "+trainer.limit_train_batchs=3": "trainer: lightning.Trainer has no argument limit_train_batchs; leave out or remove",
+    "+trainer.limit_train_batchs=3": "trainer: lightning.Trainer has no argument limit_train_batchs; leave out",
     "+trainer.barebones=true": "trainer: `Trainer(barebones=True, enable_checkpointing=True)` was passed.",
     # checkpoints and weights
     "ckpt_path=empty.ckpt": "empty.ckpt is empty",

@@ -6,7 +6,7 @@ import pytest
 
 from datamodules import Digits
 from inference import checkpoints
-from launch import job_state
+from launch import jobs
 from results import record as records
 
 ROOT = Path(__file__).parent.parent
@@ -61,11 +61,12 @@ def test_a_job_is_known_again_by_what_its_record_hides(tmp_path, monkeypatch):
     typed = ["seed=1", "+api_key=abc", f"datamodule.data_dir={tmp_path}/pets"]
     with records.recording(tmp_path, overrides=typed):
         pass
-    assert job_state.earlier(tmp_path, typed)["overrides"] == ["seed=1", "+api_key=***", "datamodule.data_dir=~/pets"]
+    shown = jobs.previous_record(tmp_path, typed)["overrides"]
+    assert shown == ["seed=1", "+api_key=***", "datamodule.data_dir=~/pets"]
     records.write(tmp_path, records.read(tmp_path) | {"overrides": typed})  # of a version that hid nothing
-    assert job_state.earlier(tmp_path, typed)["status"] == "completed"
+    assert jobs.previous_record(tmp_path, typed)["status"] == "completed"
     with pytest.raises(ValueError, match="holds a job with"):
-        job_state.earlier(tmp_path, [*typed[:2], f"datamodule.data_dir={tmp_path}/cars"])
+        jobs.previous_record(tmp_path, [*typed[:2], f"datamodule.data_dir={tmp_path}/cars"])
 
 
 def test_an_error_hides_them_too(tmp_path, monkeypatch):
@@ -79,7 +80,7 @@ def test_jobs_that_differ_in_a_number_with_a_secret_like_name_differ(tmp_path):
     with records.recording(tmp_path, overrides=["datamodule.token_length=16"]):
         pass
     with pytest.raises(ValueError, match="holds a job with datamodule.token_length=16, this one has .*=32"):
-        job_state.earlier(tmp_path, ["datamodule.token_length=32"])
+        jobs.previous_record(tmp_path, ["datamodule.token_length=32"])
 
 
 class Texts(Digits):

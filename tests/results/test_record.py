@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from launch import job_state
+from launch import jobs
 from results import record as records
 
 
@@ -95,7 +95,7 @@ def test_secrets_and_the_home_folder_stay_out(tmp_path, monkeypatch):
     assert found["overrides"] == shown
     assert found["error"] == "~/x: password=*** is wrong, /home/anna and /mnt/home/ann are not mine"
     assert records.redact({"n": 3, "at": ["/home/ann"]}) == {"n": 3, "at": ["~"]}
-    assert job_state.earlier(tmp_path, typed)["status"] == "failed"  # the same job, for a sweep that goes on
+    assert jobs.previous_record(tmp_path, typed)["status"] == "failed"  # the same job, for a sweep that goes on
 
 
 @pytest.mark.parametrize(

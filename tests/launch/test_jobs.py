@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from launch import job_state
+from launch import jobs
 from results import record as records
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +24,7 @@ def job(folder, status, *overrides):
 @pytest.mark.parametrize("status", ["running", "interrupted"])
 def test_what_broke_off_goes_on_from_its_last_checkpoint(status, tmp_path):
     job(tmp_path, status, "a=1")
-    assert job_state.checkpoint(tmp_path, job_state.earlier(tmp_path, ["a=1"])) == str(
+    assert jobs.resume_checkpoint(tmp_path, jobs.previous_record(tmp_path, ["a=1"])) == str(
         tmp_path / "checkpoints" / "last.ckpt"
     )
     assert (tmp_path / "events.out.tfevents.1").exists()
@@ -32,7 +32,7 @@ def test_what_broke_off_goes_on_from_its_last_checkpoint(status, tmp_path):
 
 def test_what_failed_starts_anew_and_keeps_its_log(tmp_path):
     job(tmp_path, "failed", "a=1")
-    assert job_state.checkpoint(tmp_path, job_state.earlier(tmp_path, ["a=1"])) is None
+    assert jobs.resume_checkpoint(tmp_path, jobs.previous_record(tmp_path, ["a=1"])) is None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["result.json", "train.log"]
 
 
@@ -43,31 +43,19 @@ def test_what_failed_before_it_came_any_further_can_still_go_on(seconds, status,
     start.parent.mkdir()
     start.touch()
     os.utime(last, (start.stat().st_mtime + seconds,) * 2)
-    job_state.keep_interrupted(tmp_path, None)
+    jobs.mark_resumable(tmp_path, None)
     assert records.read(tmp_path)["status"] == "failed"  # it went on from nothing
-    job_state.keep_interrupted(tmp_path, str(last))
+    jobs.mark_resumable(tmp_path, str(last))
     assert records.read(tmp_path)["status"] == status
-
-
-def test_a_job_that_failed_in_this_very_sweep_is_not_tried_again(tmp_path, monkeypatch):
-    job(tmp_path, "failed")
-    record = records.read(tmp_path)
-    written = (tmp_path / "result.json").stat().st_mtime
-    monkeypatch.delenv(job_state.BEGAN, raising=False)
-    assert not job_state.ended(tmp_path, record)
-    monkeypatch.setenv(job_state.BEGAN, str(written + 1))
-    assert not job_state.ended(tmp_path, record)
-    monkeypatch.setenv(job_state.BEGAN, str(written - 1))
-    assert job_state.ended(tmp_path, record)
 
 
 def test_another_job_is_refused_but_not_for_what_changes_no_result(tmp_path):
     job(tmp_path, "completed", "a=1", "trainer.max_time=00:00:00:01", "data_dir=x")
-    assert job_state.earlier(tmp_path, ["data_dir=y", "a=1"])["status"] == "completed"
+    assert jobs.previous_record(tmp_path, ["data_dir=y", "a=1"])["status"] == "completed"
     with pytest.raises(ValueError, match=r"holds a job with a=1, this one has a=2"):
-        job_state.earlier(tmp_path, ["a=2"])
+        jobs.previous_record(tmp_path, ["a=2"])
     with pytest.raises(ValueError, match=r"with nothing more, this one has datamodule.data_dir=/fish"):
-        job_state.earlier(tmp_path, ["a=1", "datamodule.data_dir=/fish"])
+        jobs.previous_record(tmp_path, ["a=1", "datamodule.data_dir=/fish"])
 
 
 @pytest.mark.parametrize(
@@ -85,18 +73,18 @@ def test_another_job_is_refused_but_not_for_what_changes_no_result(tmp_path):
 )
 def test_a_torn_or_foreign_record_is_none(text, tmp_path):
     (tmp_path / "result.json").write_text(text)
-    assert job_state.earlier(tmp_path, []) is None
-    assert not job_state.is_completed(tmp_path)
+    assert jobs.previous_record(tmp_path, []) is None
+    assert not jobs.is_completed(tmp_path)
 
 
 def test_a_record_may_lack_all_but_its_status(tmp_path):
     (tmp_path / "result.json").write_text('{"status": "completed", "overrides": null}')
-    assert job_state.earlier(tmp_path, []) == {"status": "completed", "overrides": [], "metrics": {}}
+    assert jobs.previous_record(tmp_path, []) == {"status": "completed", "overrides": [], "metrics": {}}
 
 
 def test_two_processes_are_not_at_the_same_job(tmp_path):
-    code = "import sys; from launch import job_state\n"
-    code += "with job_state.alone(sys.argv[1]): print('mine', flush=True); sys.stdin.read()"
+    code = "import sys; from launch import jobs\n"
+    code += "with jobs.lock_run_dir(sys.argv[1]): print('mine', flush=True); sys.stdin.read()"
     command, pipe = [sys.executable, "-c", code, str(tmp_path)], subprocess.PIPE
     holder = subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True)
     assert holder.stdout.readline() == "mine\n"
@@ -117,24 +105,23 @@ def timed(folder, status, began, ended):
     os.utime(folder / "result.json", (ended, ended))
 
 
-def test_what_is_left_is_as_long_as_the_completed_jobs_were(tmp_path, monkeypatch):
-    monkeypatch.setenv(job_state.BEGAN, "1000")
-    assert job_state.seconds_left(tmp_path, 10) is None
-    timed(tmp_path / "a", "completed", 500, 900)  # before this sweep went on: done, but no measure
+def test_what_is_left_is_as_long_as_the_completed_jobs_were(tmp_path):
+    (tmp_path / "multirun.yaml").touch()
+    os.utime(tmp_path / "multirun.yaml", (1000, 1000))  # when the sweep was started
+
+    def left(size):
+        return jobs.time_left(tmp_path, size)
+
+    assert left(10) == ""
+    timed(tmp_path / "a", "completed", 500, 900)  # before this sweep was resumed: completed, but no measure
     timed(tmp_path / "b", "running", 910, 950)  # killed then
-    assert job_state.seconds_left(tmp_path, 10) is None
+    assert left(10) == ""
     timed(tmp_path / "c", "completed", 1000, 1100)
     timed(tmp_path / "d", "completed", 1100, 1300)
-    timed(tmp_path / "e", "failed", 1300, 1301)  # done, but no measure
-    assert job_state.seconds_left(tmp_path, 10) == pytest.approx(150 * 6)  # one at a time
+    timed(tmp_path / "e", "failed", 1300, 1301)  # ended, but no measure
+    assert left(10) == "  about 15 min left"  # 6 jobs of 150 s, one at a time
     timed(tmp_path / "f", "running", 1301, 1302)
     timed(tmp_path / "g", "running", 1301, 1302)
-    assert job_state.seconds_left(tmp_path, 10) == pytest.approx(150 * 6 / 3)  # the one that begins is the third
-    assert job_state.seconds_left(tmp_path, 5) == pytest.approx(150)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"), [(4.4, "4 s"), (89, "89 s"), (90, "2 min"), (754, "13 min"), (5400, "1.5 h"), (1e5, "27.8 h")]
-)
-def test_durations_are_said_in_the_unit_that_fits(seconds, said):
-    assert job_state.duration(seconds) == said
+    assert left(10) == "  about 5 min left"  # the one that starts is the third
+    assert left(5) == "  about 2 min left"
+    assert left(0) == ""  # a search
