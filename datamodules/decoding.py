@@ -15,6 +15,9 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from datamodules.transform_checks import TransformError
 from results.record import one_line
 
+# PIL warns of unusual metadata and torchvision that its decoder will be removed, for each file. A filter that is set for
+# each file would take longer than decoding a small one.
+warnings.filterwarnings("ignore", module=r"PIL\b|torchvision\.io\b")
 MODES = {1: ("L", "GRAY"), 3: ("RGB", "RGB")}  # channels → PIL's name and torchcodec's
 MAX_BYTES = 32 * Image.MAX_IMAGE_PIXELS  # of a file: the largest image that PIL opens, with 128 bits a pixel
 
@@ -36,11 +39,9 @@ def read_image(path: str, channels: int = 3) -> Tensor:
             raise OSError("it is not a regular file")  # opening a pipe would wait for its writer
         if status.st_size > MAX_BYTES:
             raise ValueError(f"it has {status.st_size / 2**30:,.1f} GiB; expected at most {MAX_BYTES / 2**30:.1f}")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PIL warns of unusual metadata, for each file
-            with Image.open(path) as image:  # reads the header only, and refuses images that would fill the memory
-                pixels = _decode_fast(path, image, channels)
-                return _decode_by_pil(image, channels) if pixels is None else pixels
+        with Image.open(path) as image:  # reads the header only, and refuses images that would fill the memory
+            pixels = _decode_fast(path, image, channels)
+            return _decode_by_pil(image, channels) if pixels is None else pixels
     except Exception as error:  # PIL raises a dozen types for damaged files
         raise ValueError(f"{path} cannot be read as an image: {one_line(error)}") from error
 

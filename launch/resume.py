@@ -140,7 +140,7 @@ def _load_config(folder: Path, overrides: Sequence[Override]) -> DictConfig:
         OmegaConf.update(cfg, key, given[key])
     if given.get("data_dir") is not None:  # relative to the current directory, not to that of the run
         cfg.data_dir = os.path.abspath(os.path.expanduser(str(cfg.data_dir)))
-    HydraConfig.instance().set_config(hydra)
+    HydraConfig.instance().cfg = hydra  # set_config accepts only what Hydra has just composed
     configure_log(hydra.hydra.job_logging, hydra.hydra.verbose)
     if os.path.isdir(hydra.hydra.runtime.cwd):  # the run's relative paths start there
         os.chdir(hydra.hydra.runtime.cwd)
