@@ -51,7 +51,7 @@ class Diagnosis(Callback):
         if {"train", "val"} <= getattr(trainer.datamodule, "sets", {}).keys() and self.train and self.val:
             with untouched(pl_module.backbone):
                 self._look(trainer, pl_module)
-        if skipped := getattr(getattr(pl_module, "losses", None), "left_out", 0):
+        if skipped := getattr(getattr(pl_module, "guard", None), "skipped_steps", 0):
             self.found.append(f"{skipped} of {trainer.global_step} steps were skipped: their loss was NaN or infinite")
 
     def _look(self, trainer: Trainer, pl_module: LightningModule) -> None:

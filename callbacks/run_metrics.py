@@ -203,7 +203,7 @@ class RunMetrics(Callback):
     def _end_skipped_training(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set counts and scores to those at the end of the training; the checkpoint is from the moment before."""
         if end_skipped_epoch(trainer):
-            scores = getattr(pl_module, "train_scores", torch.nn.Module()).named_children()
+            scores = getattr(pl_module, "train_metrics", torch.nn.Module()).named_children()
             self.last = {f"train/{name}": score.compute().item() for name, score in scores}
             self._remember(trainer.current_epoch, self.last)
 

@@ -1,6 +1,5 @@
-"""Image classification: one label an image."""
+"""Train and test an image classifier: one label per image."""
 
-import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -17,18 +16,22 @@ from torchmetrics.classification import (
     MulticlassF1Score,
 )
 
-from lit_modules.going_on import check_place, check_trained_by, restored_options, trained_by
-from lit_modules.mean import Mean
-from lit_modules.nonfinite import Losses
+from lit_modules.nonfinite import NonFiniteGuard
 from lit_modules.parameter_groups import parameter_groups
-from lit_modules.schedules import check_takes_total_steps, total_steps
-from lit_modules.train_metrics import TrainingScores
+from lit_modules.resume_checks import (
+    check_epoch_length,
+    check_optimization,
+    describe_optimization,
+    restored_options,
+)
+from lit_modules.schedules import Schedule, check_takes_total_steps, total_steps
+from lit_modules.train_metrics import Mean
 
 COMPILE = (False, True, "reduce-overhead", "max-autotune")
 
 
 def check_numerics(memory_format: str, compile: bool | str) -> None:
-    """Raise a ValueError for what a backbone cannot be computed by."""
+    """Raise a ValueError for an unknown memory format or way to compile."""
     if memory_format not in ("contiguous_format", "channels_last"):
         raise ValueError(f"memory_format={memory_format} is neither contiguous_format nor channels_last")
     if compile not in COMPILE:
@@ -40,31 +43,33 @@ class Classifier(LightningModule):
 
     Labels are ``(N,)`` int64 or, in training, shares of the classes, ``(N, num_classes)`` float32.
 
-    Logs, an epoch: ``train/loss``, ``train/top1`` (of mixed labels the larger share counts); ``val/`` and ``test/``
-    ``loss``, ``top1``, ``f1_macro`` and, with more than five classes, ``top5``; at test also
-    ``test/accuracy/<class>``, of classes with test images. All but the losses are fractions.
+    Logs per epoch: ``train/loss`` and ``train/top1`` (for mixed labels, the class with the largest share is right);
+    ``val/`` and ``test/`` ``loss``, ``top1``, ``f1_macro`` and, with more than five classes, ``top5``; in a test also
+    ``test/accuracy/<class>`` for classes with test images. All but the losses are fractions.
+    ``results.metrics.METRICS`` has the facts about each metric.
 
     Args:
-        backbone: the network.
+        backbone: the network. Its attribute ``head``, the last layer, is needed for a ``backbone_lr_ratio`` and to train
+            a network that is partly frozen.
         num_classes: length of the logits.
-        optimizer: from parameter groups to an optimizer. Parameters of one dimension (gains and biases) come
-            in a group without weight decay.
-        scheduler: from ``(optimizer, total_steps=…)`` to a scheduler that steps after every optimizer step, or None.
+        optimizer: maps parameter groups to an optimizer. Parameters with one dimension (biases, gains of norms) come in
+            a group without weight decay.
+        scheduler: a ``schedules.Schedule``, which steps after every optimizer step, or None.
         label_smoothing: share of the target spread over all classes (Szegedy et al. 2016, section 7), in
             training only.
         backbone_lr_ratio: learning rate of all but the backbone's ``head``, as a share of the optimizer's ``lr``.
         memory_format: ``contiguous_format`` or ``channels_last``, of the backbone and its input.
-        compile: compile the backbone: False, True, or a mode of torch.compile, say ``reduce-overhead`` (CUDA graphs).
+        compile: compile the backbone: False, True, or a mode of torch.compile such as ``reduce-overhead`` (CUDA graphs).
             State-dict keys stay as they are.
-        nonfinite: what a training loss that is infinite or no number does. ``stop``: it ends the run; on a GPU, and
-            with several processes, up to 50 batches later, but before a checkpoint is written. ``skip``: it leaves
-            that optimizer step out, with all batches accumulated for it: weights, optimizer state and batch norm's
-            statistics stay as they were, while the schedule and ``global_step`` go on; so each step waits for the
-            device. An epoch of nothing else is an error.
+        nonfinite: what happens when a training loss is NaN or infinite. ``stop``: the run ends with an error; on a GPU,
+            and with several processes, up to ``trainer.log_every_n_steps`` batches later, but before a checkpoint is
+            written. ``skip``: the optimizer step is skipped, with all batches accumulated for it: weights, optimizer
+            state and batch norm's statistics stay as they were, while the schedule and ``global_step`` advance; each
+            step then waits for the device. An epoch with no finite loss is an error.
         class_names: of the outputs in order; only for reports.
 
     Attributes:
-        description: plain values that go into every checkpoint beside the weights, so that it says what it is.
+        description: plain values that go into every checkpoint next to the weights and describe the run.
     """
 
     def __init__(
@@ -72,7 +77,7 @@ class Classifier(LightningModule):
         backbone: nn.Module,
         num_classes: int,
         optimizer: Callable[[list[dict]], Optimizer],
-        scheduler: Callable[..., Any] | None = None,
+        scheduler: Schedule | None = None,
         label_smoothing: float = 0.0,
         backbone_lr_ratio: float = 1.0,
         memory_format: str = "contiguous_format",
@@ -89,50 +94,39 @@ class Classifier(LightningModule):
         if not backbone_lr_ratio > 0:
             raise ValueError(f"backbone_lr_ratio={backbone_lr_ratio}; expected above 0 (callbacks=finetune can freeze)")
         if backbone_lr_ratio != 1 and getattr(backbone, "head", None) is None:
-            raise ValueError(f"backbone_lr_ratio={backbone_lr_ratio} needs a backbone that says what its head is")
+            raise ValueError(f"backbone_lr_ratio={backbone_lr_ratio} needs a backbone with an attribute head")
         if scheduler is not None:
             check_takes_total_steps(scheduler)
         self.num_classes, self.memory_format = num_classes, getattr(torch, memory_format)
         self.backbone = backbone.to(memory_format=self.memory_format)
         self.optimizer, self.scheduler = optimizer, scheduler
-        self.label_smoothing, self.compile_backbone = label_smoothing, compile
+        self.label_smoothing, self.compile_mode = label_smoothing, compile
         self.backbone_lr_ratio = backbone_lr_ratio
         self.class_names = class_names or tuple(map(str, range(num_classes)))
         self.description: dict[str, Any] = {}
         self.restored_options: dict[str, Any] = {}  # of optimizer and schedule, those in effect
-        self._trained_by: dict[str, Any] = {}  # what a checkpoint says that is gone on from
-        self.nonfinite, self.losses = nonfinite, Losses(self)
-
-        def accuracy(**options) -> Metric:  # arguments are not validated: that would wait for the device
-            return MulticlassAccuracy(num_classes, validate_args=False, **options)
-
-        scores = {"loss": Mean(), "top1": accuracy(average="micro")}
-        if num_classes > 5:
-            scores["top5"] = accuracy(average="micro", top_k=5)
-        scores["f1_macro"] = MulticlassF1Score(num_classes, average="macro", validate_args=False)
-        self.train_scores = TrainingScores(only_finite=nonfinite == "skip")
+        self._trained_by: dict[str, Any] = {}  # the optimization of the checkpoint that is resumed
+        self.nonfinite, self.guard = nonfinite, NonFiniteGuard()
+        self.train_metrics = nn.ModuleDict({"loss": Mean(), "top1": Mean()})
         # No compute groups: they merge metrics that agree on the first batch, as top1 and top5 may.
-        self.val_metrics = MetricCollection(scores, prefix="val/", compute_groups=False)
+        self.val_metrics = MetricCollection(_scores(num_classes), prefix="val/", compute_groups=False)
         self.test_metrics = self.val_metrics.clone(prefix="test/")
         self.confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        # Lightning notes each hook here, some twenty times a step; nn.Module would ask each time what it is.
-        if name == "_current_fx_name":
-            self.__dict__[name] = value
-        else:
-            super().__setattr__(name, value)
+    def compile_backbone(self) -> None:
+        if self.compile_mode:
+            self.backbone.compile(mode=self.compile_mode if isinstance(self.compile_mode, str) else None)
 
     def setup(self, stage: str) -> None:
-        if stage == "fit" and self.compile_backbone:
-            self.backbone.compile(mode=self.compile_backbone if isinstance(self.compile_backbone, str) else None)
+        if stage == "fit":
+            self.compile_backbone()
 
     def forward(self, images: Tensor) -> Tensor:
         """``(N, C, H, W)`` float, normalised → logits ``(N, num_classes)``."""
         return self.backbone(images.contiguous(memory_format=self.memory_format))
 
     def _step(self, batch: tuple[Tensor, Tensor], smoothing: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
-        """Loss, logits and labels of one batch; nothing in a step waits for the device."""
+        """Loss, logits and labels of one batch. Nothing in it waits for the device."""
         images, labels = batch
         logits = self(images)
         if logits.shape != (len(labels), self.num_classes):
@@ -147,25 +141,23 @@ class Classifier(LightningModule):
         metrics.update(preds=logits, target=labels, total=loss * len(labels), images=len(labels))
         return logits, labels
 
-    # The metrics are named to Lightning once an epoch, for it to compute and reset; each step only updates them.
-    def on_train_epoch_start(self, batches: int = 0) -> None:
-        self.losses.begin(batches)
-        self.train_scores.begin(self.device)
-        self.log_dict({f"train/{name}": mean for name, mean in self.train_scores.named_children()})
+    # Metrics are passed to Lightning once an epoch, which computes and resets them; each step only updates them.
+    def on_train_epoch_start(self) -> None:
+        self.log_dict({f"train/{name}": mean for name, mean in self.train_metrics.items()})
 
     def on_fit_start(self) -> None:
         self.restored_options = restored_options(self)
         if self._trained_by:
-            self.restored_options = check_trained_by(self._trained_by, self)
+            self.restored_options = check_optimization(self._trained_by, self)
 
     def on_train_start(self) -> None:
         if self._trained_by:
-            check_place(self._trained_by, self._batches(), self)
-        if self._within_an_epoch():  # where a run goes on; this epoch's start was before
-            self.on_train_epoch_start(self._batches())
+            check_epoch_length(self._trained_by, self._batches(), self)
+        if self._within_an_epoch():  # a resumed run does not pass through this epoch's start
+            self.on_train_epoch_start()
 
     def _batches(self) -> int:
-        """Of this epoch, so far."""
+        """Batches of this epoch so far."""
         return self.trainer.fit_loop.epoch_loop.batch_progress.current.processed
 
     def _within_an_epoch(self) -> bool:
@@ -175,35 +167,45 @@ class Classifier(LightningModule):
         self.log_dict(self.val_metrics)
 
     def training_step(self, batch, batch_idx: int) -> Tensor:
-        if self.nonfinite == "skip":
-            self.losses.remember(batch_idx)
+        if self.nonfinite == "skip" and batch_idx % self.trainer.accumulate_grad_batches == 0:
+            self.guard.snapshot_buffers(self.backbone)
         loss, logits, labels = self._step(batch, self.label_smoothing)
         if labels.ndim == 2:  # mixed
             labels = labels.argmax(1)
-        self.train_scores.add(loss, logits, labels)
-        self.losses.look_at(loss, batch_idx)
+        images, mean, hits = len(labels), loss.detach().float(), (logits.argmax(1) == labels).sum()
+        if self.nonfinite == "skip":
+            finite = mean.isfinite()
+            images, mean, hits = images * finite, mean.where(finite, 0), hits * finite
+            self.guard.observe(finite)
+        self.train_metrics["loss"].update(mean * images, images)
+        self.train_metrics["top1"].update(hits, images)
+        # On a CPU, reading a number is free.
+        every = 1 if self._on_one_cpu() else self.trainer.log_every_n_steps
+        if (batch_idx + 1) % every == 0:
+            self._check_loss(batch_idx + 1, self.trainer.global_step + 1)
         return loss
 
-    training_step.__signature__ = inspect.signature(training_step)  # which Lightning otherwise makes anew in each step
+    def _on_one_cpu(self) -> bool:
+        return self.device.type == "cpu" and self.trainer.world_size == 1
 
-    def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
-        if gradient_clip_val:  # else Lightning looks in each step whether the algorithm is one
-            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+    def _check_loss(self, batch: int, step: int) -> None:
+        if self.nonfinite == "stop":
+            self.guard.check_loss(self.train_metrics["loss"].total, self.trainer, batch, step)
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer, optimizer_closure=None) -> None:
         if self.nonfinite == "stop":
             return super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         loss = optimizer_closure()  # forward and backward first, for the decision; then the step, without them
-        if self.losses.step_is_sound():
+        if self.guard.step_is_finite(self.backbone, self.trainer):
             optimizer.step(closure=lambda: loss)
         else:
             optimizer.zero_grad()
 
     def on_train_epoch_end(self) -> None:
-        self.losses.read(self._batches())
         loss = self.trainer.callback_metrics.get("train/loss")
         if loss is not None and not loss.isfinite():
-            raise self.losses.error(f"train/loss is {loss.item()}, the mean up to", self._batches())
+            step = self.trainer.global_step
+            raise self.guard.error(f"train/loss is {loss.item()}", self.trainer, self._batches(), step)
 
     def validation_step(self, batch, batch_idx: int) -> None:
         self._evaluate(batch, self.val_metrics)
@@ -233,19 +235,37 @@ class Classifier(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "lr"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.losses.read(self._batches())  # a network of NaNs never takes a good one's place
-        self.losses.check_weights(self._batches())
-        checkpoint.update(self.description, trained_by=trained_by(self))
-        if self.losses.left_out:
-            checkpoint["steps_left_out"] = self.losses.left_out
+        self._check_loss(self._batches(), self.trainer.global_step)  # a diverged network never replaces a good one
+        self.guard.check_weights(self.backbone, self.trainer, self._batches())
+        checkpoint.update(self.description, trained_by=describe_optimization(self))
+        if self.guard.skipped_steps:
+            checkpoint["skipped_steps"] = self.guard.skipped_steps
         if self._within_an_epoch():
             reduce = partial(self.trainer.strategy.reduce, reduce_op="sum")
-            scores = self.train_scores.so_far().items()
-            checkpoint["epoch_so_far"] = {name: tuple(reduce(part.clone()) for part in parts) for name, parts in scores}
+            checkpoint["partial_epoch"] = {
+                name: (reduce(mean.total.clone()), reduce(mean.images.clone()))
+                for name, mean in self.train_metrics.items()
+            }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.losses.left_out = checkpoint.get("steps_left_out", 0)
+        self.guard.skipped_steps = checkpoint.get("skipped_steps", checkpoint.get("steps_left_out", 0))
         self._trained_by = checkpoint.get("trained_by", {})
-        so_far = checkpoint.get("epoch_so_far", {})
-        if so_far and self.trainer.is_global_zero:  # the first process goes on with what all had
-            self.train_scores.go_on(so_far)
+        partial_epoch = checkpoint.get("partial_epoch", checkpoint.get("epoch_so_far", {}))  # older checkpoints
+        if partial_epoch and self.trainer.is_global_zero:  # the first process continues with the sums of all
+            for name, (total, images, *_) in partial_epoch.items():
+                self.train_metrics[name].reset()
+                self.train_metrics[name].update(total, images)
+
+
+def _scores(num_classes: int) -> dict[str, Metric]:
+    """The metrics of a validation or a test, named as in ``results.metrics.METRICS``."""
+
+    def accuracy(**options: Any) -> Metric:  # arguments are not validated: that would wait for the device
+        return MulticlassAccuracy(num_classes, average="micro", validate_args=False, **options)
+
+    return {
+        "loss": Mean(),
+        "top1": accuracy(),
+        **({"top5": accuracy(top_k=5)} if num_classes > 5 else {}),
+        "f1_macro": MulticlassF1Score(num_classes, average="macro", validate_args=False),
+    }

@@ -1,4 +1,4 @@
-"""A trained network, scored: what a run's test says, and how far its confidence can be trusted."""
+"""Score a trained network: the metrics of a test, and how well its confidence is calibrated."""
 
 from typing import Any
 
@@ -14,17 +14,17 @@ TTA = (None, "flip")
 class Evaluator(Classifier):
     """A Classifier that is only tested.
 
-    Logs what a Classifier logs at test, computed as there, and ``test/ece``, the expected calibration error. With
-    ``tta=flip`` all scores but those of single classes a second time as ``test/flip/…``: of the mean of the
+    Logs the test metrics of ``Classifier`` and ``test/ece``, the expected calibration error. With ``tta=flip`` it logs
+    all of them except the accuracy per class a second time as ``test/flip/…``, computed from the mean of the
     probabilities for the image and for its mirror image.
 
     Args:
         tta: test-time augmentation: None or ``flip``.
-        bins: of equal width in confidence, for the calibration error.
+        bins: number of bins of equal width in confidence, for the calibration error.
         options: as in ``Classifier``.
 
     Attributes:
-        probabilities: ``(N, num_classes)`` float32, of the plain images in the data's order, on the CPU.
+        probabilities: ``(N, num_classes)`` float32, of the images without augmentation, in the order of the data, on the CPU.
         labels: ``(N,)`` int64.
     """
 
@@ -42,7 +42,7 @@ class Evaluator(Classifier):
         self._seen: list[tuple[Tensor, ...]] = []
 
     def setup(self, stage: str) -> None:
-        super().setup("fit")  # where a Classifier compiles
+        self.compile_backbone()
 
     def on_test_epoch_start(self) -> None:
         super().on_test_epoch_start()

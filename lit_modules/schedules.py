@@ -1,23 +1,30 @@
-"""Learning-rate schedules, which change after every optimizer step. The Classifier fills in their ``total_steps``."""
+"""Learning-rate schedules. To add one, write a ``Schedule`` here and name it in ``conf/scheduler``."""
 
 import inspect
 import math
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from lightning import Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
+
+
+class Schedule(Protocol):
+    """A schedule: the Classifier gives it the length of the training, and steps it after every optimizer step."""
+
+    def __call__(self, optimizer: Optimizer, total_steps: int) -> LRScheduler: ...
 
 
 def total_steps(trainer: Trainer) -> int:
-    """The number of optimizer steps of a training, also if the number of batches for one changes between epochs.
+    """The number of optimizer steps of a training, even if gradient accumulation changes between epochs.
 
     Raises: ValueError: the training has no end.
     """
     steps = trainer.estimated_stepping_batches
     if steps == math.inf:
-        raise ValueError("a schedule needs to know its end: set trainer.max_epochs or scheduler=none")
+        raise ValueError("a schedule needs a last step: set trainer.max_epochs or scheduler=none")
     for callback in trainer.callbacks:
         if isinstance(callback, GradientAccumulationScheduler) and trainer.max_epochs > 0:
             accumulated = map(callback.get_accumulate_grad_batches, range(trainer.max_epochs))
@@ -67,10 +74,10 @@ def step(
 
 
 def check_takes_total_steps(scheduler: Callable) -> None:
-    """Raise a ValueError for a scheduler that cannot be given its length in optimizer steps."""
+    """Raise a ValueError for a scheduler that is not a ``Schedule``."""
     try:
         parameters = inspect.signature(scheduler).parameters.values()
-    except (TypeError, ValueError):  # without a signature: it may
+    except (TypeError, ValueError):  # no signature to inspect
         return
     if not any(p.name == "total_steps" or p.kind is p.VAR_KEYWORD for p in parameters):
         inner = inspect.unwrap(scheduler)

@@ -47,7 +47,7 @@ def test_no_step_of_a_training_waits_for_the_device(recipe, composed):
 
     Impatient.watched = 0
     small = "datamodule=synthetic datamodule.num_images=2000 datamodule.batch_size=32 model=resnet_cifar model.depth=8"
-    watching = ["+callbacks.impatient._target_=tests.test_gpu.Impatient", "trainer.log_every_n_steps=10"]
+    watching = ["+callbacks.impatient._target_=tests.test_gpu.Impatient", "trainer.log_every_n_steps=50"]
     cfg = composed(*small.split(), "trainer=gpu", "trainer.max_epochs=2", *RECIPES[recipe], *watching)
     try:
         train(cfg)

@@ -145,7 +145,7 @@ def on(world_size=1):
             lambda: BackboneFreezing(1).freeze_before_training(SimpleNamespace(backbone=nn.Linear(1, 1))),
             "fine-tuning needs to know the head of Linear",
         ),
-        (lambda: Classifier(nn.Linear(1, 2), 2, None, backbone_lr_ratio=0.1), "a backbone that says what its head is"),
+        (lambda: Classifier(nn.Linear(1, 2), 2, None, backbone_lr_ratio=0.1), "a backbone with an attribute head"),
         (lambda: Classifier(nn.Linear(1, 2), 2, None, backbone_lr_ratio=0), "backbone_lr_ratio=0; expected above 0"),
     ],
 )

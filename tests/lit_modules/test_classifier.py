@@ -8,7 +8,6 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from lit_modules import Classifier
-from lit_modules.classifier import Mean
 
 CLASSES = 6
 
@@ -201,13 +200,6 @@ def test_bad_options_are_refused(options):
     (name, value) = next(iter(options.items()))
     with pytest.raises(ValueError, match=f"{name}={value}"):
         Classifier(Logits(), CLASSES, sgd, **options)
-
-
-def test_a_mean_weights_batches_by_their_images():
-    mean = Mean()
-    mean.update(torch.tensor(30 * 1.0), 30)
-    mean.update(torch.tensor(10 * 4.0), 10)
-    assert mean.compute().item() == 1.75
 
 
 def test_training_logs_loss_and_accuracy_over_all_images_of_the_epoch():

@@ -15,7 +15,6 @@ from callbacks.ema import EMA
 from callbacks.resume_checkpoint import ResumeCheckpoint
 from launch.main import quiet_lightning
 from lit_modules import Classifier, cosine
-from lit_modules.nonfinite import Losses
 
 CLASSES = 3
 
@@ -58,13 +57,15 @@ def fit(backbone, batches=5, nonfinite="stop", callbacks=(), **options):
 
 @pytest.fixture
 def on_a_device(monkeypatch):
-    """As on a GPU: the losses are counted, and looked at now and then."""
-    monkeypatch.setattr(Losses, "_at_once", lambda self: False)
+    """As on a GPU: the sum of the losses is checked every ``log_every_n_steps``."""
+    monkeypatch.setattr(Classifier, "_on_one_cpu", lambda self: False)
 
 
 def test_a_run_stops_in_the_very_step(tmp_path):
     backbone = Bursting(8)
-    with pytest.raises(ValueError, match=r"the loss is nan in batch 3 of epoch 2 \(step 8\).* lower optimizer.lr"):
+    with pytest.raises(
+        ValueError, match=r"the running loss is nan after batch 3 of epoch 2 \(step 8\).* lower optimizer.lr"
+    ):
         fit(backbone, callbacks=[ResumeCheckpoint(tmp_path, every_n_train_steps=1)])
     last = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert last["global_step"] == 7
@@ -77,22 +78,22 @@ def test_with_accumulation_the_step_is_the_optimizers():
         fit(Bursting(9), accumulate_grad_batches=2)
 
 
-def test_on_a_device_it_stops_at_the_fiftieth_batch_and_knows_the_first(on_a_device):
+def test_on_a_device_it_stops_at_the_fiftieth_batch(on_a_device):
     backbone = Bursting(7)
-    with pytest.raises(ValueError, match=r"not finite in batch 7 of epoch 1 \(step 7\)"):
+    with pytest.raises(ValueError, match=r"the running loss is nan after batch 50 of epoch 1 \(step 50\)"):
         fit(backbone, batches=60)
     assert backbone.seen == 50
 
 
 def test_on_a_device_it_is_looked_at_before_a_checkpoint_is_written(on_a_device, tmp_path):
-    with pytest.raises(ValueError, match=r"not finite in batch 3 of epoch 1 \(step 3\)"):
+    with pytest.raises(ValueError, match=r"the running loss is nan after batch 4 of epoch 1 \(step 4\)"):
         fit(Bursting(3), batches=60, callbacks=[ResumeCheckpoint(tmp_path, every_n_train_steps=4)])
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 0
 
 
 def test_on_a_device_no_network_of_nans_takes_a_good_ones_place(on_a_device, tmp_path):
     best = ModelCheckpoint(tmp_path, "best", monitor="val/top1", mode="max", enable_version_counter=False)
-    with pytest.raises(ValueError, match=r"not finite in batch 3 of epoch 2 \(step 8\)"):
+    with pytest.raises(ValueError, match=r"train/loss is nan after batch 5 of epoch 2 \(step 10\)"):
         fit(
             Bursting(8), callbacks=[best, ResumeCheckpoint(tmp_path)]
         )  # short epochs: looked at when it is to be written
@@ -153,7 +154,7 @@ def test_a_step_left_out_is_as_if_it_had_never_been(accumulated, where, request)
         torch.testing.assert_close(ours, theirs, msg=name)
     momenta = [[s["momentum_buffer"] for s in o.state.values()] for o in (trainer.optimizers[0], optimizer)]
     torch.testing.assert_close(sorted(momenta[0], key=torch.numel), sorted(momenta[1], key=torch.numel))
-    assert classifier.losses.left_out == 2
+    assert classifier.guard.skipped_steps == 2
     assert trainer.global_step == 2 * (5 if accumulated == 1 else 3)  # it counts on
     assert trainer.callback_metrics["train/loss"].item() == pytest.approx(sums[1] / 4, abs=1e-6)
 
@@ -163,7 +164,7 @@ def test_the_scale_of_float16_is_untouched_by_a_step_left_out():
     scaler = torch.amp.GradScaler("cpu", init_scale=64.0, growth_interval=2)
     plugin = MixedPrecision("16-mixed", "cpu", scaler)
     _, classifier = fit(Bursting(2), nonfinite="skip", max_epochs=1, plugins=[plugin])
-    assert classifier.losses.left_out == 1
+    assert classifier.guard.skipped_steps == 1
     assert scaler.get_scale() == 64.0 * 4
     assert all(p.isfinite().all() for p in classifier.backbone.parameters())
 
@@ -200,11 +201,11 @@ def test_the_count_goes_on_with_the_run(tmp_path):
     last = torch.load(tmp_path / "last.ckpt", weights_only=True)
     other = Classifier(Bursting(), CLASSES, sgd, nonfinite="skip")
     other.on_load_checkpoint(last)
-    assert other.losses.left_out == classifier.losses.left_out == 1
+    assert other.guard.skipped_steps == classifier.guard.skipped_steps == 1
 
 
 def test_an_epoch_of_nothing_else_is_an_error():
-    with pytest.raises(ValueError, match="train/loss is nan, the mean up to batch 5 of epoch 2"):
+    with pytest.raises(ValueError, match="train/loss is nan after batch 5 of epoch 2"):
         fit(Bursting(6, 7, 8, 9, 10), nonfinite="skip")
 
 

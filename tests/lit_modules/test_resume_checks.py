@@ -1,4 +1,4 @@
-"""A training goes on by the optimizer and the schedule that it began with."""
+"""A training resumes with the optimizer and the schedule that it started with."""
 
 import functools
 import re
@@ -48,11 +48,19 @@ def stopped(tmp_path_factory):
         (
             "one_cycle",
             ["scheduler=one_cycle"],
-            "SGD with OneCycleLR of 10 steps, and here is .* OneCycleLR of 15 steps;",
+            "SGD with OneCycleLR of 10 steps, and this run has .* OneCycleLR of 15 steps;",
         ),
-        ("one_cycle", [], "by SGD with OneCycleLR of 10 steps, and here is SGD with LambdaLR; expected the same"),
-        ("cosine", ["scheduler=none"], "by SGD with LambdaLR, and here is SGD with no schedule; expected the same"),
-        ("cosine", ["optimizer=adamw"], "by SGD with LambdaLR, and here is AdamW with LambdaLR; expected the same"),
+        ("one_cycle", [], "by SGD with OneCycleLR of 10 steps, and this run has SGD with LambdaLR; expected the same"),
+        (
+            "cosine",
+            ["scheduler=none"],
+            "by SGD with LambdaLR, and this run has SGD with no schedule; expected the same",
+        ),
+        (
+            "cosine",
+            ["optimizer=adamw"],
+            "by SGD with LambdaLR, and this run has AdamW with LambdaLR; expected the same",
+        ),
     ],
 )
 def test_another_optimizer_or_schedule_is_refused(scheduler, options, message, ended, composed, tmp_path):
