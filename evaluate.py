@@ -49,10 +49,10 @@ def evaluate(cfg: "DictConfig") -> float:
         from datamodules.fingerprints import compare_test_set
 
     quiet_lightning()
-    file, checkpoint, backbone = checkpoints.opened(cfg.ckpt, cfg.trust)
-    checkpoints.as_trained(cfg, checkpoint, backbone)
+    file, checkpoint, backbone = checkpoints.open_checkpoint(cfg.ckpt, cfg.trust)
+    cfg = checkpoints.apply_training_numerics(cfg, checkpoint, backbone)
     names = checkpoint["class_names"]
-    data = checkpoints.datamodule(checkpoint, cfg.datamodule, cfg.trust)
+    data = checkpoints.build_datamodule(checkpoint, cfg.datamodule, cfg.trust)
     if cfg.datamodule.get("data_dir") is not None and getattr(data, "source_folder", None) is None:
         raise ValueError(f"datamodule.data_dir={cfg.datamodule.data_dir}: {type(data).__name__} reads no folder")
     data.as_test_set(cfg.split, checkpoint["preprocessing"], names)

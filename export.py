@@ -53,7 +53,7 @@ def export(cfg: "DictConfig") -> float:
         from inference import exporters
 
     quiet_lightning()
-    file, checkpoint, backbone = checkpoints.opened(cfg.ckpt, cfg.trust)
+    file, checkpoint, backbone = checkpoints.open_checkpoint(cfg.ckpt, cfg.trust)
     folder, names = find_images(cfg.images) if cfg.images else (Path(), [])
     pixels, whose = exporters.real_images(checkpoint, [str(folder / name) for name in names], cfg.trust)
     facts = {"class_names": checkpoint["class_names"], "preprocessing": checkpoint["preprocessing"]}

@@ -57,8 +57,8 @@ def predict(cfg: "DictConfig") -> None:
         import lightning  # noqa: F401
 
     quiet_lightning()
-    _, checkpoint, backbone = checkpoints.opened(cfg.ckpt, cfg.trust)
-    checkpoints.as_trained(cfg, checkpoint, backbone)
+    _, checkpoint, backbone = checkpoints.open_checkpoint(cfg.ckpt, cfg.trust)
+    cfg = checkpoints.apply_training_numerics(cfg, checkpoint, backbone)
     prediction_files.check_columns(cfg.format, checkpoint["class_names"])
     if cfg.format == "probability":
         cfg.top_k = len(checkpoint["class_names"])

@@ -8,25 +8,51 @@ tensorboard --logdir runs
 
 import logging
 import os
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from inference import checkpoints
 from launch.jobs import cli_overrides, forbid_in_sweep
 from launch.main import imports_without_gc, quiet_lightning, run
-from results import summary
-from results.errors import build, build_all, building
+from results import errors, summary
 from results.record import OutOfTime, recording, redact
 
 if TYPE_CHECKING:
+    from lightning import LightningDataModule, Trainer
     from omegaconf import DictConfig
 
+    from callbacks.diagnosis import Diagnosis
+    from callbacks.run_metrics import RunMetrics
+    from lit_modules import Classifier
+
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Run:
+    """The parts of a training.
+
+    Args:
+        config: resolved, as plain values: ``auto`` and what the data determine have been filled in.
+        resume_from: the checkpoint to resume from.
+        logger_runs: the runs of W&B's and MLflow's that this run continues, by the logger's class.
+    """
+
+    datamodule: "LightningDataModule"
+    classifier: "Classifier"
+    trainer: "Trainer"
+    metrics: "RunMetrics"
+    diagnosis: "Diagnosis"
+    config: dict[str, Any]
+    resume_from: str | None
+    logger_runs: dict[str, str]
 
 
 def check(cfg: "DictConfig") -> None:
     """Check what can be checked without torch."""
     if cfg.ckpt_path:
-        checkpoints.file_to_go_on_from(cfg.ckpt_path)
+        checkpoints.check_resume_path(cfg.ckpt_path)
 
 
 def train(cfg: "DictConfig") -> float | None:
@@ -36,104 +62,112 @@ def train(cfg: "DictConfig") -> float | None:
         The best value of ``cfg.monitor``, for sweepers to optimise.
     """
     with recording(cfg.run_dir, overrides=cli_overrides(), seed=cfg.seed) as record:
-        with imports_without_gc():  # from here on torch is there
-            from lightning import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
-            from lightning.pytorch.callbacks import Checkpoint
-            from lightning.pytorch.loggers import Logger
+        with imports_without_gc():  # torch is imported here, after the config has been checked
+            from lightning import seed_everything
             from lightning.pytorch.utilities.exceptions import SIGTERMException
-            from omegaconf import OmegaConf
-            from torch import nn
-            from torch.optim import Optimizer
-            from torch.optim.lr_scheduler import LRScheduler
 
-            from callbacks.diagnosis import Diagnosis
-            from callbacks.loggers import log_result, log_start, resume_loggers
-            from callbacks.run_metrics import RunMetrics
-            from lit_modules import numerics
+            from callbacks.loggers import log_result, log_start
 
         quiet_lightning()
         seed_everything(cfg.seed, verbose=False)
-        datamodule = build("datamodule", cfg.datamodule, LightningDataModule)
-        with building("datamodule"):  # it may know what its config left open
-            facts = {fact: getattr(datamodule, fact) for fact in ("num_classes", "in_channels", "image_size")}
-        for fact, value in facts.items():
-            cfg.datamodule[fact] = value
-            for part in ("model", "lit_module"):
-                if cfg[part].get(fact, value) != value:
-                    raise ValueError(f"{part}.{fact}={cfg[part][fact]}, but the data has {fact}={value}")
-        going_on = None
-        if cfg.ckpt_path:
-            file, going_on = checkpoints.to_go_on_from(cfg.ckpt_path, cfg.run_dir)
-            cfg.ckpt_path = str(file)
-            datamodule.order_classes(going_on["class_names"])
-            if "weights" in cfg.model:
-                cfg.model.weights = None  # its own come in their place
-        backbone = build("model", cfg.model, nn.Module)
-        numerics.settle(cfg, backbone)
-        if going_on:
-            other = "; a ResNet begins with those of other classes by model.weights=…"
-            checkpoints.weights_for(backbone, going_on, "to be trained", other)
-        classifier = build(
-            "lit_module",
-            cfg.lit_module,
-            LightningModule,
-            backbone=backbone,
-            optimizer=build("optimizer", cfg.optimizer, Optimizer),
-            scheduler=build("scheduler", cfg.scheduler, LRScheduler),
-            class_names=datamodule.class_names,
-        )
-        config = OmegaConf.to_container(cfg, resolve=True)
-        classifier.description = {
-            "model": config["model"],
-            "datamodule": config["datamodule"],
-            "class_names": list(datamodule.class_names),
-            "preprocessing": datamodule.preprocessing,
-            "numerics": {
-                "precision": str(config["trainer"]["precision"]),
-                "memory_format": config["lit_module"]["memory_format"],
-            },
-        }
-        config = redact(config)  # from here on for loggers and the console
-        measure = RunMetrics(cfg.monitor, cfg.mode)
-        findings = Diagnosis()
-        # Findings last: at the end it asks the network that was validated, which EMA has put in place by then.
-        callbacks = [measure, *build_all("callbacks", cfg.callbacks, Callback), findings]
-        here = going_on and file.absolute().is_relative_to(os.path.abspath(cfg.run_dir))
-        logger_runs = going_on.get("logger_runs", {}) if here else {}
-        logger_config = cfg.logger
-        if going_on and logger_config:
-            logger_config = resume_loggers(logger_config, going_on["global_step"], logger_runs)
-        loggers = build_all("logger", logger_config, Logger)
-        trainer = build(
-            "trainer",
-            cfg.trainer,
-            Trainer,
-            callbacks=callbacks,
-            logger=loggers,
-            enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
-        )
-        if trainer.strategy.root_device.type == "cpu" and trainer.num_devices > 4 * (os.cpu_count() or 1):
-            raise ValueError(f"trainer.devices={trainer.num_devices}: this machine has {os.cpu_count()} cores")
-        if trainer.world_size > 1:
-            forbid_in_sweep(f"a job of {trainer.world_size} processes")
+        parts = build(cfg)
+        trainer, metrics, config = parts.trainer, parts.metrics, redact(parts.config)
         log.info(summary.summary(config))
-        log_start(trainer.loggers, config, record["overrides"], logger_runs)
+        log_start(trainer.loggers, config, record["overrides"], parts.logger_runs)
 
-        trainer.fit(classifier, datamodule=datamodule, ckpt_path=cfg.ckpt_path, weights_only=True)
-        record.update(measure.facts(trainer), findings=findings.found)
-        best = measure.best_checkpoint(trainer)
+        trainer.fit(parts.classifier, datamodule=parts.datamodule, ckpt_path=parts.resume_from, weights_only=True)
+        record.update(metrics.facts(trainer), findings=parts.diagnosis.found)
+        best = metrics.best_checkpoint(trainer)
         record["best_checkpoint"] = os.path.relpath(best, cfg.run_dir) if best else None
-        missing = measure.out_of_time(trainer)  # asked before the test, which loads the state of the best epoch
+        missing = metrics.out_of_time(trainer)  # before the test, which loads the state of the best epoch
 
-        trainer.test(classifier, datamodule=datamodule, ckpt_path=best, weights_only=True, verbose=False)
-        if trainer.received_sigterm:  # in the last batch or later, where Lightning does not raise it
+        trainer.test(parts.classifier, datamodule=parts.datamodule, ckpt_path=best, weights_only=True, verbose=False)
+        if trainer.received_sigterm:  # Lightning does not raise it after the last batch
             raise SIGTERMException
         record["metrics"] |= {name: value.item() for name, value in trainer.callback_metrics.items()}
-        log.info(summary.result(record, cfg.monitor, measure.best_epoch, cfg.run_dir))
+        log.info(summary.result(record, cfg.monitor, metrics.best_epoch, cfg.run_dir))
         log_result(trainer.loggers, config, record["overrides"], record["metrics"], record["steps"])
         if missing:
             raise OutOfTime(missing)
-    return measure.best.get(cfg.monitor)
+    return metrics.best.get(cfg.monitor)
+
+
+def build(cfg: "DictConfig") -> Run:
+    """Build the parts of a run. ``cfg`` stays as it is: values that are resolved here go into a copy."""
+    from lightning import Callback, LightningDataModule, LightningModule, Trainer
+    from lightning.pytorch.callbacks import Checkpoint
+    from omegaconf import OmegaConf
+    from torch import nn
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
+
+    from callbacks.diagnosis import Diagnosis
+    from callbacks.run_metrics import RunMetrics
+    from lit_modules import numerics
+
+    datamodule = errors.build("datamodule", cfg.datamodule, LightningDataModule)
+    cfg, checkpoint = with_data_facts(cfg, datamodule), None
+    if cfg.ckpt_path:
+        file, checkpoint = checkpoints.load_for_resume(cfg.ckpt_path, cfg.run_dir)
+        cfg.ckpt_path = str(file)
+        datamodule.order_classes(checkpoint["class_names"])
+        if "weights" in cfg.model:
+            cfg.model.weights = None  # the checkpoint's weights replace them
+    backbone = errors.build("model", cfg.model, nn.Module)
+    cfg = numerics.resolve_auto(cfg, backbone)
+    if checkpoint:
+        hint = "; a ResNet can start from weights for other classes: model.weights=…"
+        checkpoints.matching_weights(backbone, checkpoint, "to be trained", hint)
+    optimizer = errors.build("optimizer", cfg.optimizer, Optimizer)
+    scheduler = errors.build("scheduler", cfg.scheduler, LRScheduler)
+    arguments = {"optimizer": optimizer, "scheduler": scheduler, "class_names": datamodule.class_names}
+    classifier = errors.build("lit_module", cfg.lit_module, LightningModule, backbone=backbone, **arguments)
+    config = OmegaConf.to_container(cfg, resolve=True)
+    classifier.description = checkpoints.describe(config, datamodule)
+    metrics, diagnosis = RunMetrics(cfg.monitor, cfg.mode), Diagnosis()
+    # Diagnosis last: when training ends, it looks at the validated network, which EMA has put in place by then.
+    callbacks = [metrics, *errors.build_all("callbacks", cfg.callbacks, Callback), diagnosis]
+    loggers, logger_runs = build_loggers(cfg, checkpoint)
+    saves = any(isinstance(callback, Checkpoint) for callback in callbacks)
+    arguments = {"callbacks": callbacks, "logger": loggers, "enable_checkpointing": saves}
+    trainer = errors.build("trainer", cfg.trainer, Trainer, **arguments)
+    check_processes(trainer)
+    return Run(datamodule, classifier, trainer, metrics, diagnosis, config, cfg.ckpt_path, logger_runs)
+
+
+def with_data_facts(cfg: "DictConfig", datamodule: "LightningDataModule") -> "DictConfig":
+    """A copy of ``cfg`` with facts that a data module may know only once it is built."""
+    cfg = cfg.copy()
+    for fact in ("num_classes", "in_channels", "image_size"):
+        with errors.building("datamodule"):
+            value = getattr(datamodule, fact)
+        cfg.datamodule[fact] = value
+        for part in ("model", "lit_module"):
+            if cfg[part].get(fact, value) != value:
+                raise ValueError(f"{part}.{fact}={cfg[part][fact]}, but the data has {fact}={value}")
+    return cfg
+
+
+def build_loggers(cfg: "DictConfig", checkpoint: dict[str, Any] | None) -> tuple[list[Any], dict[str, str]]:
+    """(the loggers, the runs of services that they continue)."""
+    from lightning.pytorch.loggers import Logger
+
+    from callbacks.loggers import resume_loggers
+
+    config, logger_runs = cfg.logger, {}
+    if checkpoint:
+        if Path(cfg.ckpt_path).absolute().is_relative_to(Path(cfg.run_dir).absolute()):
+            logger_runs = checkpoint.get("logger_runs", {})
+        config = resume_loggers(config, checkpoint["global_step"], logger_runs) if config else config
+    return errors.build_all("logger", config, Logger), logger_runs
+
+
+def check_processes(trainer: "Trainer") -> None:
+    """Raise a ValueError for more processes than this machine can run, or several in a job of a sweep."""
+    if trainer.strategy.root_device.type == "cpu" and trainer.num_devices > 4 * (os.cpu_count() or 1):
+        raise ValueError(f"trainer.devices={trainer.num_devices}: this machine has {os.cpu_count()} cores")
+    if trainer.world_size > 1:
+        forbid_in_sweep(f"a job of {trainer.world_size} processes")
 
 
 if __name__ == "__main__":

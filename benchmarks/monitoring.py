@@ -59,7 +59,7 @@ def run(overrides: list[str], epochs: int, watched: bool) -> tuple[float, float,
         seed_everything(cfg.seed, verbose=False)
         data = instantiate(cfg.datamodule)
         backbone = instantiate(cfg.model)
-        numerics.settle(cfg, backbone)
+        cfg = numerics.resolve_auto(cfg, backbone)
         classifier = instantiate(
             cfg.lit_module,
             backbone=backbone,

@@ -130,7 +130,7 @@ def measure(overrides: list[str], epochs: int) -> dict:
         data, bare = instantiate(cfg.datamodule), BareLoop(cfg)
         seed_everything(cfg.seed, verbose=False)
         backbone = instantiate(cfg.model)
-        numerics.settle(cfg, backbone)
+        cfg = numerics.resolve_auto(cfg, backbone)
         classifier = instantiate(
             cfg.lit_module,
             backbone=backbone,

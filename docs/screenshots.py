@@ -108,7 +108,7 @@ def main() -> None:
 
 def keep_curves(run: Path) -> None:
     """Copy what a run's curves.png shows into docs/records."""
-    states = checkpoints.read(run / "checkpoints" / "last.ckpt")["callbacks"]
+    states = checkpoints.read_checkpoint(run / "checkpoints" / "last.ckpt")["callbacks"]
     (history,) = (state["history"] for name, state in states.items() if name.startswith("RunMetrics"))
     epochs, best = max(history["val/top1"], key=lambda point: point[1])
     facts = {"monitor": "val/top1", "best_epoch": round(epochs) - 1, "best": best}

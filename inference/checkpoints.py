@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inference.safe_build import DATAMODULES, MODELS, build
+from inference.safe_build import DATAMODULES, MODELS, safe_build
 from results.errors import building
 from results.record import one_line
 from results.run_folder import FOLDER, LAST, find_checkpoint, nearest
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 log = logging.getLogger(__name__)
-# What train.py puts into a checkpoint, and of what kind it is.
+# What ``describe`` adds to a checkpoint, with types.
 PARTS = {"model": dict, "datamodule": dict, "class_names": list, "preprocessing": dict, "state_dict": dict}
-# What Lightning adds, for a training to go on.
+# What Lightning adds, to resume a training.
 PROGRESS = {
     "pytorch-lightning_version": str,
     "epoch": int,
@@ -33,7 +33,7 @@ PROGRESS = {
     "lr_schedulers": list,
 }
 PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
-# How a network is computed where the checkpoint does not say it.
+# The numerics of older checkpoints, which do not name them.
 PLAIN = {"precision": "32-true", "memory_format": "contiguous_format"}
 
 
@@ -43,7 +43,7 @@ class TrainedClassifier:
     Args:
         backbone: from preprocessed images to logits; in evaluation mode.
         class_names: of the outputs, in order.
-        preprocessing: ``in_channels``, ``image_size``, ``mean``, ``std``; ``resize_ratio`` where the centre is cropped.
+        preprocessing: ``in_channels``, ``image_size``, ``mean``, ``std``; ``resize_ratio`` if the centre is cropped.
     """
 
     def __init__(self, backbone: "nn.Module", class_names: list[str], preprocessing: dict[str, Any]):
@@ -89,46 +89,65 @@ class TrainedClassifier:
         return self
 
 
-def opened(path: str | Path, trust: Iterable[str] = ()) -> tuple[Path, dict[str, Any], "nn.Module"]:
-    """(the checkpoint file that a path means, what it holds, its network), on the CPU."""
+def describe(config: dict[str, Any], datamodule: "LightningDataModule") -> dict[str, Any]:
+    """What a run adds to its checkpoints: how to build its network and data, and how it computes.
+
+    Args:
+        config: the run's, resolved, as plain values.
+    """
+    return {
+        "model": config["model"],
+        "datamodule": config["datamodule"],
+        "class_names": list(datamodule.class_names),
+        "preprocessing": datamodule.preprocessing,
+        "numerics": {
+            "precision": str(config["trainer"]["precision"]),
+            "memory_format": config["lit_module"]["memory_format"],
+        },
+    }
+
+
+def open_checkpoint(path: str | Path, trust: Iterable[str] = ()) -> tuple[Path, dict[str, Any], "nn.Module"]:
+    """(the checkpoint file that ``path`` means, its content, its network), on the CPU."""
     file, remark = find_checkpoint(path)
     if remark:
         log.warning(remark)
     log.info(f"{'checkpoint':<12} {file}")
-    checkpoint = read(file)
-    return file, checkpoint, backbone(checkpoint, trust)
+    checkpoint = read_checkpoint(file)
+    return file, checkpoint, build_backbone(checkpoint, trust)
 
 
-def as_trained(cfg: "DictConfig", checkpoint: dict[str, Any], network: "nn.Module") -> None:
-    """Put the training's own values where a script's config says ``trained``; settle what is ``auto``."""
+def apply_training_numerics(cfg: "DictConfig", checkpoint: dict[str, Any], backbone: "nn.Module") -> "DictConfig":
+    """A copy of a script's config with the training's values in place of ``trained``, and without ``auto``."""
     from lit_modules import numerics
 
-    for place, name in ((cfg.trainer, "precision"), (cfg.lit_module, "memory_format")):
-        if place[name] == "trained":
-            place[name] = checkpoint["numerics"][name]
-            if str(place[name]).startswith("16") and numerics.device_type(cfg.trainer.accelerator) == "cpu":
-                place[name] = "32-true"  # there is no float16 on a CPU
-    numerics.settle(cfg, network)
+    cfg = cfg.copy()
+    for part, name in ((cfg.trainer, "precision"), (cfg.lit_module, "memory_format")):
+        if part[name] == "trained":
+            part[name] = checkpoint["numerics"][name]
+            if str(part[name]).startswith("16") and numerics.device_type(cfg.trainer.accelerator) == "cpu":
+                part[name] = "32-true"  # there is no float16 on a CPU
+    return numerics.resolve_auto(cfg, backbone)
 
 
 def load(path: str | Path, trust: Iterable[str] = ()) -> TrainedClassifier:
     """The network of a checkpoint file, or of the best checkpoint in a run's folder, on the CPU.
 
     Args:
-        trust: networks beyond this project's own that a checkpoint may have built, say ``["models.tiny.Tiny"]``.
+        trust: networks beyond the allow-list that a checkpoint may build, such as ``["models.tiny.Tiny"]``.
     """
-    _, checkpoint, network = opened(path, trust)
+    _, checkpoint, network = open_checkpoint(path, trust)
     return TrainedClassifier(network, checkpoint["class_names"], checkpoint["preprocessing"])
 
 
-def read(file: Path) -> dict[str, Any]:
-    """What a checkpoint of ours holds: plain values and tensors, on the CPU.
+def read_checkpoint(file: Path) -> dict[str, Any]:
+    """The content of a checkpoint of this project: plain values and tensors, on the CPU.
 
-    Raises: ValueError: it is something else, or could run code when opened.
+    Raises: ValueError: the file is something else, or could run code when opened.
     """
     import torch
 
-    from models.pretrained import read as read_plain
+    from models.pretrained import read_plain
 
     content = read_plain(file)
     if not isinstance(content, dict):
@@ -148,46 +167,45 @@ def read(file: Path) -> dict[str, Any]:
     return content
 
 
-def file_to_go_on_from(path: str) -> Path:
-    """The file that ``ckpt_path`` means. Raises: ValueError, OSError: an address, or no file."""
+def check_resume_path(path: str) -> Path:
+    """The file that ``ckpt_path`` means. Raises: ValueError, OSError: it is an address, or no such file."""
     if "://" in path:
         raise ValueError(f"ckpt_path={path} is an address; a checkpoint is opened from this machine's files only")
     file = Path(path).expanduser()
     if file.is_dir():
         raise IsADirectoryError(f"ckpt_path={path} is a folder; expected a file, say {file / FOLDER / LAST}")
     if not file.is_file():
-        raise FileNotFoundError(f"ckpt_path={path}: no such file{nearest(file)}; expected a checkpoint to go on from")
+        raise FileNotFoundError(f"ckpt_path={path}: no such file{nearest(file)}; expected a checkpoint to resume from")
     return file
 
 
-def to_go_on_from(path: str, run_dir: str) -> tuple[Path, dict[str, Any]]:
-    """A checkpoint file and what it holds; if that is this run's own and damaged, the newest sound one beside it.
+def load_for_resume(path: str, run_dir: str) -> tuple[Path, dict[str, Any]]:
+    """A checkpoint file and its content. If it is one of this run and damaged, take the newest valid one next to it.
 
-    Raises: ValueError, OSError: there is none.
+    Raises: ValueError, OSError: there is no valid one.
     """
-    file = file_to_go_on_from(path)
+    file = check_resume_path(path)
     files = [file]
     if file.parent.absolute() == Path(run_dir, FOLDER).absolute():
         files += sorted(set(file.parent.glob("*.ckpt")) - {file}, key=lambda f: f.stat().st_mtime, reverse=True)
     for number, candidate in enumerate(files, 1):
         try:
-            found = read(candidate)
-            check_progress(found, candidate)
+            checkpoint = read_checkpoint(candidate)
+            check_progress(checkpoint, candidate)
             break
         except ValueError as error:
             if number == len(files):
                 raise
             log.warning(f"{one_line(error)}; taking {files[number].name}")
-    log.info(f"{'going on':<12} from step {found.get('global_step')} of {candidate.name}")
-    return candidate, found
+    log.info(f"{'resuming':<12} from step {checkpoint.get('global_step')} of {candidate.name}")
+    return candidate, checkpoint
 
 
 def check_progress(checkpoint: dict[str, Any], file: Path) -> None:
-    """Raise a ValueError if a training cannot go on from a checkpoint.
+    """Raise a ValueError if a training cannot resume from a checkpoint.
 
-    Lightning deletes the checkpoint that was the best when a better one comes, by the path that it finds here: that
-    must be one in the folder of the run's checkpoints. Only the best's may be another's, of a run that this one went on
-    from.
+    Lightning deletes the previous best checkpoint by a path that it finds here: only paths inside the folder of the
+    run's checkpoints are valid. Only the best one may be elsewhere, in the run from which this one was resumed.
     """
     if missing := [part for part, kind in PROGRESS.items() if not isinstance(checkpoint.get(part), kind)]:
         raise ValueError(f"{file} does not say how far its training was: it has no {', '.join(missing)}")
@@ -204,50 +222,62 @@ def check_progress(checkpoint: dict[str, Any], file: Path) -> None:
     if not isinstance(runs, dict) or not all(isinstance(text, str) for text in (*runs, *runs.values())):
         raise ValueError(f"{file} does not say which runs its loggers wrote to")
     for state in filter(lambda state: isinstance(state, dict), checkpoint["callbacks"].values()):
-        best, *others = (state.get(key) for key in PATHS)
-        others += state.get("best_k_models") or ()
-        for path in filter(None, [best, *others]):
-            sound = isinstance(path, str) and "://" not in path and ".." not in Path(path).parts
-            if not sound or path in others and not Path(path).is_relative_to(str(state.get("dirpath"))):
+        best, *rest = (state.get(key) for key in PATHS)
+        rest += state.get("best_k_models") or ()
+        for path in filter(None, [best, *rest]):
+            valid = isinstance(path, str) and "://" not in path and ".." not in Path(path).parts
+            if not valid or path in rest and not Path(path).is_relative_to(str(state.get("dirpath"))):
                 raise ValueError(f"{file} names {path} as a checkpoint of its run; it was not made by train.py")
 
 
-def backbone(checkpoint: dict[str, Any], trust: Iterable[str] = ()) -> "nn.Module":
+def build_backbone(checkpoint: dict[str, Any], trust: Iterable[str] = ()) -> "nn.Module":
     """The network of a checkpoint with its weights.
 
     Raises:
-        ValueError: it is not to be built, or its weights, classes or images are not those of its config.
+        ValueError: it is not on the allow-list, or its weights, classes or images do not fit its config.
     """
     config, preprocessing = checkpoint["model"], checkpoint["preprocessing"]
     for fact, value in {"num_classes": len(checkpoint["class_names"]), **preprocessing}.items():
         if config.get(fact, value) != value:
             raise ValueError(f"the checkpoint's model has {fact}={config[fact]}, its data {fact}={value}")
-    config = {name: value for name, value in config.items() if name != "weights"}  # it has its own
-    network = build(config, "model", MODELS, trust)
-    network.load_state_dict(weights_for(network, checkpoint, f"that its config names, {config['_target_']}"))
+    config = {name: value for name, value in config.items() if name != "weights"}  # the checkpoint has the weights
+    network = safe_build(config, "model", MODELS, trust)
+    network.load_state_dict(matching_weights(network, checkpoint, f"that its config names, {config['_target_']}"))
     return network
 
 
-def weights_for(network: "nn.Module", checkpoint: dict[str, Any], which: str, hint: str = "") -> dict[str, "Tensor"]:
-    """A checkpoint's weights. Raises: ValueError: they are not of this network, which ``which`` says in words."""
+def matching_weights(
+    network: "nn.Module", checkpoint: dict[str, Any], description: str, hint: str = ""
+) -> dict[str, "Tensor"]:
+    """A checkpoint's weights for a network.
+
+    Args:
+        description: of the network, for messages.
+        hint: the end of the message.
+
+    Raises: ValueError: names or shapes differ.
+    """
     from models.pretrained import shape
 
     prefix, expected = "backbone.", network.state_dict()
     weights = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if str(k).startswith(prefix)}
     for name in [*expected, *weights]:
-        found, wanted = (shape(part, name) for part in (weights, expected))
-        if found != wanted:
+        actual, wanted = (shape(tensors, name) for tensors in (weights, expected))
+        if actual != wanted:
             raise ValueError(
-                f"the checkpoint's weights are not of the network {which}: {name} is {found}, expected {wanted}{hint}"
+                f"the checkpoint's weights are not of the network {description}: {name} is {actual}, "
+                f"expected {wanted}{hint}"
             )
     return weights
 
 
-def datamodule(checkpoint: dict[str, Any], config: "DictConfig", trust: Iterable[str] = ()) -> "LightningDataModule":
-    """The data that a checkpoint's network was trained on, or other data as this network sees it.
+def build_datamodule(
+    checkpoint: dict[str, Any], config: "DictConfig", trust: Iterable[str] = ()
+) -> "LightningDataModule":
+    """The data that a checkpoint's network was trained on, or other data, preprocessed for this network.
 
     Args:
-        config: of other data, with a ``_target_``; without one, changes to the arguments of the checkpoint's data. A
+        config: a data module with a ``_target_``; without it, changes to the arguments of the checkpoint's data. A
             ``data_dir`` of None is no change.
     """
     from hydra.utils import instantiate
@@ -259,9 +289,9 @@ def datamodule(checkpoint: dict[str, Any], config: "DictConfig", trust: Iterable
             del config["data_dir"]
     if "_target_" not in config:
         changed = checkpoint["datamodule"] | OmegaConf.to_container(config, resolve=True)
-        data = build(changed, "datamodule", DATAMODULES, trust)
+        data = safe_build(changed, "datamodule", DATAMODULES, trust)
     else:
-        # A network that saw whole images is shown whole ones.
+        # Without a resize_ratio, the network was trained on whole images.
         seen = {"resize_ratio": None} | checkpoint["preprocessing"]
         with building("datamodule", config):
             data = instantiate(config, **{fact: value for fact, value in seen.items() if fact in config})
@@ -273,7 +303,7 @@ def trained_on(checkpoint: dict[str, Any]) -> dict[str, Any] | None:
     """Fingerprints of the splits that a checkpoint's network was trained on.
 
     Returns:
-        {} for a checkpoint on image files that is too old to have them, None for one whose data need none.
+        {} for image files of a checkpoint that is too old to have fingerprints; None for data that need none.
     """
     from datamodules.fingerprints import valid
 

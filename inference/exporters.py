@@ -193,7 +193,7 @@ def real_images(checkpoint: dict[str, Any], files: Sequence[str], trust: Iterabl
         fit = Preprocessing(**preprocessing).fit
         return torch.stack([fit(read_image(file)) for file in files]), f"{len(files)} of the images given"
     try:
-        data = checkpoints.datamodule(checkpoint, OmegaConf.create(), trust)
+        data = checkpoints.build_datamodule(checkpoint, OmegaConf.create(), trust)
         data.as_test_set("test", preprocessing, checkpoint["class_names"])
         data.prepare_data()
         data.setup("test")

@@ -1,4 +1,4 @@
-"""What a checkpoint's config names, built anew; only what is on a list, for the checkpoint may come from anyone."""
+"""Instantiate a checkpoint's config from an allow-list, because checkpoints are untrusted input."""
 
 from collections.abc import Iterable, Iterator
 from importlib import import_module
@@ -6,7 +6,7 @@ from typing import Any
 
 from results.record import one_line
 
-# All that a checkpoint may have built: a network, a data module, and what their arguments may hold.
+# The allow-list: networks, data modules, and the transforms that their arguments may contain.
 MODELS = ("models.LeNet", "models.ResNet")
 DATAMODULES = tuple(
     f"datamodules.{n}" for n in "CIFAR10 CIFAR100 CatsVsDogs Digits FashionMNIST ImageFolder ImageNet Synthetic".split()
@@ -17,21 +17,25 @@ TORCHVISIONS = (
     "RandomHorizontalFlip RandomRotation RandomVerticalFlip TrivialAugmentWide"
 ).split()
 TRANSFORMS = (*(f"datamodules.{n}" for n in OWN), *(f"torchvision.transforms.v2.{n}" for n in TORCHVISIONS))
-# Where a user's own classes are, which an explicit option may add.
+# The packages of classes that a user may add with ``trust``.
 PACKAGES = ("models", "datamodules")
+# Older checkpoints: the ``_target_`` that a class had before, and the one it has now. Add a line when a class of the
+# allow-list moves or gets another name.
+ALIASES: dict[str, str] = {}
 
 
-def build(config: dict[str, Any], part: str, allowed: Iterable[str], trust: Iterable[str] = ()) -> Any:
-    """The object that a config describes. Not by Hydra's ``instantiate``, which would build, and run, anything.
+def safe_build(config: dict[str, Any], part: str, allowed: Iterable[str], trust: Iterable[str] = ()) -> Any:
+    """The object that a config describes. Hydra's ``instantiate`` would build, and run, anything.
 
     Args:
         config: with ``_target_``, as plain values.
-        part: what it is of the checkpoint, for messages.
-        allowed: targets of the whole; of what it holds they are ``TRANSFORMS``.
-        trust: targets allowed besides.
+        part: the part of the checkpoint, for messages.
+        allowed: targets of the whole; its arguments may contain ``TRANSFORMS``.
+        trust: further allowed targets.
 
     Raises:
-        ValueError: it names, at any depth, what it may not (then nothing was imported), or it cannot be built.
+        ValueError: it names, at any depth, a target that is not allowed (then nothing was imported), or it cannot be
+            built.
     """
     trust = tuple(trust)
     for name in trust:
@@ -48,10 +52,14 @@ def build(config: dict[str, Any], part: str, allowed: Iterable[str], trust: Iter
         raise ValueError(f"the checkpoint's {part} does not name its class (_target_)")
     try:
         return _build(config)
-    except (ValueError, OSError):  # they say what is wrong
+    except (ValueError, OSError):  # their messages are clear
         raise
     except Exception as error:
         raise ValueError(f"the checkpoint's {part} cannot be built: {one_line(error)}") from error
+
+
+def _current(target: Any) -> Any:
+    return ALIASES.get(target, target) if isinstance(target, str) else target
 
 
 def _is_ours(target: Any) -> bool:
@@ -59,10 +67,10 @@ def _is_ours(target: Any) -> bool:
 
 
 def _targets(node: Any, depth: int = 0) -> Iterator[tuple[int, Any]]:
-    """(depth, target) of everything that a config names."""
+    """(depth, target) of everything that a config names, by its current name."""
     if isinstance(node, dict):
         if "_target_" in node:
-            yield depth, node["_target_"]
+            yield depth, _current(node["_target_"])
         node = node.values()
     elif not isinstance(node, list | tuple):
         return
@@ -71,20 +79,20 @@ def _targets(node: Any, depth: int = 0) -> Iterator[tuple[int, Any]]:
 
 
 def _build(node: Any) -> Any:
-    """As ``instantiate`` does, for a config whose targets were checked."""
+    """Instantiate a config whose targets were checked."""
     if isinstance(node, list | tuple):
         return [_build(value) for value in node]
     if not isinstance(node, dict):
         return node
     arguments = {key: _build(value) for key, value in node.items() if key not in ("_target_", "_convert_")}
-    return _class(node["_target_"])(**arguments) if "_target_" in node else arguments
+    return _class(_current(node["_target_"]))(**arguments) if "_target_" in node else arguments
 
 
 def _class(target: str) -> type:
-    """A class by its name; one of this project's own is not what one of its modules has imported."""
+    """A class by its name; it must be defined in the package that the name says, not only imported there."""
     module, _, name = target.rpartition(".")
-    found = getattr(import_module(module), name, None)
+    cls = getattr(import_module(module), name, None)
     packages = ("torchvision",) if target in TRANSFORMS and not _is_ours(target) else PACKAGES
-    if not isinstance(found, type) or found.__module__.partition(".")[0] not in packages:
+    if not isinstance(cls, type) or cls.__module__.partition(".")[0] not in packages:
         raise ValueError(f"{target} is no class of this project")
-    return found
+    return cls

@@ -49,8 +49,8 @@ class Classifier(LightningModule):
     ``results.metrics.METRICS`` has the facts about each metric.
 
     Args:
-        backbone: the network. Its attribute ``head``, the last layer, is needed for a ``backbone_lr_ratio`` and to train
-            a network that is partly frozen.
+        backbone: the network. Its attribute ``head``, the last layer, is needed for a ``backbone_lr_ratio`` and
+            to train a partly frozen network.
         num_classes: length of the logits.
         optimizer: maps parameter groups to an optimizer. Parameters with one dimension (biases, gains of norms) come in
             a group without weight decay.
@@ -59,8 +59,8 @@ class Classifier(LightningModule):
             training only.
         backbone_lr_ratio: learning rate of all but the backbone's ``head``, as a share of the optimizer's ``lr``.
         memory_format: ``contiguous_format`` or ``channels_last``, of the backbone and its input.
-        compile: compile the backbone: False, True, or a mode of torch.compile such as ``reduce-overhead`` (CUDA graphs).
-            State-dict keys stay as they are.
+        compile: compile the backbone: False, True, or a mode of torch.compile such as ``reduce-overhead`` (CUDA
+            graphs). State-dict keys stay as they are.
         nonfinite: what happens when a training loss is NaN or infinite. ``stop``: the run ends with an error; on a GPU,
             and with several processes, up to ``trainer.log_every_n_steps`` batches later, but before a checkpoint is
             written. ``skip``: the optimizer step is skipped, with all batches accumulated for it: weights, optimizer

@@ -24,7 +24,7 @@ class Evaluator(Classifier):
         options: as in ``Classifier``.
 
     Attributes:
-        probabilities: ``(N, num_classes)`` float32, of the images without augmentation, in the order of the data, on the CPU.
+        probabilities: ``(N, num_classes)`` float32, without augmentation, in the order of the data, on the CPU.
         labels: ``(N,)`` int64.
     """
 

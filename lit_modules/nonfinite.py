@@ -9,7 +9,7 @@ class NonFiniteGuard:
     """Checks losses and weights of a training.
 
     To stop a training, ``check_loss`` looks at the running sum of the losses now and then, because reading a number
-    waits for a GPU. To skip steps, ``observe`` and ``step_is_finite`` decide for each optimizer step, so each one waits.
+    waits for a GPU. To skip steps, ``observe`` and ``step_is_finite`` decide for each optimizer step, which waits.
 
     Attributes:
         skipped_steps: optimizer steps skipped so far.
@@ -33,7 +33,7 @@ class NonFiniteGuard:
             raise self.error("weights are not finite", trainer, batch, trainer.global_step)
 
     def snapshot_buffers(self, backbone: nn.Module) -> None:
-        """Before the first batch of an optimizer step: keep the buffers, which the forward pass changes (batch norm)."""
+        """Before the first batch of an optimizer step: keep the buffers, which batch norm changes."""
         self._buffers, self._finite = [buffer.clone() for buffer in backbone.buffers()], None
 
     def observe(self, finite: Tensor) -> None:
@@ -56,6 +56,6 @@ class NonFiniteGuard:
         if trainer.precision == "16-mixed":
             remedies.insert(0, "trainer.precision=bf16-mixed, which holds larger numbers")
         return ValueError(
-            f"{problem} after batch {batch} of epoch {trainer.current_epoch + 1} (step {step}): the training has diverged; "
-            f"try {', or '.join(remedies)}"
+            f"{problem} after batch {batch} of epoch {trainer.current_epoch + 1} (step {step}): the training has "
+            f"diverged; try {', or '.join(remedies)}"
         )

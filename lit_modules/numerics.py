@@ -1,7 +1,7 @@
-"""What ``auto`` means: precision, memory format and compilation for a device and a network.
+"""The meaning of ``auto``: precision, memory format and compilation for a device and a network.
 
-On a CPU they are what benchmarks/model.py found fastest, on CUDA what others published. They are a function of the
-two, not of a trial at each start, so that the next run gets the same.
+On a CPU the choices are those that benchmarks/model.py found fastest, on CUDA published ones. They depend on device and
+network alone, not on a trial at each start, so that the next run gets the same.
 """
 
 import ctypes
@@ -11,28 +11,28 @@ import platform
 import torch
 from omegaconf import DictConfig
 from torch import nn
-from torch.utils._triton import has_triton
+from torch.utils._triton import has_triton  # private: no public function knows which GPUs Triton supports
 
 log = logging.getLogger(__name__)
 
 
-def settle(cfg: DictConfig, backbone: nn.Module) -> None:
-    """Put a choice where ``cfg`` says ``auto`` for precision, memory format or compilation, and say which.
+def resolve_auto(cfg: DictConfig, backbone: nn.Module) -> DictConfig:
+    """A copy of a config with ``auto`` replaced for precision, memory format and compilation. Logs the choice.
 
     Args:
-        cfg: the run's config; changed in place.
         backbone: the network that the choice is for.
 
-    Raises: ValueError: a precision that this device has not, or not with what else is chosen.
+    Raises: ValueError: the device does not support the precision, or not in this combination.
     """
+    cfg = cfg.copy()
     device = device_type(cfg.trainer.accelerator)
     settings = fastest(device, backbone)
     if device == "cpu":
         keep_freed_memory()
-    places = {"precision": cfg.trainer, "memory_format": cfg.lit_module, "compile": cfg.lit_module}
-    chosen = {name: settings[name] for name, place in places.items() if place[name] == "auto"}
+    parts = {"precision": cfg.trainer, "memory_format": cfg.lit_module, "compile": cfg.lit_module}
+    chosen = {name: settings[name] for name, part in parts.items() if part[name] == "auto"}
     for name, value in chosen.items():
-        places[name][name] = value
+        parts[name][name] = value
     check_precision(cfg.trainer.precision, device)
     if chosen:
         log.info(f"{'chosen':<12} {' '.join(f'{name}={value}' for name, value in chosen.items())}, for {device}")
@@ -40,17 +40,18 @@ def settle(cfg: DictConfig, backbone: nn.Module) -> None:
     mixed = precision in ("bf16", "bf16-mixed") or device != "cpu" and precision in ("16", "16-mixed")
     if mixed and clipping and cfg.get("optimizer", {}).get("fused"):  # Lightning would refuse in the first step
         raise ValueError(f"trainer.gradient_clip_val={clipping} with precision {precision} needs optimizer.fused=false")
+    return cfg
 
 
 def check_precision(precision: str | int, device: str) -> None:
-    """Say what a device does with a precision of a training, where it is not what it seems.
+    """Warn about a precision that the device only emulates.
 
-    Raises: ValueError: the training would not run in it.
+    Raises: ValueError: the training would not run in this precision.
     """
     precision = str(precision)
     if precision.endswith("-true") and precision != "32-true" or precision == "64":
         raise ValueError(f"trainer.precision={precision}: images are float32; expected 32-true, bf16-mixed or 16-mixed")
-    if device == "cpu" and precision in ("16", "16-mixed"):  # Lightning would take bf16-mixed, and not say so
+    if device == "cpu" and precision in ("16", "16-mixed"):  # Lightning would silently take bf16-mixed
         raise ValueError(f"trainer.precision={precision} needs a GPU; on a CPU there are 32-true and bf16-mixed")
     if not precision.startswith("bf16"):
         return
@@ -88,15 +89,15 @@ def fastest(device: str, backbone: nn.Module) -> dict[str, str | bool]:
 
 
 def cpu_has_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 itself: AVX512-BF16 or AMX."""
+    """Whether this CPU multiplies bfloat16 itself: AVX512-BF16 or AMX (private: torch has no public function)."""
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def keep_freed_memory() -> bool:
-    """Have glibc keep what is freed for the next step. Returns whether this C library can.
+    """Let glibc keep freed memory for the next step. Returns whether this C library can.
 
-    Otherwise every large tensor comes from the kernel, page by page, and goes back to it: on a CPU a fifth of a
-    step can be spent on that. See ``man mallopt``.
+    Otherwise every large tensor is taken from the kernel, page by page, and returned to it, which can cost a fifth of a
+    step on a CPU. See ``man mallopt``.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

@@ -8,7 +8,7 @@ from torchmetrics import Metric
 class Mean(Metric):
     """The mean of a loss or a score over images, from a sum and a count per batch.
 
-    torchmetrics' ``MeanMetric`` checks each value for NaN, which waits for the device, and without that check it ignores
+    torchmetrics' ``MeanMetric`` checks each value for NaN, which waits for the device; without that check it ignores
     the weights.
     """
 

@@ -1,9 +1,7 @@
 """Weights from a file: torchvision's published ones, or those of a run of this project."""
 
 import argparse
-import hashlib
 import logging
-import os
 import re
 import sys
 import warnings
@@ -18,101 +16,107 @@ from torch import Tensor, nn
 from models.resnet_config import VERSIONS
 
 log = logging.getLogger(__name__)
-# Where training scripts keep the weights in their checkpoints; the first that is there is taken.
+# Keys under which training scripts keep the weights in a checkpoint; the first one present is used.
 CONTAINERS = "state_dict model_state_dict model network net weights state_dict_ema model_ema ema".split()
 
 
 def load_weights(network: nn.Module, weights: str, published: str | None = None) -> None:
-    """Give a network the weights of a file, all but what cannot fit: a head for other classes, other colours.
+    """Load the weights of a file into a network, except those that cannot fit: a head for other classes, other colours.
 
     A head with another number of classes keeps its random start. A first convolution for another number of channels is
-    adapted: its weights for the channels are summed for a grey image, as if that were shown in every channel; for more
+    adapted: for grey images, its weights for the channels are summed, as if each channel showed that image; for more
     channels they are repeated in turn, scaled so that the sum stays.
 
     Args:
         network: with ``conv1`` and ``head``; changed in place.
         weights: a file with a state dict, or a checkpoint that has one under one of ``CONTAINERS``, in which all names
-            may share a prefix; or, of the network that torchvision publishes, ``DEFAULT`` or another of its names:
-            then it is downloaded once, and its hash is checked.
+            may share a prefix; or ``DEFAULT`` or another name of torchvision's published weights, which are downloaded
+            once.
         published: torchvision's name of this network.
 
     Raises:
-        ValueError, OSError: it cannot be had or read, or is of another network.
+        ValueError, OSError: the file cannot be downloaded or read, or belongs to another network.
     """
-    known = published and weights in VERSIONS and not Path(weights).exists()
-    file = download(published, weights) if known else Path(weights).expanduser()
-    if not known and not right_hash(file):
-        log.warning(f"{file.name} is not the file that its name promises: its SHA-256 begins otherwise")
+    if published and weights in VERSIONS and not Path(weights).exists():
+        name, content = download(published, weights)
+    else:
+        name, content = Path(weights).name, read_plain(Path(weights).expanduser())
     expected = network.state_dict()
-    found, news = state_dict(read(file), expected, file)
-    head = next((name for name, module in network.named_modules() if module is network.head), None)
-    if network.head is None:  # without a top there is no place for one
-        found = {name: value for name, value in found.items() if not name.startswith("fc.")}
-        news.append("no head")
-    elif f"{head}.weight" in found and (had := len(found[f"{head}.weight"])) != network.head.out_features:
-        found |= {f"{head}.{name}": value for name, value in network.head.state_dict().items()}
-        news.append(f"{head} is new, for {network.head.out_features} classes where there were {had}")
-    first, wanted = found.get("conv1.weight"), expected["conv1.weight"]
-    if first is not None and first.shape[1] != wanted.shape[1] and first[:, 0].shape == wanted[:, 0].shape:
-        found["conv1.weight"] = other_channels(first, wanted.shape[1])
-        news.append(f"conv1 is adapted from {first.shape[1]} to {wanted.shape[1]} channels")
-    # Files of before 2019 do not count the batches, which nothing here needs.
-    found |= {k: v for k, v in expected.items() if k.endswith("num_batches_tracked") and k not in found}
-    for name in [*expected, *found]:
-        its, ours = shape(found, name), shape(expected, name)
-        if its != ours:
+    tensors, notes = state_dict(content, expected, weights)
+    tensors, changes = fit_tensors(tensors, network)
+    for key in [*expected, *tensors]:
+        actual, wanted = shape(tensors, key), shape(expected, key)
+        if actual != wanted:
             raise ValueError(
-                f"weights={weights} is of another network{described(found)}: its {name} is {its}, expected {ours}"
+                f"weights={weights} is of another network{described(tensors)}: its {key} is {actual}, expected {wanted}"
             )
-    network.load_state_dict(found)
-    log.info(f"{'weights':<12} {file.name}: {'; '.join([f'{len(found)} tensors', *news])}")
+    network.load_state_dict(tensors)
+    log.info(f"{'weights':<12} {name}: {'; '.join([f'{len(tensors)} tensors', *notes, *changes])}")
 
 
-def read(file: Path) -> Any:
-    """What a file of torch's holds, on the CPU; nothing in it is run.
+def fit_tensors(tensors: dict[str, Tensor], network: nn.Module) -> tuple[dict[str, Tensor], list[str]]:
+    """(the weights with head and first convolution fitted to a network, what was changed, for the log)."""
+    expected, changes = network.state_dict(), []
+    head = next((name for name, module in network.named_modules() if module is network.head), None)
+    if network.head is None:
+        tensors = {name: value for name, value in tensors.items() if not name.startswith("fc.")}
+        changes.append("no head")
+    elif f"{head}.weight" in tensors and (classes := len(tensors[f"{head}.weight"])) != network.head.out_features:
+        tensors = tensors | {f"{head}.{name}": value for name, value in network.head.state_dict().items()}
+        changes.append(f"{head} is new, for {network.head.out_features} classes where there were {classes}")
+    first, wanted = tensors.get("conv1.weight"), expected["conv1.weight"]
+    if first is not None and first.shape[1] != wanted.shape[1] and first[:, 0].shape == wanted[:, 0].shape:
+        tensors = tensors | {"conv1.weight": other_channels(first, wanted.shape[1])}
+        changes.append(f"conv1 is adapted from {first.shape[1]} to {wanted.shape[1]} channels")
+    # Files from before 2019 lack the counts of batches, which nothing here needs.
+    counts = {k: v for k, v in expected.items() if k.endswith("num_batches_tracked") and k not in tensors}
+    return tensors | counts, changes
 
-    Raises: ValueError, OSError: it is no such file, not a whole one, or could run code when opened.
+
+def read_plain(file: Path) -> Any:
+    """The content of a file that ``torch.save`` wrote, on the CPU; code in it is not run.
+
+    Raises: ValueError, OSError: it is no such file, is truncated, or contains code.
     """
     try:
-        with warnings.catch_warnings():  # what torch thinks of such a file is said below
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            # weights_only: plain values. Said here, since an environment variable can change what is not said.
-            # Torchvision's training script keeps its arguments in a Namespace, which only holds values.
+            # weights_only, explicitly: an environment variable can change the default.
+            # torchvision's training script keeps its arguments in a Namespace, which only holds values.
             with torch.serialization.safe_globals([argparse.Namespace]):
                 return torch.load(file, map_location="cpu", weights_only=True)
     except (PermissionError, FileNotFoundError, IsADirectoryError):
         raise
-    except Exception as error:  # torch has a dozen for files that are not what they should be
+    except Exception as error:  # torch raises many kinds for damaged files
         what = "is no checkpoint, or not a whole one: torch cannot read it" if file.stat().st_size else "is empty"
         if code := re.search(r"GLOBAL (\S+)", str(error)):
             what = f"holds code ({code[1]}), not only plain values; it was not run"
         raise ValueError(f"{file} {what}") from None
 
 
-def state_dict(content: Any, expected: Iterable[str], file: Path) -> tuple[dict[str, Tensor], list[str]]:
-    """The weights in a file's content by the names that a network expects, and where they were found, in words.
+def state_dict(content: Any, expected: Iterable[str], file: str) -> tuple[dict[str, Tensor], list[str]]:
+    """(the weights in a file's content by the names that a network expects, notes on where they were, for the log).
 
-    Raises: ValueError: there are none, or those of several networks.
+    Raises: ValueError: there are none, or there are those of several networks.
     """
-    news = []
+    notes = []
     for _ in range(2):  # {"model": {"state_dict": …}} too
-        if key := next(
-            (key for key in CONTAINERS if isinstance(content, dict) and isinstance(content.get(key), dict)), ""
-        ):
-            content, news = content[key], [f"under {key}"]
+        inner = (key for key in CONTAINERS if isinstance(content, dict) and isinstance(content.get(key), dict))
+        if key := next(inner, ""):
+            content, notes = content[key], [f"under {key}"]
     names = [name for name in content if isinstance(name, str)] if isinstance(content, dict) else []
     prefix = shared_prefix(names, expected, file)
-    found = {name.removeprefix(prefix): content[name] for name in names if name.startswith(prefix)}
-    if not found or not all(isinstance(value, Tensor) for value in found.values()):
-        there = f"it has {', '.join(names[:10])}" if names else f"it is a {type(content).__name__}"
+    tensors = {name.removeprefix(prefix): content[name] for name in names if name.startswith(prefix)}
+    if not tensors or not all(isinstance(value, Tensor) for value in tensors.values()):
+        content_is = f"it has {', '.join(names[:10])}" if names else f"it is a {type(content).__name__}"
         raise ValueError(
-            f"{file} holds no weights; expected a state dict, or one under {', '.join(CONTAINERS)}; {there}"
+            f"{file} holds no weights; expected a state dict, or one under {', '.join(CONTAINERS)}; {content_is}"
         )
-    return found, news + [f"without the prefix {prefix}"] * bool(prefix)
+    return tensors, notes + [f"without the prefix {prefix}"] * bool(prefix)
 
 
-def shared_prefix(names: Iterable[str], expected: Iterable[str], file: Path) -> str:
-    """What precedes a network's own names in a state dict: ``module.`` of DDP, ``_orig_mod.`` of torch.compile, ...
+def shared_prefix(names: Iterable[str], expected: Iterable[str], file: str) -> str:
+    """The prefix of a network's names in a state dict: ``module.`` (DDP), ``_orig_mod.`` (torch.compile), ...
 
     Raises: ValueError: there are the weights of several such networks.
     """
@@ -134,12 +138,12 @@ def shared_prefix(names: Iterable[str], expected: Iterable[str], file: Path) -> 
 
 
 def shape(weights: dict[str, Tensor], name: str) -> str:
-    """What to say of a tensor in a comparison."""
+    """A tensor's shape, for a message."""
     return str(tuple(getattr(weights[name], "shape", ()))) if name in weights else "absent"
 
 
 def other_channels(weight: Tensor, channels: int) -> Tensor:
-    """``(out, in, k, k)`` → ``(out, channels, k, k)`` that answers alike where all channels are the same."""
+    """``(out, in, k, k)`` → ``(out, channels, k, k)`` with the same output if all channels are equal."""
     has = weight.shape[1]
     if channels == 1:
         return weight.sum(1, keepdim=True)
@@ -147,7 +151,7 @@ def other_channels(weight: Tensor, channels: int) -> Tensor:
 
 
 def described(weights: dict[str, Tensor]) -> str:
-    """Of which ResNet weights are, in words; nothing if that cannot be seen."""
+    """Which ResNet the weights belong to, for a message; empty if unknown."""
     if "layer1.0.conv2.weight" not in weights:
         return ""
     blocks = len({name.rpartition(".conv1")[0] for name in weights if re.fullmatch(r"layer\d+\.\d+\.conv1.\w+", name)})
@@ -156,35 +160,27 @@ def described(weights: dict[str, Tensor]) -> str:
     return f", depth={blocks * convolutions + 2} groups={inner // per_group} width_per_group={per_group}"
 
 
-def download(name: str, weights: str) -> Path:
-    """torchvision's file of a network's weights, from its cache or downloaded into it.
+def download(network: str, weights: str) -> tuple[str, dict[str, Tensor]]:
+    """(file name, state dict) of torchvision's weights, from its cache or downloaded, with their hash checked.
 
-    Raises: ValueError, OSError: it is damaged, or cannot be downloaded.
+    Raises: ValueError, OSError: the file is damaged, or cannot be downloaded.
     """
     from torchvision.models import get_model_weights
 
-    url = get_model_weights(name)[weights].url
-    file = Path(torch.hub.get_dir(), "checkpoints", os.path.basename(url))
-    if not file.exists():
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            prefix = re.search("-([0-9a-f]+)", file.name)[1]
-            log.info(f"{'downloading':<12} {file.name} to {file.parent}")
-            torch.hub.download_url_to_file(url, str(file), hash_prefix=prefix, progress=sys.stderr.isatty())
-        except (OSError, RuntimeError) as error:
-            raise OSError(
-                f"weights={weights} needs {file.name}, which could not be downloaded ({error}); "
-                f"put it into {file.parent}, or say weights=PATH"
-            ) from error
-    elif not right_hash(file):
-        raise ValueError(f"{file} is damaged: its SHA-256 does not begin as its name says; delete it")
-    return file
-
-
-def right_hash(file: Path) -> bool:
-    """Whether a file's SHA-256 begins as its name says (``resnet34-333f7ec4.pth``); True where a name says nothing."""
-    promised = re.search(r"-([0-9a-f]{8,64})\.", file.name)
-    if promised is None:
-        return True
-    with open(file, "rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest().startswith(promised[1])
+    entry = get_model_weights(network)[weights]
+    file = Path(torch.hub.get_dir(), "checkpoints", Path(entry.url).name)
+    cached = file.exists()
+    if not cached:
+        log.info(f"{'downloading':<12} {file.name} to {file.parent}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            options = {"map_location": "cpu", "weights_only": True, "check_hash": True}
+            return file.name, entry.get_state_dict(progress=sys.stderr.isatty(), **options)
+    except Exception as error:  # torch raises many kinds for damaged files
+        if cached:
+            raise ValueError(f"{file} is damaged: torch cannot read it; delete it") from None
+        raise OSError(
+            f"weights={weights} needs {file.name}, which could not be downloaded ({error}); "
+            f"put it into {file.parent}, or use weights=PATH"
+        ) from error

@@ -37,7 +37,7 @@ def test_where_one_process_is_killed_the_other_ends_and_the_run_goes_on_to_the_s
     (tmp_path / "elsewhere").mkdir()
     done = forks("train.py", "resume=../run", cwd=tmp_path / "elsewhere", timeout=120)
     assert done.code == 0, done.err
-    assert "going on     from step 1" in done.out  # 15 to 19, as the processes are not in step to the very line
+    assert "resuming     from step 1" in done.out  # 15 to 19, as the processes are not in step to the very line
     assert list((tmp_path / "elsewhere").iterdir()) == []
     assert sorted(path.name for path in (tmp_path / "run").glob("*.log")) == ["train.log", "train_ddp_process_1.log"]
 

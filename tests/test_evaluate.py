@@ -203,7 +203,7 @@ def test_files_that_are_not_square_are_seen_whole_as_in_prediction(trained, comp
             Image.fromarray(pixels).save(tmp_path / "files" / part / name / "0.png")
     other = ["datamodule=image_folder", f"datamodule.data_dir={tmp_path / 'files'}", "datamodule.num_workers=0"]
     cfg = composed(f"ckpt={trained}", *other, config_name="evaluate")
-    data = checkpoints.datamodule(checkpoints.opened(str(trained))[1], cfg.datamodule)
+    data = checkpoints.build_datamodule(checkpoints.open_checkpoint(str(trained))[1], cfg.datamodule)
     data.setup("test")
     seen = data.prepare(data.fetch("test", torch.tensor([0]))[0])
     whole = checkpoints.load(trained).preprocess(torch.from_numpy(pixels)[None, None])

@@ -19,7 +19,7 @@ from datamodules import Digits, Preprocessing
 from datamodules.image_paths import find_images
 from export import check, export
 from inference import checkpoints, exporters
-from inference.safe_build import MODELS, build
+from inference.safe_build import MODELS, safe_build
 
 ROOT = Path(__file__).parent.parent
 FORMATS = {"onnx": ".onnx", "torch_export": ".pt2"}
@@ -33,7 +33,7 @@ def checkpoint_of(folder, *overrides, **preprocessing):
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("train", [f"run_dir={folder}", *overrides])
     model, data = (OmegaConf.to_container(cfg[part], resolve=True) for part in ("model", "datamodule"))
-    network = build(model, "model", MODELS)
+    network = safe_build(model, "model", MODELS)
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1  # its statistics become those of the images below
@@ -179,8 +179,8 @@ def test_a_file_that_differs_is_not_kept_and_the_earlier_one_stays(fault, traine
 
 @pytest.mark.parametrize(("factor", "kept"), [(1 + 6e-7, True), (1 + 3e-6, False)])
 def test_logits_beyond_what_float32_can_tell_apart_by_the_tolerance(factor, kept, trained, tmp_path, monkeypatch):
-    content = checkpoints.read(trained / "checkpoints/best.ckpt")
-    network = checkpoints.backbone(content).eval()
+    content = checkpoints.read_checkpoint(trained / "checkpoints/best.ckpt")
+    network = checkpoints.build_backbone(content).eval()
     with torch.no_grad():
         network.head.weight *= 1e4
     pair = (lambda program, metadata, file: file.write_text(json.dumps(metadata)),)
@@ -197,7 +197,7 @@ def test_logits_beyond_what_float32_can_tell_apart_by_the_tolerance(factor, kept
 
 
 def test_the_images_compared_are_from_all_over(trained, tmp_path):
-    content = checkpoints.read(trained / "checkpoints/best.ckpt")
+    content = checkpoints.read_checkpoint(trained / "checkpoints/best.ckpt")
     pixels, whose = exporters.real_images(content, (), ())
     test = Digits(10, 1, 32).load("test").images
     assert whose == "64 test images of Digits" and torch.equal(pixels[[0, -1]], test[[0, -1]])

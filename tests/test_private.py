@@ -105,5 +105,5 @@ def test_record_loggers_and_checkpoints_of_a_run_at_home(forks, tmp_path):
         content = file.read_bytes()
         assert b"abc123" not in content and str(home).encode() not in content, file
         assert b"token_length" in content, file
-    stored = checkpoints.read(run / "checkpoints" / "best.ckpt")["datamodule"]
+    stored = checkpoints.read_checkpoint(run / "checkpoints" / "best.ckpt")["datamodule"]
     assert (stored["token_length"], stored["api_key"]) == (16, "abc123")

@@ -272,7 +272,7 @@ def test_a_signal_saves_and_resume_needs_nothing_but_the_folder(number, code, wh
 
     (tmp_path / "elsewhere").mkdir()
     assert in_process(script, tmp_path / "elsewhere", [f"resume='{run}'"]) == 0, said(tmp_path / "elsewhere")
-    assert f"going on     from step {step} of last.ckpt" in (tmp_path / "elsewhere" / "out.txt").read_text()
+    assert f"resuming     from step {step} of last.ckpt" in (tmp_path / "elsewhere" / "out.txt").read_text()
     assert_same_run(run, whole("datamodule.num_images=3000", "trainer.max_epochs=4"))
     assert records.read(run)["overrides"] == [o for o in LONG if not o.startswith("hydra.")]
 
@@ -332,13 +332,13 @@ def test_a_damaged_last_checkpoint_gives_way_to_the_newest_sound_one(whole, tmp_
     assert_same_run(tmp_path, whole())
     with pytest.raises(ValueError, match="not a whole one"):
         last.write_bytes(b"torn")
-        checkpoints.to_go_on_from(str(last), str(tmp_path / "another"))  # not its own: no other is taken
+        checkpoints.load_for_resume(str(last), str(tmp_path / "another"))  # not its own: no other is taken
 
 
 @pytest.mark.parametrize("path", ["last", "nowhere/last.ckpt"])
 def test_a_checkpoint_to_go_on_from_must_be_there(path, tmp_path):
     with pytest.raises(FileNotFoundError, match=f"ckpt_path={path}: no such file"):
-        checkpoints.to_go_on_from(path, str(tmp_path))
+        checkpoints.load_for_resume(path, str(tmp_path))
 
 
 def test_a_damaged_config_in_the_folder_is_one_line(tmp_path):
@@ -423,7 +423,7 @@ def test_slurm_puts_a_job_back_and_it_goes_on_in_its_folder(scontrol, whole, tmp
     assert in_process(slurm_job, tmp_path, 1, [*LONG, "optimizer.lr=0.5"]) == 2
     assert "run holds a job with nothing more, this one has optimizer.lr=0.5" in said(tmp_path).splitlines()[-1]
     assert in_process(slurm_job, tmp_path, 1, LONG) == 0, said(tmp_path)
-    assert f"going on     from step {step} of last.ckpt" in (tmp_path / "out.txt").read_text()
+    assert f"resuming     from step {step} of last.ckpt" in (tmp_path / "out.txt").read_text()
     assert_same_run(run, whole("datamodule.num_images=3000", "trainer.max_epochs=4"))
 
     before = (run / "result.json").read_bytes()

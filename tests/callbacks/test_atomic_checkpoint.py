@@ -75,7 +75,7 @@ def test_a_state_that_cannot_be_opened_ends_the_run_before_its_first_step(compos
 )
 def test_lists_in_the_config_are_plain_lists_in_the_checkpoint(options, composed, tmp_path):
     train(composed(*TINY, *options, "trainer.max_epochs=1"))
-    file, checkpoint = checkpoints.to_go_on_from(str(tmp_path / "checkpoints" / "last.ckpt"), str(tmp_path))
+    file, checkpoint = checkpoints.load_for_resume(str(tmp_path / "checkpoints" / "last.ckpt"), str(tmp_path))
     if "optimizer=adamw" in options:
         assert [group["betas"] for group in checkpoint["optimizer_states"][0]["param_groups"]] == [[0.9, 0.999]] * 2
     train(composed(*TINY, *options, "trainer.max_epochs=2", f"ckpt_path={file}"))

@@ -1,4 +1,4 @@
-"""Checkpoints: found, opened, built anew; and what comes of those that mean harm."""
+"""Checkpoints: found, opened and built; hostile ones do no harm."""
 
 import os
 import shutil
@@ -183,9 +183,9 @@ def test_a_config_builds_nothing_but_what_is_on_the_list(part, harm, content, tm
         ValueError, match=f"the checkpoint's {part} names os.mkdir, which is not among what it may build"
     ):
         if part == "model":
-            safe_build.build(content["model"], "model", safe_build.MODELS)
+            safe_build.safe_build(content["model"], "model", safe_build.MODELS)
         else:
-            checkpoints.datamodule(content, OmegaConf.create({}))
+            checkpoints.build_datamodule(content, OmegaConf.create({}))
     assert not (tmp_path / "harm").exists()
 
 
@@ -201,16 +201,29 @@ def test_a_config_builds_nothing_but_what_is_on_the_list(part, harm, content, tm
 )
 def test_a_target_must_be_what_the_part_is(target, message):
     with pytest.raises(ValueError) as caught:
-        safe_build.build({"_target_": target}, "model", safe_build.MODELS)
+        safe_build.safe_build({"_target_": target}, "model", safe_build.MODELS)
     assert message in str(caught.value)
 
 
 def test_trust_is_for_classes_of_this_project_only():
     for name, message in (("os.mkdir", "only a class of models"), ("models.resnet.F", "is no class of this project")):
         with pytest.raises(ValueError, match=message):
-            safe_build.build({"_target_": name}, "model", safe_build.MODELS, trust=[name])
+            safe_build.safe_build({"_target_": name}, "model", safe_build.MODELS, trust=[name])
     with pytest.raises(ValueError, match="datamodules.base.DataLoader is no class of this project"):  # imported there
-        safe_build.build({"_target_": "datamodules.base.DataLoader"}, "x", (), trust=["datamodules.base.DataLoader"])
+        safe_build.safe_build(
+            {"_target_": "datamodules.base.DataLoader"}, "x", (), trust=["datamodules.base.DataLoader"]
+        )
+
+
+def test_a_checkpoint_with_an_older_path_of_a_class_opens(content, tmp_path, monkeypatch):
+    monkeypatch.setitem(safe_build.ALIASES, "models.networks.LeNet", "models.LeNet")
+    content["model"]["_target_"] = "models.networks.LeNet"
+    network = checkpoints.load(saved(content, tmp_path / "old.ckpt")).backbone
+    assert type(network).__name__ == "LeNet"
+
+
+def test_aliases_lead_to_classes_on_the_list():
+    assert set(safe_build.ALIASES.values()) <= {*safe_build.MODELS, *safe_build.DATAMODULES, *safe_build.TRANSFORMS}
 
 
 class Tiny(nn.Linear):
@@ -266,7 +279,7 @@ def test_weights_of_another_network_are_said_by_the_first_that_differs(change, m
 
 def test_a_checkpoint_from_before_precision_was_kept_means_the_plain_one(content, tmp_path):
     assert content.pop("numerics") == checkpoints.PLAIN
-    assert checkpoints.read(saved(content, tmp_path / "old.ckpt"))["numerics"] == checkpoints.PLAIN
+    assert checkpoints.read_checkpoint(saved(content, tmp_path / "old.ckpt"))["numerics"] == checkpoints.PLAIN
 
 
 def test_every_network_and_data_set_of_conf_may_be_built():
@@ -293,8 +306,9 @@ def test_importing_it_does_not_import_torch():
 
 def test_a_network_trained_in_float16_is_computed_in_float32_on_a_cpu(composed):
     cfg = composed("ckpt=any", "trainer=cpu", config_name="evaluate")
-    checkpoints.as_trained(cfg, {"numerics": checkpoints.PLAIN | {"precision": "16-mixed"}}, torch.nn.Identity())
-    assert cfg.trainer.precision == "32-true"
+    checkpoint = {"numerics": checkpoints.PLAIN | {"precision": "16-mixed"}}
+    resolved = checkpoints.apply_training_numerics(cfg, checkpoint, torch.nn.Identity())
+    assert (cfg.trainer.precision, resolved.trainer.precision) == ("trained", "32-true")
 
 
 @pytest.mark.parametrize(

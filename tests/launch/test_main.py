@@ -23,7 +23,7 @@ def script(*args, cwd=None, **env):
 # What is typed → what is said; many more, from a process that imports once, in test_bad_inputs.py.
 MISTAKES = {
     ("model=resent50",): "model=resent50: no such option; did you mean resnet50 or resnext50?",
-    ("ckpt_path=last",): "ckpt_path=last: no such file; expected a checkpoint to go on from",
+    ("ckpt_path=last",): "ckpt_path=last: no such file; expected a checkpoint to resume from",
     ("-m", "model=resnet", "model.dept=18,34"): "model.dept: no such key; did you mean model.depth?",
 }
 

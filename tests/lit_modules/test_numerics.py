@@ -61,7 +61,9 @@ def test_the_device_is_the_trainers(monkeypatch, accelerator, device):
 def test_fast_replaces_auto_and_says_so(composed, caplog, bfloat16):
     cfg = composed("trainer=fast", "trainer.accelerator=cpu", "lit_module.compile=false")
     with caplog.at_level(logging.INFO):
-        numerics.settle(cfg, resnet("batch"))
+        chosen = numerics.resolve_auto(cfg, resnet("batch"))
+    assert cfg.trainer.precision == "auto"  # the run's config stays as it was
+    cfg = chosen
     assert (cfg.trainer.precision, cfg.lit_module.memory_format) == ("bf16-mixed", "channels_last")
     assert cfg.lit_module.compile is False
     assert caplog.messages == ["chosen       precision=bf16-mixed memory_format=channels_last, for cpu"]
@@ -69,9 +71,7 @@ def test_fast_replaces_auto_and_says_so(composed, caplog, bfloat16):
 
 def test_without_auto_nothing_changes_or_is_said(composed, caplog):
     cfg = composed()
-    before = cfg.copy()
-    numerics.settle(cfg, resnet("batch"))
-    assert cfg == before
+    assert numerics.resolve_auto(cfg, resnet("batch")) == cfg
     assert not caplog.messages
 
 
@@ -82,15 +82,15 @@ def test_clipping_in_mixed_precision_needs_an_optimizer_that_is_not_fused(compos
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
     monkeypatch.setattr(numerics, "has_triton", lambda: True)  # it asks the driver
     with pytest.raises(ValueError, match="optimizer.fused=false"):
-        numerics.settle(composed(*options), resnet("batch"))
-    numerics.settle(composed(*options, "optimizer.fused=false"), resnet("batch"))
+        numerics.resolve_auto(composed(*options), resnet("batch"))
+    numerics.resolve_auto(composed(*options, "optimizer.fused=false"), resnet("batch"))
 
 
 def test_so_does_what_auto_makes_mixed(composed, monkeypatch):
     monkeypatch.setattr(numerics, "cpu_has_bfloat16", lambda: True)
     cfg = composed("trainer=fast", "trainer.accelerator=cpu", "trainer.gradient_clip_val=1.0")
     with pytest.raises(ValueError, match="with precision bf16-mixed needs optimizer.fused=false"):
-        numerics.settle(cfg, resnet("batch"))
+        numerics.resolve_auto(cfg, resnet("batch"))
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="no glibc")
@@ -107,3 +107,8 @@ def test_what_is_checked_before_torch_is_imported_is_what_the_classifier_takes()
     assert set(CHOICES["lit_module.compile"]) == {*COMPILE, "auto"}
     for memory_format in CHOICES["lit_module.memory_format"][:-1]:
         check_numerics(memory_format, compile=False)
+
+
+def test_torch_still_has_the_private_functions_that_numerics_calls():
+    assert isinstance(numerics.has_triton(), bool)
+    assert isinstance(numerics.cpu_has_bfloat16(), bool)
