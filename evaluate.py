@@ -43,7 +43,7 @@ def evaluate(cfg: "DictConfig") -> float:
         The top-1 accuracy.
     """
     check(cfg)
-    with imports_without_gc():  # from here on torch is there
+    with imports_without_gc():  # torch is imported here, after the config has been checked
         from lightning import Callback, Trainer
 
         from datamodules.fingerprints import compare_test_set
@@ -51,29 +51,36 @@ def evaluate(cfg: "DictConfig") -> float:
     quiet_lightning()
     file, checkpoint, backbone = checkpoints.open_checkpoint(cfg.ckpt, cfg.trust)
     cfg = checkpoints.apply_training_numerics(cfg, checkpoint, backbone)
-    names = checkpoint["class_names"]
+    classes, preprocessing = checkpoint["class_names"], checkpoint["preprocessing"]
     data = checkpoints.build_datamodule(checkpoint, cfg.datamodule, cfg.trust)
-    if cfg.datamodule.get("data_dir") is not None and getattr(data, "source_folder", None) is None:
-        raise ValueError(f"datamodule.data_dir={cfg.datamodule.data_dir}: {type(data).__name__} reads no folder")
-    data.as_test_set(cfg.split, checkpoint["preprocessing"], names)
-    facts = {"num_classes": len(names), "class_names": names, "tta": cfg.tta}
-    evaluator = build("lit_module", cfg.lit_module, backbone=backbone, **facts)
+    data.as_test_set(cfg.split, preprocessing, classes)
+    arguments = {"num_classes": len(classes), "class_names": classes, "tta": cfg.tta}
+    evaluator = build("lit_module", cfg.lit_module, backbone=backbone, **arguments)
     callbacks = build_all("callbacks", cfg.callbacks, Callback)
     trainer = build("trainer", cfg.trainer, Trainer, callbacks=callbacks, logger=False, enable_checkpointing=False)
     if trainer.world_size > 1:
-        raise ValueError(f"an evaluation is one process, not {trainer.world_size}; say trainer.devices=1")
+        raise ValueError(f"an evaluation is one process, not {trainer.world_size}; use trainer.devices=1")
     trainer.test(evaluator, datamodule=data, weights_only=True, verbose=False)
     changes, seen = compare_test_set(data, checkpoints.trained_on(checkpoint), is_other="_target_" in cfg.datamodule)
 
     metrics = {name.replace("test", cfg.split, 1): value.item() for name, value in trainer.callback_metrics.items()}
-    facts = {"checkpoint": str(file), "data": type(data).__name__, "split": cfg.split, "images": len(evaluator.labels)}
-    settings = {"precision": cfg.trainer.precision, "memory_format": cfg.lit_module.memory_format, "tta": cfg.tta}
-    facts["folder"] = redact(os.path.abspath(folder)) if (folder := getattr(data, "source_folder", None)) else None
-    facts["preprocessing"] = checkpoint["preprocessing"]
-    facts |= {"changes_since_training": changes, "seen_in_training": seen}
-    write_json(Path(cfg.run_dir) / "metrics.json", {**facts, **settings, "metrics": metrics})
-    counts = evaluator.labels.bincount(minlength=len(names)).tolist()
-    log.info(summary.scores(facts, metrics, dict(zip(names, counts, strict=True)), cfg.run_dir))
+    folder = getattr(data, "source_folder", None)
+    facts = {
+        "checkpoint": str(file),
+        "data": type(data).__name__,
+        "split": cfg.split,
+        "images": len(evaluator.labels),
+        "folder": redact(os.path.abspath(folder)) if folder else None,
+        "preprocessing": preprocessing,
+        "changes_since_training": changes,
+        "seen_in_training": seen,
+        "precision": cfg.trainer.precision,
+        "memory_format": cfg.lit_module.memory_format,
+        "tta": cfg.tta,
+    }
+    write_json(Path(cfg.run_dir) / "metrics.json", facts | {"metrics": metrics})
+    counts = dict(zip(classes, evaluator.labels.bincount(minlength=len(classes)).tolist(), strict=True))
+    log.info(summary.scores(facts, metrics, counts, cfg.run_dir))
     return metrics[f"{cfg.split}/top1"]
 
 

@@ -1,4 +1,4 @@
-"""Write a trained network as one file for other programs, once that file is seen to compute the same.
+"""Export a trained network to one file for other programs, and check that it computes the same.
 
 python export.py ckpt=runs/digits_lenet/2026-11-25_10-00-00.000000                     ONNX, normalised images in
 python export.py ckpt=best.ckpt preprocessing=true output=digits.onnx                  uint8 pixels in
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 log = logging.getLogger(__name__)
-# By format: the ending of its files, and the packages it takes beside torch.
+# By format: the suffix of its files, and the packages that it needs.
 FORMATS = {"onnx": (".onnx", ("onnx", "onnxscript", "onnxruntime")), "torch_export": (".pt2", ())}
 
 
 def check(cfg: "DictConfig") -> None:
     """Check what can be checked without torch."""
     check_choices(cfg, {"format": tuple(FORMATS)})
-    ending, packages = FORMATS[cfg.format]
+    suffix, packages = FORMATS[cfg.format]
     if missing := [package for package in packages if not find_spec(package)]:
         raise ConfigError(f"format={cfg.format} needs {', '.join(missing)}, not installed: pip install -e '.[export]'")
     if cfg.output:
-        check_writable("output", Path(cfg.output), (ending,))
+        check_writable("output", Path(cfg.output), (suffix,))
     if cfg.tolerance is None or not cfg.tolerance >= 0:
         raise ConfigError(f"tolerance={cfg.tolerance}: expected 0 or more")
     if cfg.images:
@@ -43,29 +43,28 @@ def check(cfg: "DictConfig") -> None:
 
 
 def export(cfg: "DictConfig") -> float:
-    """Write the network of ``cfg.ckpt`` to ``cfg.output``; a file that computes something else is not left there.
+    """Write the network of ``cfg.ckpt`` to ``cfg.output``, if the file computes the same.
 
     Returns:
-        The largest difference between its logits and the checkpoint's.
+        The largest difference between the file's logits and the checkpoint's.
     """
     check(cfg)
-    with imports_without_gc():  # from here on torch is there
+    with imports_without_gc():  # torch is imported here, after the config has been checked
         from inference import exporters
 
     quiet_lightning()
     file, checkpoint, backbone = checkpoints.open_checkpoint(cfg.ckpt, cfg.trust)
     folder, names = find_images(cfg.images) if cfg.images else (Path(), [])
-    pixels, whose = exporters.real_images(checkpoint, [str(folder / name) for name in names], cfg.trust)
+    pixels, source = exporters.real_images(checkpoint, [str(folder / name) for name in names], cfg.trust)
     facts = {"class_names": checkpoint["class_names"], "preprocessing": checkpoint["preprocessing"]}
     facts |= {"preprocessing_inside": cfg.preprocessing, "checkpoint": str(file)}
     path = Path(cfg.output or f"{cfg.run_dir}/{checkpoint_name(cfg.ckpt)}{FORMATS[cfg.format][0]}").expanduser()
     try:
-        difference, said = exporters.save(path, cfg.format, backbone, pixels, facts, cfg.tolerance)
+        difference, result = exporters.save(path, cfg.format, backbone, pixels, facts, cfg.tolerance)
     except exporters.Disagreement as error:
-        sys.exit(f"error: {error}")  # code 1, for it is no mistake of the user's
-    log.info(f"{'compared':<12} {whose}, at a batch of 1, of 7 and of all: {said}")
-    shown = short(path)
-    log.info(f"{'exported':<12} {shown} ({path.stat().st_size / 1e6:.1f} MB)")
+        sys.exit(f"error: {error}")  # exit code 1: the user cannot fix it
+    log.info(f"{'compared':<12} {source}, at a batch of 1, of 7 and of all: {result}")
+    log.info(f"{'exported':<12} {short(path)} ({path.stat().st_size / 1e6:.1f} MB)")
     return difference
 
 

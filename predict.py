@@ -1,4 +1,4 @@
-"""Say what images show.
+"""Classify image files.
 
 python predict.py ckpt=runs/digits_lenet/2026-11-25_10-00-00.000000 images=photos output=predictions.csv
 python predict.py ckpt=best.ckpt images='photos/*.png' format=full output=predictions.json grid=predictions.png
@@ -33,7 +33,7 @@ def check(cfg: "DictConfig") -> tuple[list[str], list[str], list[str]]:
     """Check what can be checked without torch.
 
     Returns:
-        (the images' paths, what the output calls them, messages about folders that cannot be read).
+        (the images' paths, their names in the output, messages about folders that cannot be read).
     """
     choices = {"format": tuple(prediction_files.SUFFIXES), "labels": ("number", "name")}
     check_choices(cfg, choices | {"tta": (None, "flip"), "broken": ("skip", "fail")})
@@ -41,38 +41,37 @@ def check(cfg: "DictConfig") -> tuple[list[str], list[str], list[str]]:
     find_checkpoint(cfg.ckpt)
     prediction_files.check(cfg)
     unreadable: list[str] = []
-    folder, names = image_paths.find_images(str(cfg.images), unreadable)
+    folder, files = image_paths.find_images(str(cfg.images), unreadable)
     if unreadable and cfg.broken == "fail":
         raise OSError(f"{unreadable[0]} (broken=skip leaves it out)")
-    called = image_paths.identify(names) if cfg.format in prediction_files.BY_ID else {name: name for name in names}
-    return [str(folder / name) for name in called.values()], list(called), unreadable
+    names = image_paths.identify(files) if cfg.format in prediction_files.BY_ID else {file: file for file in files}
+    return [str(folder / file) for file in names.values()], list(names), unreadable
 
 
 def predict(cfg: "DictConfig") -> None:
-    """Write what ``cfg.images`` show to ``cfg.output``."""
+    """Classify ``cfg.images`` and write the predictions to ``cfg.output``."""
     paths, names, unreadable = check(cfg)
     if unreadable:
         log.warning(f"{'left out':<12} {'; '.join(unreadable)}")
-    with imports_without_gc():  # from here on torch is there
+    with imports_without_gc():  # torch is imported here, after the config has been checked
         import lightning  # noqa: F401
 
     quiet_lightning()
     _, checkpoint, backbone = checkpoints.open_checkpoint(cfg.ckpt, cfg.trust)
     cfg = checkpoints.apply_training_numerics(cfg, checkpoint, backbone)
-    prediction_files.check_columns(cfg.format, checkpoint["class_names"])
-    if cfg.format == "probability":
-        cfg.top_k = len(checkpoint["class_names"])
-    began = time.perf_counter()
-    data, found = predicted(cfg, paths, checkpoint["preprocessing"], backbone)
-    seconds = time.perf_counter() - began
-    output = prediction_files.write(cfg, names, found, checkpoint["class_names"], data)
-    log.info(summary.predicted(seconds, found, checkpoint["class_names"], output))
+    class_names = checkpoint["class_names"]
+    prediction_files.check_columns(cfg.format, class_names)
+    started = time.perf_counter()
+    data, predictions = classify(cfg, paths, checkpoint["preprocessing"], backbone, len(class_names))
+    seconds = time.perf_counter() - started
+    output = prediction_files.write(cfg, names, predictions, class_names, data)
+    log.info(summary.predictions(seconds, predictions, class_names, output))
 
 
-def predicted(
-    cfg: "DictConfig", paths: Sequence[str], preprocessing: dict[str, Any], backbone: "nn.Module"
+def classify(
+    cfg: "DictConfig", paths: Sequence[str], preprocessing: dict[str, Any], backbone: "nn.Module", num_classes: int
 ) -> tuple["PredictImages", "Predictions"]:
-    """The images as data, and what the network says of them."""
+    """(the images as a data module, the predictions for them)."""
     from lightning import Callback, Trainer
 
     from datamodules import PredictImages
@@ -80,12 +79,14 @@ def predicted(
 
     on_error = {"skip": "skip", "fail": "raise"}[cfg.broken]
     data = PredictImages(paths, preprocessing, cfg.batch_size, cfg.num_workers, on_error)
-    wanted = {"outputs": "features" if cfg.format == "features" else "classes", "top_k": cfg.top_k, "tta": cfg.tta}
-    predictor = build("lit_module", cfg.lit_module, backbone=backbone, **wanted)
+    outputs = "features" if cfg.format == "features" else "classes"
+    top_k = num_classes if cfg.format == "probability" else cfg.top_k
+    arguments = {"outputs": outputs, "top_k": top_k, "tta": cfg.tta}
+    predictor = build("lit_module", cfg.lit_module, backbone=backbone, **arguments)
     callbacks = list(filter(None, [build("progress", cfg.progress, Callback)]))
     trainer = build("trainer", cfg.trainer, Trainer, callbacks=callbacks, logger=False, enable_checkpointing=False)
     if trainer.world_size > 1:
-        raise ValueError(f"a prediction is one process, not {trainer.world_size}; say trainer.devices=1")
+        raise ValueError(f"a prediction is one process, not {trainer.world_size}; use trainer.devices=1")
     return data, collect(trainer.predict(predictor, data, weights_only=True))
 
 

@@ -82,7 +82,7 @@ def compare(name: str, overrides: list[str], folder: Path, data: ImageDataModule
         root, names = image_paths.find_images(str(folder))
         names = image_paths.identify(names)
         paths = [str(root / name) for name in names.values()]
-        read, found = predict.predicted(cfg, paths, data.preprocessing, network)
+        read, found = predict.classify(cfg, paths, data.preprocessing, network, 2)
         prediction_files.write(cfg, list(names), found, data.class_names, read)
         labels["ours"] = found.outputs[1][:, 0]
 

@@ -295,6 +295,8 @@ def build_datamodule(
         seen = {"resize_ratio": None} | checkpoint["preprocessing"]
         with building("datamodule", config):
             data = instantiate(config, **{fact: value for fact, value in seen.items() if fact in config})
+    if config.get("data_dir") is not None and getattr(data, "source_folder", None) is None:
+        raise ValueError(f"datamodule.data_dir={config.data_dir}: {type(data).__name__} reads no folder")
     data.order_classes(checkpoint["class_names"])
     return data
 

@@ -1,4 +1,4 @@
-"""What a run says on the console: what it will do, and what came of it."""
+"""Console output: the config of a run, and tables of results."""
 
 import os
 import textwrap
@@ -7,19 +7,20 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
+from results.metrics import METRICS
 from results.run_folder import short
 
 if TYPE_CHECKING:
     from lit_modules.predictor import Predictions
 
-# Settings that no run changes.
-UNSAID = ("default_root_dir", "enable_model_summary", "plugins", "use_distributed_sampler")
-SCORES = ("loss", "top1", "top5", "f1_macro")  # the rows of a table
-MANY = 30  # classes; of more, a table shows those with the lowest accuracy
+# Settings of the Trainer that no run changes.
+HIDDEN = ("default_root_dir", "enable_model_summary", "plugins", "use_distributed_sampler")
+SCORES = tuple(name for name, metric in METRICS.items() if metric.in_summary)  # the rows of a table
+MAX_CLASSES = 30  # of more classes, a table shows those with the lowest accuracy
 
 
 def summary(config: Mapping[str, Any]) -> str:
-    """The composed config, a paragraph a part.
+    """The composed config, one paragraph per part.
 
     Args:
         config: resolved, as plain dicts.
@@ -31,7 +32,7 @@ def summary(config: Mapping[str, Any]) -> str:
         shown = [
             f"{key}={_short(value)}"
             for key, value in values.items()
-            if value is not None and not key.startswith("_") and key not in UNSAID
+            if value is not None and not key.startswith("_") and key not in HIDDEN
         ]
         text = textwrap.fill(f"{name}  {' '.join(shown)}", 96, subsequent_indent=" " * 13)
         lines.append(f"{part:<12} {text}")
@@ -45,14 +46,14 @@ def _short(value: Any) -> Any:
 
 
 def result(record: Mapping[str, Any], monitor: str, best_epoch: int | None, run_dir: str) -> str:
-    """The last lines of a run: a table of scores (best epoch, test), what is wrong, the folder, and where to look."""
+    """The last lines of a run: scores of the best epoch and the test, diagnosis, folder, how to view the curves."""
     metrics = record["metrics"]
     splits = [split for split in ("val", "test") if f"{split}/loss" in metrics]
     lines = [f"{'result':<12}" + "".join(f" {split:>9}" for split in splits)]
     for name in SCORES:
-        found = [metrics[f"{split}/{name}"] for split in splits if f"{split}/{name}" in metrics]
-        if found:
-            lines.append(f"  {name:<10}" + "".join(f" {value:>9.4f}" for value in found))
+        values = [metrics[f"{split}/{name}"] for split in splits if f"{split}/{name}" in metrics]
+        if values:
+            lines.append(f"  {name:<10}" + "".join(f" {value:>9.4f}" for value in values))
     if best_epoch is not None:
         lines.append(f"best epoch   {best_epoch + 1} of {record['epochs']}  ({monitor} {metrics[monitor]:.4f})")
     if record["images_per_second"]:
@@ -70,12 +71,12 @@ def result(record: Mapping[str, Any], monitor: str, best_epoch: int | None, run_
 
 
 def scores(facts: Mapping[str, Any], metrics: Mapping[str, float], counts: Mapping[str, int], run_dir: str) -> str:
-    """The tables of an evaluation: the scores, plain and of test-time augmentation, and each class.
+    """The tables of an evaluation: scores with and without test-time augmentation, and the accuracy of each class.
 
     Args:
-        facts: of the data that was scored.
+        facts: about the data, as in metrics.json.
         metrics: by their full names, say ``test/top1``, ``test/flip/top1``, ``test/accuracy/<class>``.
-        counts: images of each class; one without is left out.
+        counts: images of each class; classes without any are left out.
     """
     split = facts["split"]
     seen = " ".join(f"{key}={_short(facts['preprocessing'][key])}" for key in ("in_channels", "image_size"))
@@ -84,13 +85,14 @@ def scores(facts: Mapping[str, Any], metrics: Mapping[str, float], counts: Mappi
         lines.append(f"{'folder':<12} {facts['folder']}")
     columns = {"plain": f"{split}/"} | ({"flip": f"{split}/flip/"} if f"{split}/flip/top1" in metrics else {})
     lines.append(f"{'scores':<12}" + "".join(f" {title:>9}" for title in columns))
-    for name in (*SCORES, "ece"):
+    for name in METRICS:
         if f"{split}/{name}" in metrics:
             lines.append(f"  {name:<10}" + "".join(f" {metrics[prefix + name]:>9.4f}" for prefix in columns.values()))
     rows = [(name, metrics[f"{split}/accuracy/{name}"], count) for name, count in counts.items() if count]
     title = "class"
-    if len(rows) > MANY:
-        rows, title = sorted(rows, key=lambda row: row[1])[:MANY], f"the {MANY} classes of {len(rows)} least known"
+    if len(rows) > MAX_CLASSES:
+        title = f"the {MAX_CLASSES} of {len(rows)} classes with the lowest accuracy"
+        rows = sorted(rows, key=lambda row: row[1])[:MAX_CLASSES]
     width = max(12, len(title), *(len(name) + 2 for name, _, _ in rows))
     lines.append(f"{title:<{width}}  accuracy  images")
     lines += [f"  {name:<{width - 2}}  {value:>8.4f}  {count:>6}" for name, value, count in rows]
@@ -98,18 +100,18 @@ def scores(facts: Mapping[str, Any], metrics: Mapping[str, float], counts: Mappi
     return "\n".join(lines)
 
 
-def predicted(seconds: float, found: "Predictions", class_names: Sequence[str], output: Path) -> str:
-    """The last lines of a prediction: how many images, how fast, of which classes, and what could not be read."""
+def predictions(seconds: float, found: "Predictions", class_names: Sequence[str], output: Path) -> str:
+    """The last lines of a prediction: number of images, speed, classes, and files that could not be read."""
     images, broken = len(found.indices), [message for _, message in found.broken]
     lines = [f"{'predicted':<12} {images:,} images in {seconds:.1f} s, {images / seconds:,.0f} a second"]
-    if len(found.outputs) > 1 and len(class_names) <= MANY:
+    if len(found.outputs) > 1 and len(class_names) <= MAX_CLASSES:
         counts = found.outputs[1][:, 0].bincount(minlength=len(class_names)).tolist()
-        said = [f"{name} {count:,}".replace(" ", "\0") for name, count in zip(class_names, counts, strict=True)]
-        text = textwrap.fill("  ".join(said), 96, subsequent_indent=" " * 13, break_on_hyphens=False)
+        parts = [f"{name} {count:,}".replace(" ", "\0") for name, count in zip(class_names, counts, strict=True)]
+        text = textwrap.fill("  ".join(parts), 96, subsequent_indent=" " * 13, break_on_hyphens=False)
         lines.append(f"{'classes':<12} {text}".replace("\0", " "))  # a name and its number stay together
     if broken:
         lines.append(f"{'broken':<12} {len(broken):,} left out")
         lines += [f"  {' '.join(message.split())}" for message in broken[:10]]
         lines += [f"  and {len(broken) - 10:,} more"] if len(broken) > 10 else []
     lines.append(f"{'output':<12} {short(output)}")
-    return "\n".join(lines).encode(errors="backslashreplace").decode()  # a file's name may be no text
+    return "\n".join(lines).encode(errors="backslashreplace").decode()  # a file's name may not be valid text

@@ -324,7 +324,7 @@ DATA = {
 AFTER = {
     "evaluate.py ckpt=half.ckpt": "half.ckpt is no checkpoint, or not a whole one",
     "evaluate.py ckpt=other.pth": "other.pth holds bare weights and does not say of which network",
-    "evaluate.py ckpt=run trainer.devices=2": "an evaluation is one process, not 2; say trainer.devices=1",
+    "evaluate.py ckpt=run trainer.devices=2": "an evaluation is one process, not 2; use trainer.devices=1",
     "evaluate.py ckpt=run datamodule=image_folder datamodule.data_dir=good": "the data has 2 classes, the network 10",
     "evaluate.py ckpt=run datamodule.data_dir=good": "datamodule.data_dir=good: Synthetic reads no folder",
     "evaluate.py ckpt=run +datamodule.foo=1": "unexpected keyword argument 'foo'",

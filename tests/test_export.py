@@ -214,7 +214,7 @@ def test_where_the_data_are_gone_other_images_will_do(exports, tmp_path):
     content = torch.load(ckpt, weights_only=True)
     content["datamodule"] = {"_target_": "datamodules.ImageFolder", "data_dir": str(tmp_path / "gone")}
     torch.save(content, ckpt)
-    with pytest.raises(OSError, match="gone is not a folder; images=PATH takes others to compare on"):
+    with pytest.raises(OSError, match="gone is not a folder; images=PATH compares on other images"):
         exports("torch_export", f"ckpt={ckpt}")
     Image.new("L", (20, 44), 77).save(tmp_path / "a.png")
     exports("torch_export", f"ckpt={ckpt}", f"images={tmp_path}")
