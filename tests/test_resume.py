@@ -278,7 +278,7 @@ def test_a_signal_saves_and_resume_needs_nothing_but_the_folder(number, code, wh
 
     before = (run / "result.json").read_bytes()
     assert in_process(script, tmp_path, ["resume=run"]) == 0
-    assert "run is completed; there is nothing to go on with" in (tmp_path / "out.txt").read_text()
+    assert "run is completed; there is nothing to resume" in (tmp_path / "out.txt").read_text()
     assert (run / "result.json").read_bytes() == before
 
 
@@ -428,7 +428,7 @@ def test_slurm_puts_a_job_back_and_it_goes_on_in_its_folder(scontrol, whole, tmp
 
     before = (run / "result.json").read_bytes()
     assert in_process(slurm_job, tmp_path, 2, LONG) == 0
-    assert (tmp_path / "out.txt").read_text().endswith("run is completed; there is nothing to go on with\n")
+    assert (tmp_path / "out.txt").read_text().endswith("run is completed; there is nothing to resume\n")
     assert (run / "result.json").read_bytes() == before
 
 
