@@ -6,7 +6,7 @@ __all__ = ["LeNet", "ResNet"]
 
 
 def __getattr__(name: str):
-    """The networks are imported when they are asked for; ``models.form`` is to be had without torch."""
+    """Import a network on first use, so that ``models.resnet_config`` can be imported without torch."""
     if name in __all__:
         return getattr(import_module(f"models.{name.lower()}"), name)
     raise AttributeError(f"module 'models' has no attribute {name!r}")

@@ -34,7 +34,7 @@ class LeNet(nn.Module):
 
     @property
     def head(self) -> nn.Linear:
-        """The classifier, which other classes need anew; its input are the features."""
+        """The classifier, the last layer, whose input are the features."""
         return self.fc3
 
     def forward(self, x: Tensor) -> Tensor:

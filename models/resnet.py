@@ -18,7 +18,9 @@ from torchvision.ops import StochasticDepth
 from models.pretrained import load_weights
 from models.resnet_config import published_name, resnet_form
 
-# What `norm` may be: a function from the number of channels to the layer. All have a gain and a bias a channel.
+# By name, a function from the number of channels to a norm layer. It must have a ``weight`` (gain) and a ``bias`` of
+# shape (channels,): they get no weight decay, and ``zero_init_residual`` sets the gain of a block's last norm to 0.
+# ``resnet_config.NORM_NAMES`` repeats the names.
 NORMS = {
     "batch": nn.BatchNorm2d,  # over (N, H, W), one statistic a channel
     "layer": lambda channels: nn.GroupNorm(1, channels),  # over (C, H, W), one statistic an image
@@ -215,7 +217,7 @@ class ResNet(nn.Module):
 
     @property
     def head(self) -> nn.Linear | None:
-        """The classifier, which other classes need anew; its input are the features. None without a top."""
+        """The classifier, the last layer, whose input are the features; None without a top."""
         return self.fc if self.include_top else None
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""The form of a network: blocks of each stage, channels of each block, and what does not go together.
+"""Arithmetic on the arguments of a network: blocks per stage, channels per block, and invalid combinations.
 
-Plain arithmetic on the constructors' arguments, without torch, so that a mistake or an impossible combination in a
-sweep is found before torch is imported. The networks themselves are in ``lenet.py`` and ``resnet.py``.
+Without torch, so that invalid combinations in a sweep are found before torch is imported. The networks are in
+``lenet.py`` and ``resnet.py``.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ IMAGENET_LAYERS = {
 }
 
 
-NORMS = ("batch", "layer", "instance", "group")
+NORM_NAMES = ("batch", "layer", "instance", "group")  # keys of models.resnet.NORMS, for checks without torch
 
 # torchvision's published weights: depth, groups and width of a group of a network, and how many versions there are.
 PUBLISHED = {
@@ -35,7 +35,7 @@ VERSIONS = ("DEFAULT", "IMAGENET1K_V1", "IMAGENET1K_V2")
 
 
 def lenet_form(image_size: int) -> int:
-    """The side of the map that LeNet's second pooling leaves, in pixels."""
+    """The side of the map after LeNet's second pooling, in pixels."""
     map_size = ((image_size - 4) // 2 - 4) // 2
     if map_size < 1:
         raise ValueError(f"image_size={image_size} is too small for LeNet; the smallest that works is 16")
@@ -56,13 +56,13 @@ def resnet_form(
     image_size: int,
     weights: str | None = None,
 ) -> tuple[str, Sequence[int], list[int]]:
-    """The block's name, the number of blocks in each stage, and the channels of their 3×3 convolutions.
+    """(name of the block, number of blocks in each stage, channels of their 3×3 convolutions).
 
     Raises:
-        ValueError: a combination that means nothing, images that are too small, or weights that do not exist.
+        ValueError: an invalid combination, images that are too small, or weights that do not exist.
     """
     check_choice("stem", stem, ("imagenet", "cifar"))
-    check_choice("norm", norm, NORMS)
+    check_choice("norm", norm, NORM_NAMES)
     if zero_init_residual and not residual:
         raise ValueError("zero_init_residual=True needs residual=True: without shortcuts nothing would flow")
     if not 0 <= drop_path < 1:
@@ -76,7 +76,7 @@ def resnet_form(
     return block, layers, inner
 
 
-# What checks the arguments of which class.
+# By class, the function that checks its arguments.
 CHECKS = {"models.LeNet": lenet_form, "models.ResNet": resnet_form}
 
 
@@ -89,7 +89,7 @@ def check_choice(name: str, value: str, options) -> None:
 
 
 def _nearest(value: int, options) -> str:
-    """The two options nearest to a value, in words."""
+    """The two options nearest to a value, for a message."""
     return " and ".join(map(str, sorted(sorted(options, key=lambda option: abs(option - value))[:2])))
 
 
@@ -195,16 +195,16 @@ def check_image_size(image_size: int, stem: str, stages: int, norm: str) -> None
 
 
 def published_name(depth: int, groups: int, inner: Sequence[int], stem: str, norm: str, residual: bool) -> str | None:
-    """torchvision's name of a network that it has weights of; None of another."""
-    for name, (its_depth, its_groups, width, _) in PUBLISHED.items():
-        its_inner = [planes * width * its_groups // 64 for planes in (64, 128, 256, 512)]
-        if (depth, groups, list(inner)) == (its_depth, its_groups, its_inner):
+    """torchvision's name of a network with published weights; None for any other network."""
+    for name, (published_depth, published_groups, width, _) in PUBLISHED.items():
+        published_inner = [planes * width * published_groups // 64 for planes in (64, 128, 256, 512)]
+        if (depth, groups, list(inner)) == (published_depth, published_groups, published_inner):
             return name if (stem, norm, residual) == ("imagenet", "batch", True) else None
     return None
 
 
 def check_weights(weights: str | None, published: str | None) -> None:
-    """Refuse weights that are neither a file nor published for this network, whose name ``published`` is."""
+    """Raise a ValueError for weights that are neither a file nor published under torchvision's name ``published``."""
     if weights is None or Path(weights).expanduser().is_file():
         return
     versions = VERSIONS[: 1 + PUBLISHED[published][3]] if published else ()

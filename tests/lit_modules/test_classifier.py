@@ -7,7 +7,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from lit_modules import Classifier
+from lit_modules import Classifier, Evaluator
+from results.metrics import METRICS
 
 CLASSES = 6
 
@@ -209,3 +210,12 @@ def test_training_logs_loss_and_accuracy_over_all_images_of_the_epoch():
     flat = logits.flatten(1)
     assert run.callback_metrics["train/loss"].item() == pytest.approx(F.cross_entropy(flat, labels).item(), abs=1e-6)
     assert run.callback_metrics["train/top1"].item() == pytest.approx((flat.argmax(1) == labels).float().mean().item())
+
+
+def test_each_logged_metric_has_an_entry_in_the_table_of_metrics():
+    """A metric is added in two places: ``_scores`` in lit_modules/classifier.py and ``results.metrics.METRICS``."""
+    run = trainer()
+    run.test(Evaluator(Logits(), CLASSES, tta="flip", class_names="abcdef"), data()[2], verbose=False)
+    logged = {name.rpartition("/")[2] for name in run.callback_metrics if "/accuracy/" not in name}
+    assert logged == set(METRICS)
+    assert set(Classifier(Logits(), CLASSES, sgd).train_metrics) <= set(METRICS)

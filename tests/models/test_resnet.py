@@ -128,8 +128,15 @@ def test_norms_average_over_what_they_say():
     torch.testing.assert_close(NORMS["group"](64)(x), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_the_check_without_torch_knows_every_norm():
-    assert tuple(NORMS) == resnet_config.NORMS
+def test_norm_names_for_checks_without_torch_are_the_keys_of_the_table():
+    """A norm is added in two places: ``models.resnet.NORMS`` and ``models.resnet_config.NORM_NAMES``."""
+    assert tuple(NORMS) == resnet_config.NORM_NAMES
+
+
+def test_every_norm_has_a_gain_and_a_bias_per_channel():
+    for build in NORMS.values():
+        layer = build(64)
+        assert layer.weight.shape == layer.bias.shape == (64,)
 
 
 def test_without_shortcuts_a_block_is_its_branch_alone():
