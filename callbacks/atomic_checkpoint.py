@@ -1,9 +1,8 @@
-"""Checkpoint files: complete, and readable as plain values, or not written at all."""
+"""Checkpoint files are complete and hold plain values, or are not written at all."""
 
 import io
 import os
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +11,13 @@ from lightning.pytorch.plugins import TorchCheckpointIO
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes to a temporary file in the same folder and renames it, so that a kill leaves the old file or the new one.
+    """Write to a temporary file in the same folder and rename it, so that a kill leaves the old file or the new one.
 
-    Lightning's own stages through the system's temporary folder: where that is another file system, a kill or a full
-    disk leaves half a file in the place of the good one.
+    Lightning stages files in the system's temporary folder: if that is on another file system, a kill or a full disk
+    replaces the good file by half of one.
 
-    Before the rename, the file is opened as it will be later, with ``weights_only=True``. A run whose optimizer,
-    schedule or callbacks keep something that cannot be read back therefore fails with its first checkpoint, before
-    step 1.
-
-    The paths by which callbacks know their other checkpoints begin with ``~`` in the file, if they are below it. Where
-    the file's folder has been moved or copied since, they are paths of the new place.
+    Before the rename, the file is opened with ``weights_only=True``, as it will be later. If the state of an optimizer,
+    schedule or callback cannot be read back, the run therefore fails with its first checkpoint, before step 1.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
@@ -32,13 +27,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             OSError: the folder cannot be written to, or is full.
             ValueError: the checkpoint holds something other than plain values and tensors.
         """
-        if "://" in str(path):  # not a file of this machine: Lightning knows how
+        if "://" in str(path):  # not a local file
             super().save_checkpoint(checkpoint, path, storage_options)
             return
-        if "callbacks" in checkpoint:
-            place = os.path.dirname(os.path.abspath(path))
-            checkpoint = checkpoint | {"callbacks": _with_paths(checkpoint["callbacks"], _shortened)}
-            checkpoint["folder"] = _shortened(place)
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.writing")
@@ -50,8 +41,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             torch.load(temporary, map_location="cpu", weights_only=True, mmap=True)
             os.replace(temporary, path)
         except (OSError, RuntimeError) as error:
-            # Where a write fails, torch goes on to close its half of a file, which fails as well: a RuntimeError of
-            # that, "unexpected pos 64 vs 0", is what arrives here, with the one that counts as its context.
+            # If a write fails, torch closes the incomplete file, which fails as well: that RuntimeError, "unexpected
+            # pos 64 vs 0", arrives here, with the original error as its context.
             reason = next((e for e in (error, error.__context__) if isinstance(e, OSError)), None)
             if reason is None:
                 raise
@@ -66,21 +57,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             ) from error
         finally:
             temporary.unlink(missing_ok=True)
-
-    def load_checkpoint(self, path: str | Path, *args: Any, **options: Any) -> dict[str, Any]:
-        checkpoint = super().load_checkpoint(path, *args, **options)
-        if "callbacks" in checkpoint:
-            here = os.path.dirname(os.path.abspath(path))
-            before = os.path.expanduser(checkpoint.get("folder", here))
-            moved = os.path.isabs(before) and before not in (os.sep, here)
-
-            def found_now(text: str) -> str:
-                text = os.path.expanduser(text)
-                inside = moved and (text == before or text.startswith(before + os.sep))
-                return here + text.removeprefix(before) if inside else text
-
-            checkpoint["callbacks"] = _with_paths(checkpoint["callbacks"], found_now)
-        return checkpoint
 
 
 def unreadable_entry(value: Any, place: str = "") -> str | None:
@@ -99,17 +75,3 @@ def unreadable_entry(value: Any, place: str = "") -> str | None:
         inner = (unreadable_entry(entry, f"{place}/{key}" if place else str(key)) for key, entry in entries + keys)
         name = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
         return next(filter(None, inner), None) or f"{place} is a {name}"
-
-
-def _with_paths(state: Any, change: Callable[[str], str]) -> Any:
-    """States of callbacks after ``change`` of each text in them, also where it is a key."""
-    if isinstance(state, str):
-        return change(state)
-    if type(state) is dict:
-        return {_with_paths(key, change): _with_paths(value, change) for key, value in state.items()}
-    return state
-
-
-def _shortened(path: str) -> str:
-    home = os.path.join(os.path.expanduser("~"), "")
-    return f"~/{path.removeprefix(home)}" if path.startswith(home) and len(home) > 1 else path

@@ -2,39 +2,42 @@
 
 import inspect
 import math
+import os
+from collections.abc import Callable
 from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
+from callbacks.training_position import resumes_own_run
 from results.run_folder import LAST
 
 # Options of ModelCheckpoint that leave one file, written right after the validation whose scores it stands for.
-ALLOWED = {"verbose", "auto_insert_metric_name", "every_n_epochs"}
+ALLOWED = {"verbose", "auto_insert_metric_name", "every_n_epochs", "enable_version_counter"}
+PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
 MORE = "'+callbacks.more={_target_:lightning.pytorch.callbacks.ModelCheckpoint,save_top_k:-1}'"
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keeps one checkpoint: that of the validation with the best ``monitor`` and, among equal ones, the lowest loss.
+    """Keep one checkpoint: that of the validation with the best ``monitor`` and, among equal ones, the lowest loss.
 
-    Lightning's ``ModelCheckpoint`` keeps the first of several equal scores, whatever their losses.
+    Lightning's ``ModelCheckpoint`` keeps the first of several equal scores, whatever their losses. It also stores
+    absolute paths; here they are names in ``dirpath``, so that a run that was moved finds its file.
 
     Args:
         dirpath: the folder to write to.
         monitor: the metric that decides, the same as the run's.
         mode: ``max`` or ``min``.
         filename: without ``.ckpt``.
-        options: further ones of ``ModelCheckpoint``. Those that write other files, or at other times than right after a
-            validation, are rejected: what is reported would not be what is tested.
+        options: of ``ModelCheckpoint``. Those that write other files, or at other times than right after a validation,
+            are rejected: the reported scores would not be those of the tested file.
     """
 
     def __init__(self, dirpath: str, monitor: str, mode: str, filename: str = "best", **options: Any):
         parameters = inspect.signature(ModelCheckpoint).parameters
         for name, value in options.items():
             if name in parameters and name not in ALLOWED and value not in (None, parameters[name].default):
-                if name == "enable_version_counter":
-                    continue
                 raise ValueError(
                     f"callbacks.checkpoint.{name}={value}: this callback keeps one file, the best, which is tested and "
                     f"reported; for further checkpoints add a callback, say {MORE}"
@@ -43,6 +46,7 @@ class BestCheckpoint(ModelCheckpoint):
             raise ValueError(f"callbacks.checkpoint.filename={filename}: {LAST} is the checkpoint to resume from")
         super().__init__(dirpath, filename, monitor, mode=mode, **options | {"enable_version_counter": False})
         self.best_loss = math.inf
+        self._other_run = False
 
     @property
     def state_key(self) -> str:
@@ -61,14 +65,24 @@ class BestCheckpoint(ModelCheckpoint):
         return better
 
     def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"best_loss": self.best_loss}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict(state_dict)
-        self.best_loss = state_dict["best_loss"]
+        state = super().state_dict() | {"best_loss": self.best_loss, "dirpath": ""}
+        return _with_paths(state, os.path.basename)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Take the state of Lightning's ``ModelCheckpoint`` from a checkpoint of before this class; its ties stay."""
+        """Accept the state of Lightning's ``ModelCheckpoint`` from an older run; the first of its ties stays."""
+        self._other_run = not resumes_own_run(trainer)
         states, earlier = checkpoint["callbacks"], super().state_key.replace(type(self).__name__, "ModelCheckpoint", 1)
         if earlier in states:
             states.setdefault(self.state_key, {"best_loss": -math.inf} | states[earlier])
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if not self._other_run:  # whose best is not in this folder
+            state = _with_paths(state_dict, lambda path: os.path.join(self.dirpath, os.path.basename(path)))
+            super().load_state_dict(state | {"dirpath": self.dirpath})
+            self.best_loss = state_dict["best_loss"]
+
+
+def _with_paths(state: dict[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
+    """The state of a ``ModelCheckpoint`` with every path changed."""
+    paths = {key: change(state[key]) for key in PATHS if state.get(key)}
+    return state | paths | {"best_k_models": {change(path): score for path, score in state["best_k_models"].items()}}

@@ -3,24 +3,26 @@
 from typing import Any
 
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import Callback, Trainer
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from callbacks.chance import GAP, Guessing, guessing, interval, judge
-from callbacks.probe import batch, logits, some, untouched
+from callbacks.contracts import ImageClassifier
+from callbacks.probe import eval_batch, fixed_indices, forward_logits, preserve_state
 
-IMAGES = 128  # that the network is shown at most; never more at once than a batch, which fits
+IMAGES = 128  # shown to the network at most, in batches of the training's size, which fit into memory
 FEW_STEPS = 100
 TINY = 1e-5  # a learning rate
 
 
 class Diagnosis(Callback):
-    """At the end of training, explains in plain sentences why a network did not learn; a healthy run has none.
+    """At the end of training, explain in plain sentences why a network did not learn; a healthy run has none.
 
-    Accuracies are compared with guessing, and what is claimed is what the number of images supports. Only if they are
-    suspicious is the network shown some images, in both modes and for gradients; that changes nothing.
+    Accuracies are compared with guessing, and claims are limited to those that the number of images supports. Only if
+    the accuracies are suspicious is the network run on some images, in both modes and for gradients; its state is
+    preserved.
 
     Attributes:
         found: the sentences.
@@ -28,33 +30,33 @@ class Diagnosis(Callback):
 
     def __init__(self):
         self.found: list[str] = []
-        self._looked = False
+        self._done = False
         self.best, self.validations = 0.0, 0
         self.train: dict[str, float] = {}
         self.val: dict[str, float] = {}
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: ImageClassifier) -> None:
         if not trainer.sanity_checking and trainer.state.fn == "fit":
             self.val = _scores(trainer, "val")
             self.best, self.validations = max(self.best, self.val.get("top1", 0.0)), self.validations + 1
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: ImageClassifier) -> None:
         self.train = _scores(trainer, "train")
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self._looked:  # a resumed run whose training is over: Lightning has torn down and calls no on_train_end
+    def on_fit_end(self, trainer: Trainer, pl_module: ImageClassifier) -> None:
+        if not self._done:  # a resumed run whose training is over: Lightning has torn down and calls no on_train_end
             pl_module.to(trainer.strategy.root_device)
             self.on_train_end(trainer, pl_module)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.found, self._looked = [], True
+    def on_train_end(self, trainer: Trainer, pl_module: ImageClassifier) -> None:
+        self.found, self._done = [], True
         if {"train", "val"} <= getattr(trainer.datamodule, "sets", {}).keys() and self.train and self.val:
-            with untouched(pl_module.backbone):
-                self._look(trainer, pl_module)
+            with preserve_state(pl_module.backbone):
+                self._diagnose(trainer, pl_module)
         if skipped := getattr(getattr(pl_module, "guard", None), "skipped_steps", 0):
             self.found.append(f"{skipped} of {trainer.global_step} steps were skipped: their loss was NaN or infinite")
 
-    def _look(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _diagnose(self, trainer: Trainer, pl_module: ImageClassifier) -> None:
         sets, size = trainer.datamodule.sets, trainer.datamodule.batch_size * trainer.world_size
         labels, train_labels = sets["val"].labels, sets["train"].labels
         if trainer.num_val_batches:  # limit_val_batches takes the first; unknown if no training began
@@ -63,23 +65,23 @@ class Diagnosis(Callback):
         now, train_top1 = self.val["top1"], self.train["top1"]
         train = guessing(train_labels, images=seen).compare(train_top1)
         verdict = judge(labels, self.validations, self.best, now, train)
-        apart = train_top1 - now > GAP or not self.val["loss"] <= 2 * self.train["loss"] + 0.5  # or NaN
+        train_val_gap = train_top1 - now > GAP or not self.val["loss"] <= 2 * self.train["loss"] + 0.5  # or NaN
         cause = None
-        if train == "above" and (verdict in ("chance", "unclear") or apart):
+        if train == "above" and (verdict in ("chance", "unclear") or train_val_gap):
             cause = statistics_gap(trainer, pl_module)
         elif verdict:
-            cause = dead(trainer, pl_module)
+            cause = is_dead(trainer, pl_module)
             if cause and verdict == "unclear":
                 verdict = "chance"
         if verdict:
             symptom = self._symptom(verdict, guessing(labels, self.validations), pl_module.class_names)
             self.found.append(symptom if cause else f"{symptom}; {self._remedy(trainer, pl_module, verdict, train)}")
-            cause = cause or one_class(trainer, pl_module, len(labels))
+            cause = cause or predicts_one_class(trainer, pl_module, len(labels))
         if cause:
             self.found.append(cause)
 
     def _symptom(self, verdict: str, chance: Guessing, class_names: list[str]) -> str:
-        """What the validation's scores show."""
+        """The sentence about the validation's scores."""
         if verdict.startswith("fell"):
             end = ", which is chance" if verdict == "fell to chance" else f" on {chance.images} images"
             return f"val/top1 fell from its best, {self.best:.4f}, to {self.val['top1']:.4f}{end}"
@@ -89,8 +91,8 @@ class Diagnosis(Callback):
             return f"val/top1 {self.best:.4f} on {chance.images} images is no better than chance: {always}{luck}"
         return f"{chance.images} images are too few to tell val/top1 {self.best:.4f} from chance: {always}{luck}"
 
-    def _remedy(self, trainer: Trainer, pl_module: LightningModule, verdict: str, train: str) -> str:
-        """What to try if the network is alive, the likeliest first."""
+    def _remedy(self, trainer: Trainer, pl_module: ImageClassifier, verdict: str, train: str) -> str:
+        """What to try if the network can learn, the likeliest remedy first."""
         score, steps = f"train/top1 is {self.train['top1']:.4f}", trainer.global_step
         lr = trainer.optimizers[0].defaults["lr"]
         lr = f"a {'higher' if lr <= TINY else 'lower'} optimizer.lr (now {lr})"
@@ -122,28 +124,28 @@ class Diagnosis(Callback):
         vars(self).update(state_dict)
 
 
-def _scores(trainer: Trainer, kind: str) -> dict[str, float]:
-    """Loss and top-1 accuracy; empty where a LightningModule logs others."""
-    names = [f"{kind}/{score}" for score in ("loss", "top1")]
-    found = trainer.callback_metrics
-    return {name.partition("/")[2]: found[name].item() for name in names} if found.keys() >= set(names) else {}
+def _scores(trainer: Trainer, split: str) -> dict[str, float]:
+    """Loss and top-1 accuracy; empty if the LightningModule does not log them."""
+    names = [f"{split}/{score}" for score in ("loss", "top1")]
+    metrics = trainer.callback_metrics
+    return {name.partition("/")[2]: metrics[name].item() for name in names} if metrics.keys() >= set(names) else {}
 
 
-def statistics_gap(trainer: Trainer, pl_module: LightningModule) -> str | None:
-    """Whether batch norm's running statistics spoil evaluation: the same training images in both modes."""
+def statistics_gap(trainer: Trainer, pl_module: ImageClassifier) -> str | None:
+    """A sentence if batch norm's running statistics spoil evaluation; both modes see the same training images."""
     norms = [m for m in pl_module.backbone.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-    parts = _batches(trainer, some(trainer, "train", IMAGES))
+    parts = _batches(trainer, fixed_indices(trainer, "train", IMAGES))
     if not norms or len(parts[0]) < 2:
         return None
-    right: dict[bool, list[Tensor]] = {True: [], False: []}
+    correct: dict[bool, list[Tensor]] = {True: [], False: []}
     with torch.no_grad():
         for part in parts:
-            images, labels = batch(trainer, "train", part)
-            for mode in right:
+            images, labels = eval_batch(trainer, "train", part)
+            for mode in correct:
                 pl_module.backbone.train(mode)
-                with untouched(pl_module.backbone):  # one mode must not change the statistics of the other
-                    right[mode].append(logits(trainer, pl_module, images).argmax(1) == labels)
-    training, evaluation = (torch.cat(found) for found in right.values())
+                with preserve_state(pl_module.backbone):  # one mode must not change the statistics of the other
+                    correct[mode].append(forward_logits(trainer, pl_module, images).argmax(1) == labels)
+    training, evaluation = (torch.cat(parts) for parts in correct.values())
     lost, gained = (training & ~evaluation).sum().item(), (evaluation & ~training).sum().item()
     # If both modes were equally good, half of the images that differ would be lost.
     if lost - gained <= GAP * len(training) or interval(lost / (lost + gained), lost + gained)[0] <= 0.5:
@@ -156,39 +158,43 @@ def statistics_gap(trainer: Trainer, pl_module: LightningModule) -> str | None:
     )
 
 
-def dead(trainer: Trainer, pl_module: LightningModule) -> str | None:
-    """Whether the network can no longer learn: the same output for every image, or weights without a gradient."""
+def is_dead(trainer: Trainer, pl_module: ImageClassifier) -> str | None:
+    """A sentence if the network can no longer learn: equal output for all images, or weights without a gradient."""
     backbone, remedy = pl_module.backbone, "its ReLUs may be dead: try a lower optimizer.lr, or a warm-up"
-    parts = [batch(trainer, "train", part) for part in _batches(trainer, some(trainer, "train", IMAGES // 4))]
+    parts = [
+        eval_batch(trainer, "train", part) for part in _batches(trainer, fixed_indices(trainer, "train", IMAGES // 4))
+    ]
     backbone.eval()
     with torch.no_grad():
-        found = torch.cat([logits(trainer, pl_module, images) for images, _ in parts])
-    if len(found) > 1 and (found - found[0]).abs().max() <= 1e-6 * found.abs().max():
-        return f"the logits are the same for all of {len(found)} training images: {remedy}"
+        logits = torch.cat([forward_logits(trainer, pl_module, images) for images, _ in parts])
+    if len(logits) > 1 and (logits - logits[0]).abs().max() <= 1e-6 * logits.abs().max():
+        return f"the logits are the same for all of {len(logits)} training images: {remedy}"
     backbone.train()
     weights = {name: p for name, p in backbone.named_parameters() if p.requires_grad}
     reached = set()
     for images, labels in parts:
         with torch.enable_grad():
-            loss = F.cross_entropy(logits(trainer, pl_module, images), labels) * 1024  # small ones vanish in float16
+            loss = (
+                F.cross_entropy(forward_logits(trainer, pl_module, images), labels) * 1024
+            )  # small gradients vanish in float16
             gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
         reached |= {name for name, g in zip(weights, gradients, strict=True) if g is not None and g.any()}
     sizes = {name: p.numel() for name, p in weights.items() if name not in reached}
     share = sum(sizes.values()) / sum(p.numel() for p in weights.values())
     if share > 0.5:
         first = next(iter(sizes))
-        return f"no gradient of {len(found)} images reaches {share:.0%} of the weights, {first} among them: {remedy}"
+        return f"no gradient of {len(logits)} images reaches {share:.0%} of the weights, {first} among them: {remedy}"
     return None
 
 
-def one_class(trainer: Trainer, pl_module: LightningModule, count: int) -> str | None:
-    """Whether all of the first ``count`` validation images, or as many of them as are shown, get the same answer."""
-    order = some(trainer, "val", len(trainer.datamodule.sets["val"]))
+def predicts_one_class(trainer: Trainer, pl_module: ImageClassifier, count: int) -> str | None:
+    """A sentence if all of the first ``count`` validation images, or a sample of them, are classified alike."""
+    order = fixed_indices(trainer, "val", len(trainer.datamodule.sets["val"]))
     indices = order[order < count][:IMAGES]
-    parts = [batch(trainer, "val", part) for part in indices.split(trainer.datamodule.batch_size)]
+    parts = [eval_batch(trainer, "val", part) for part in indices.split(trainer.datamodule.batch_size)]
     pl_module.backbone.eval()
     with torch.no_grad():
-        answers = torch.cat([logits(trainer, pl_module, images).argmax(1) for images, _ in parts])
+        answers = torch.cat([forward_logits(trainer, pl_module, images).argmax(1) for images, _ in parts])
     if len(torch.cat([labels for _, labels in parts]).unique()) == 1 or len(answers.unique()) > 1:
         return None
     shown = "" if len(answers) == count else f"{len(answers)} of "
@@ -196,6 +202,6 @@ def one_class(trainer: Trainer, pl_module: LightningModule, count: int) -> str |
 
 
 def _batches(trainer: Trainer, indices: Tensor) -> list[Tensor]:
-    """Indices in equal parts, each at most a batch; a smaller rest is dropped: its statistics would differ."""
+    """Split indices into equal parts of at most a batch; a smaller rest is dropped, as its statistics would differ."""
     size = min(trainer.datamodule.batch_size, len(indices))
     return [part for part in indices.split(size) if len(part) == size]

@@ -1,4 +1,4 @@
-"""Progress on the console: a line an epoch, and within one a bar on a terminal, elsewhere a line now and then."""
+"""Progress on the console: one line per epoch; within an epoch a bar on a terminal, or else a line now and then."""
 
 import logging
 import sys
@@ -11,27 +11,27 @@ log = logging.getLogger(__name__)
 
 
 class Progress(TQDMProgressBar):
-    """Lightning's bar while an epoch runs, on a terminal; elsewhere a line now and then. When it ends, its results.
+    """Show Lightning's bar on a terminal, or else log a line now and then; log the scores of each epoch.
 
     Args:
         refresh_rate: batches between two updates of the bar.
-        line_seconds: between two lines about batches, where there is no bar.
+        line_seconds: between two lines about batches, if there is no bar.
     """
 
     def __init__(self, refresh_rate: int = 10, line_seconds: float = 30.0):
         super().__init__(refresh_rate=refresh_rate, leave=False)
         self.line_seconds = line_seconds
-        self._began, self._said, self._validated = 0.0, 0.0, False
+        self._began, self._logged, self._validated = 0.0, 0.0, False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         if not sys.stderr.isatty():
             self.disable()
-        self._said = time.perf_counter()
+        self._logged = time.perf_counter()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        self._began = time.perf_counter()  # a run may go on within an epoch
+        self._began = time.perf_counter()  # a run may resume within an epoch
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_epoch_start(trainer, pl_module)
@@ -41,21 +41,21 @@ class Progress(TQDMProgressBar):
         super().on_train_epoch_end(trainer, pl_module)
         if trainer.is_global_zero:
             names = ["train/loss", "train/top1", *(("val/loss", "val/top1") if self._validated else ())]
-            found = {name: trainer.callback_metrics.get(name) for name in names}
-            scores = "  ".join(f"{name} {value:.4f}" for name, value in found.items() if value is not None)
+            metrics = {name: trainer.callback_metrics.get(name) for name in names}
+            scores = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items() if value is not None)
             seconds = time.perf_counter() - self._began
             last = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else "?"
-            self._line(f"epoch {trainer.current_epoch + 1:>3}/{last}  {scores}  {seconds:.1f} s")
+            self._log(f"epoch {trainer.current_epoch + 1:>3}/{last}  {scores}  {seconds:.1f} s")
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        if self._is_time():
-            self._batches(f"epoch {trainer.current_epoch + 1:>3}  ", batch_idx, self.total_train_batches)
+        if self._is_line_due():
+            self._log_batches(f"epoch {trainer.current_epoch + 1:>3}  ", batch_idx, self.total_train_batches)
 
     def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0) -> None:
         super().on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
-        if self._is_time():
-            self._batches("validation  ", batch_idx, self.total_val_batches_current_dataloader)
+        if self._is_line_due():
+            self._log_batches("validation  ", batch_idx, self.total_val_batches_current_dataloader)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_validation_end(trainer, pl_module)
@@ -63,26 +63,26 @@ class Progress(TQDMProgressBar):
 
     def on_test_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0) -> None:
         super().on_test_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
-        if self._is_time():
-            self._batches("test  ", batch_idx, self.total_test_batches_current_dataloader)
+        if self._is_line_due():
+            self._log_batches("test  ", batch_idx, self.total_test_batches_current_dataloader)
 
     def on_predict_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0) -> None:
         super().on_predict_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
-        if self._is_time():
-            self._batches("", batch_idx, self.total_predict_batches_current_dataloader)
+        if self._is_line_due():
+            self._log_batches("", batch_idx, self.total_predict_batches_current_dataloader)
 
-    def _is_time(self) -> bool:
-        return self.is_disabled and time.perf_counter() - self._said >= self.line_seconds
+    def _is_line_due(self) -> bool:
+        return self.is_disabled and time.perf_counter() - self._logged >= self.line_seconds
 
-    def _batches(self, what: str, batch_idx: int, total: int | float) -> None:
+    def _log_batches(self, prefix: str, batch_idx: int, total: int | float) -> None:
         if self.trainer.is_global_zero:
-            self._line(f"{what}batch {batch_idx + 1:,} of {total:,}")
+            self._log(f"{prefix}batch {batch_idx + 1:,} of {total:,}")
 
-    def _line(self, text: str) -> None:
+    def _log(self, text: str) -> None:
         bar = self._train_progress_bar
         if bar is not None:
             bar.clear()
         log.info(text)
-        self._said = time.perf_counter()
+        self._logged = time.perf_counter()
         if bar is not None:
             bar.refresh()

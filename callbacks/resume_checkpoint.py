@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import Checkpoint, GradientAccumulationSchedule
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from callbacks.loggers import service_runs
-from callbacks.training_position import batches_of_epoch, can_resume_after, ends_here, is_out_of_time
+from callbacks.training_position import batches_of_epoch, can_resume_after, ends_here, is_out_of_time, resumes_own_run
 from results.run_folder import LAST
 
 log = logging.getLogger(__name__)
@@ -79,8 +79,7 @@ class ResumeCheckpoint(Checkpoint):
             name = callback.state_key
             restore_changed_options(callback, self._options.get(name, {}), self._saved_options.get(name, {}))
         if self._stop_requested:
-            here = Path(trainer.ckpt_path or "").absolute().is_relative_to(Path(trainer.default_root_dir).absolute())
-            self._stop_requested = here and self._options == self._saved_options
+            self._stop_requested = resumes_own_run(trainer) and self._options == self._saved_options
             trainer.should_stop |= self._stop_requested
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -1,4 +1,4 @@
-"""What a run costs and what it reached: the facts for its record, and their curves."""
+"""Cost and scores of a run, for its record and its curves."""
 
 import copy
 import functools
@@ -20,7 +20,13 @@ from lightning.pytorch.callbacks import EarlyStopping
 from torch import Tensor, nn
 
 from callbacks.best_checkpoint import BestCheckpoint
-from callbacks.training_position import batches_in_total, batches_of_epoch, end_skipped_epoch, is_out_of_time
+from callbacks.training_position import (
+    batches_in_total,
+    batches_of_epoch,
+    end_skipped_epoch,
+    is_out_of_time,
+    resumes_own_run,
+)
 from results.metrics import check_monitor, wrong_mode
 from results.record import one_line
 
@@ -30,13 +36,13 @@ log = logging.getLogger(__name__)
 def cost(backbone: nn.Module, shape: tuple[int, int, int]) -> tuple[int, int]:
     """(parameters, FLOPs of one forward pass on one image of shape ``(C, H, W)``).
 
-    A multiplication and an addition are two FLOPs; counted by torch's FlopCounterMode, without computing anything
-    where the network allows that.
+    A multiplication and an addition are two FLOPs; counted by torch's FlopCounterMode, without computing anything if
+    the network allows that.
 
-    Raises: ValueError: the network does not work on such an image; names the layer and what it was given.
+    Raises: ValueError: the network fails on such an image; with the layer and the shape of its input.
     """
     flops, error = None, None
-    for device in ("meta", "cpu"):  # a forward pass that looks at values needs some
+    for device in ("meta", "cpu"):  # a forward pass that depends on values needs real ones
         network, image = copy.deepcopy(backbone).to(device).eval(), torch.zeros(1, *shape, device=device)
         try:
             with torch.no_grad():
@@ -50,8 +56,8 @@ def cost(backbone: nn.Module, shape: tuple[int, int, int]) -> tuple[int, int]:
 
 
 def _failing_layer(network: nn.Module, image: Tensor) -> str:
-    """Which layer of a network fails on a batch of images, with the shape of its input."""
-    running: list[str] = []  # a failing forward pass leaves the layers that it was in
+    """The layer of a network that fails on a batch of images, with the shape of its input."""
+    running: list[str] = []  # the layers that a failing forward pass does not leave
 
     def begin(name: str, layer: nn.Module, inputs: tuple) -> None:
         shapes = " and ".join(str(tuple(part.shape)) for part in inputs if isinstance(part, Tensor))
@@ -67,24 +73,18 @@ def _failing_layer(network: nn.Module, image: Tensor) -> str:
 
 
 def peak_memory(device: torch.device) -> float:
-    """MiB: the most that was allocated on a GPU; without one the most that the process had."""
+    """MiB: the peak of allocated GPU memory; without a GPU, the peak of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     unit = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss is in bytes there, in KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
-def _goes_on_here(trainer: Trainer) -> bool:
-    """Whether the training goes on from a checkpoint in this run's own folder."""
-    path, folder = trainer.ckpt_path, Path(trainer.default_root_dir).absolute()
-    return bool(path) and Path(path).absolute().is_relative_to(folder)
-
-
 def check_monitors(trainer: Trainer, validated: bool) -> None:
     """Raise a ValueError if a callback monitors a metric that is not logged.
 
     Args:
-        validated: check the metrics of the validation, which has just ended; False: all others, after an epoch.
+        validated: check the metrics of the validation, which has just ended; False: the rest, after an epoch.
     """
     metrics = sorted(trainer.callback_metrics)
     for callback in trainer.callbacks:
@@ -115,7 +115,7 @@ def check_callbacks(trainer: Trainer, run_monitor: str, run_mode: str) -> None:
 
 
 def check_spelling_of_monitors(trainer: Trainer, metrics: Iterable[str]) -> None:
-    """Raise a ValueError if a callback's monitor is a misspelt one of ``metrics``; before any of them was logged."""
+    """Raise a ValueError if a callback's monitor is a misspelt metric, before any was logged."""
     for callback in trainer.callbacks:
         monitor = getattr(callback, "monitor", None)
         near = get_close_matches(str(monitor), metrics, n=1, cutoff=0.9)
@@ -124,13 +124,13 @@ def check_spelling_of_monitors(trainer: Trainer, metrics: Iterable[str]) -> None
 
 
 class RunMetrics(Callback):
-    """Counts images and seconds of training, and remembers the metrics of each epoch and of the last validation.
+    """Count images and seconds of training, and keep the metrics of each epoch and of the last validation.
 
     Every checkpoint holds this state, so the scores of a checkpoint are found in its own file. The best scores are
     those in the file that is tested, whichever callback wrote it.
 
-    Seconds are those of training alone, without validation; the device is waited for once an epoch. Logs, an epoch:
-    ``throughput/images_per_second`` and ``memory/peak_mb``, as in the record.
+    Seconds are of training alone, without validation; the run waits for the device once per epoch. Logs
+    ``throughput/images_per_second`` and ``memory/peak_mb`` of each epoch, as in the record.
 
     Args:
         monitor: the metric that decides what is best.
@@ -138,9 +138,9 @@ class RunMetrics(Callback):
 
     Attributes:
         validation, validation_epoch: the metrics of the last validation, and its epoch, counted from 0.
-        best, best_epoch: those of the checkpoint that is tested; without one, of the last validation. Set when training
-            ends.
-        history: of each metric of training and validation the (epochs so far, value) pairs, in order.
+        best, best_epoch: those of the checkpoint that is tested; without one, of the last validation. Set at the end of
+            training.
+        history: metric of training or validation → (epochs so far, value) pairs, in order.
     """
 
     def __init__(self, monitor: str, mode: str):
@@ -154,14 +154,14 @@ class RunMetrics(Callback):
         self.best: dict[str, float] = {}
         self.best_epoch: int | None = None
         self.history: dict[str, list[list[float]]] = {}
-        self._before = (0, 0.0)  # images and seconds when this epoch began, or was gone on with
+        self._before = (0, 0.0)  # images and seconds when this epoch began or was resumed
         self._since: float | None = None
         self._began = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
             check_callbacks(trainer, self.monitor, self.mode)
-            if trainer.strategy.root_device.type == "cuda":  # else a job of a sweep would report those before it
+            if trainer.strategy.root_device.type == "cuda":  # or a job of a sweep would report those of earlier jobs
                 torch.cuda.reset_peak_memory_stats(trainer.strategy.root_device)
             data = trainer.datamodule
             shape = (data.in_channels, data.image_size, data.image_size)
@@ -173,23 +173,23 @@ class RunMetrics(Callback):
         known = [*getattr(pl_module, "val_metrics", ()), *trainer.callback_metrics, "train/loss", "train/top1"]
         check_spelling_of_monitors(trainer, known)
         self._began = True
-        if not _goes_on_here(trainer):  # an earlier run's validation has no checkpoint in this folder
+        if not resumes_own_run(trainer):  # an earlier run's validation has no checkpoint in this folder
             self.validation, self.validation_epoch = {}, None
         if not sum(trainer.num_val_batches):
             for callback in trainer.callbacks:
                 monitor = str(getattr(callback, "monitor", ""))
                 if isinstance(callback, EarlyStopping) and callback.strict and monitor.startswith("val/"):
                     raise ValueError(f"monitor={monitor} of EarlyStopping: there is no validation in this run")
-        self._begin_epoch()  # a run may go on within an epoch
+        self._begin_epoch()  # a run may resume within an epoch
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._read_best(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Raises: ValueError: nothing was trained, and that is not because this run's training had ended before."""
+        """Raises: ValueError: nothing was trained, although this run's training had not ended before."""
         if self._began:
             return
-        if _goes_on_here(trainer):
+        if resumes_own_run(trainer):
             self._end_skipped_training(trainer, pl_module)
             self._read_best(trainer)
             return
@@ -233,11 +233,11 @@ class RunMetrics(Callback):
         self.last = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
         self._remember(trainer.current_epoch + 1, self.last)
         images, seconds = self.images - self._before[0], self.train_seconds - self._before[1]
-        found = {"memory/peak_mb": peak_memory(pl_module.device)}
+        metrics = {"memory/peak_mb": peak_memory(pl_module.device)}
         if images:
-            found["throughput/images_per_second"] = images / seconds
+            metrics["throughput/images_per_second"] = images / seconds
         for logger in trainer.loggers:
-            logger.log_metrics(found, trainer.global_step - 1)  # where Lightning has the epoch's other values
+            logger.log_metrics(metrics, trainer.global_step - 1)  # the step of Lightning's own metrics of the epoch
 
     def _begin_epoch(self) -> None:
         self._before = (self.images, self.train_seconds)
@@ -282,7 +282,7 @@ class RunMetrics(Callback):
         candidates.sort(key=lambda callback: not isinstance(callback, BestCheckpoint))
         best = candidates[0].best_model_path if candidates else ""
         if best and trainer.is_global_zero and not os.path.isfile(best):
-            raise FileNotFoundError(f"{best} was written, and is gone")
+            raise FileNotFoundError(f"{best} was written, and no longer exists")
         return best or None
 
     def _read_best(self, trainer: Trainer) -> None:
@@ -291,7 +291,7 @@ class RunMetrics(Callback):
         if path := self.best_checkpoint(trainer):
             states = trainer.strategy.load_checkpoint(path, weights_only=True).get("callbacks", {})
             state = states.get(self.state_key, {})
-            earlier = "validation" not in state  # of a version that remembered the best itself
+            earlier = "validation" not in state  # of a version that stored the best itself
             self.best = state.get("best" if earlier else "validation", {})
             self.best_epoch = state.get("best_epoch" if earlier else "validation_epoch")
 
@@ -313,5 +313,5 @@ class RunMetrics(Callback):
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        keys = vars(self).keys() - {"best", "best_epoch"}  # which earlier versions kept here
+        keys = vars(self).keys() - {"best", "best_epoch"}  # earlier versions stored these too
         vars(self).update({key: value for key, value in state_dict.items() if key in keys})

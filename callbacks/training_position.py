@@ -1,7 +1,15 @@
-"""Where a training is, and whether it ends here: the only module that reads the state of Lightning's loops."""
+"""Where a training is, and whether it ends here. No other module reads the state of Lightning's loops."""
+
+from pathlib import Path
 
 from lightning import Trainer
 from lightning.pytorch.callbacks import Timer
+
+
+def resumes_own_run(trainer: Trainer) -> bool:
+    """Whether the training resumes from a checkpoint in this run's own folder."""
+    path, folder = trainer.ckpt_path, Path(trainer.default_root_dir).absolute()
+    return bool(path) and Path(path).absolute().is_relative_to(folder)
 
 
 def batches_of_epoch(trainer: Trainer) -> int:

@@ -268,7 +268,7 @@ def test_the_hparams_tab_has_the_main_settings_and_the_best_scores(composed, tmp
 def test_findings_ask_the_averaged_network(composed, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        "callbacks.diagnosis.Diagnosis._look", lambda *args: asked.append(args[2].backbone.fc3.weight.clone())
+        "callbacks.diagnosis.Diagnosis._diagnose", lambda *args: asked.append(args[2].backbone.fc3.weight.clone())
     )
     train(composed(*TINY, "callbacks=ema"))
     last = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)

@@ -89,7 +89,7 @@ def test_a_healthy_network_is_asked_nothing(monkeypatch):
     def fail(*_):
         raise AssertionError("it was asked")
 
-    for name in ("statistics_gap", "dead", "one_class"):
+    for name in ("statistics_gap", "is_dead", "predicts_one_class"):
         monkeypatch.setattr(f"callbacks.diagnosis.{name}", fail)
     assert found(mlp) == []
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from lightning import Callback
 
-from callbacks.atomic_checkpoint import AtomicCheckpointIO
+from callbacks.best_checkpoint import BestCheckpoint
 from callbacks.resume_checkpoint import SYNC_EVERY, ResumeCheckpoint
 from results import record as records
 from train import train
@@ -48,18 +48,16 @@ def test_the_best_of_another_folder_is_not_this_runs(run, composed, tmp_path):
 def test_a_folder_that_was_moved_or_copied_is_where_its_checkpoints_are(run, tmp_path):
     shutil.copytree(run, tmp_path / "copy")
     for folder in (run, tmp_path / "copy"):
-        checkpoint = AtomicCheckpointIO().load_checkpoint(folder / "checkpoints" / "last.ckpt", weights_only=True)
-        found, there = state(checkpoint, "BestCheckpoint"), str(folder / "checkpoints")
-        assert found["dirpath"] == there
-        assert found["best_model_path"] == f"{there}/best.ckpt"
-        assert list(found["best_k_models"]) == [f"{there}/best.ckpt"]
-
-
-def test_paths_elsewhere_stay_what_they_are(tmp_path):
-    states = {"ModelCheckpoint": {"dirpath": "/elsewhere", "other": f"{tmp_path}s/best.ckpt"}}
-    AtomicCheckpointIO().save_checkpoint({"callbacks": states}, tmp_path / "a" / "last.ckpt")
-    (tmp_path / "a").rename(tmp_path / "b")
-    assert AtomicCheckpointIO().load_checkpoint(tmp_path / "b" / "last.ckpt")["callbacks"] == states
+        last, best = folder / "checkpoints" / "last.ckpt", str(folder / "checkpoints" / "best.ckpt")
+        found = state(opened(last), "BestCheckpoint")
+        assert (found["dirpath"], found["best_model_path"]) == ("", "best.ckpt")
+        assert list(found["best_k_models"]) == ["best.ckpt"]
+        callback = BestCheckpoint(str(folder / "checkpoints"), "val/top1", "max")
+        trainer = SimpleNamespace(ckpt_path=last, default_root_dir=folder)
+        callback.on_load_checkpoint(trainer, None, opened(last))
+        callback.load_state_dict(found)
+        assert (callback.best_model_path, list(callback.best_k_models)) == (best, [best])
+        assert callback.best_model_score == found["best_model_score"]
 
 
 @pytest.mark.parametrize("steps", [3, 8])
