@@ -69,12 +69,12 @@ def _check(config: DictConfig) -> None:
 
 
 def _has(config: DictConfig, key: str) -> bool:
-    return any(override.startswith(f"{key}=") for override in config.hydra.overrides.hydra)
+    return any(override.startswith(f"{key}=") for override in jobs.overrides_of(config.hydra, "hydra"))
 
 
 def _check_folder_key(config: DictConfig, wrong: str, what: str, right: str) -> None:
     """Raise a ConfigError for a folder that would not be used."""
-    for override in config.hydra.overrides.hydra:
+    for override in jobs.overrides_of(config.hydra, "hydra"):
         key, _, folder = override.partition("=")
         if key == wrong:
             raise ConfigError(f"{override}: this is {what}, whose folder is {right}={folder}")

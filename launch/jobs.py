@@ -13,7 +13,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from results import record as records
 from results.errors import report_error, tracebacks
@@ -210,7 +210,7 @@ def _resume_requeued(cfg: DictConfig) -> bool:
     Raises: ValueError, OSError: the folder is a new one, or holds another run.
     """
     previous = previous_record(cfg.run_dir, cli_overrides())
-    placed = any(override.startswith("hydra.run.dir=") for override in HydraConfig.get().overrides.hydra)
+    placed = any(override.startswith("hydra.run.dir=") for override in overrides_of(HydraConfig.get(), "hydra"))
     if previous is None and not placed:
         raise FileNotFoundError(
             f"SLURM has started this job again, but {cfg.run_dir} is a new folder with nothing to resume; "
@@ -248,4 +248,9 @@ def forbid_in_sweep(what: str) -> None:
 
 def cli_overrides() -> list[str]:
     """The overrides that were typed for this run; none outside a script."""
-    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    return overrides_of(HydraConfig.get()) if HydraConfig.initialized() else []
+
+
+def overrides_of(hydra: DictConfig, kind: str = "task") -> list[str]:
+    """The overrides of a command line, of the ``task`` or of ``hydra``, as they were typed, with their ``${…}``."""
+    return OmegaConf.to_container(hydra.overrides[kind])

@@ -60,10 +60,11 @@ def run(task: Callable, config_name: str, check: Callable[[DictConfig], None] | 
     try:
         overrides, flags = split_arguments(sys.argv[1:])
         resumed = resume.requested(overrides, flags) if config_name == "train" else None
-        if resumed and sweep_folder.is_sweep(resumed[0]):
+        of_sweep = resumed is not None and sweep_folder.is_sweep(resumed[0])
+        if of_sweep:
             overrides, flags = split_arguments(resume.sweep_arguments(*resumed))
         sys.argv[1:] = [*flags, *overrides]  # argparse rejects flags between overrides
-        if resumed and not sweep_folder.is_sweep(resumed[0]):
+        if resumed and not of_sweep:
             if MULTIRUN & set(flags):
                 raise ConfigError(f"resume={resumed[0]} is not a sweep's folder; leave out -m")
             resume.run(*resumed, job)

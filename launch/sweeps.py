@@ -94,12 +94,13 @@ def prepare(config: DictConfig) -> None:
     else:
         found = []
         _check_search(config, overrides)
-    folder, typed = Path(config.hydra.sweep.dir), [*config.hydra.overrides.task, *config.hydra.overrides.hydra]
+    folder = Path(config.hydra.sweep.dir)
+    typed = [*jobs.overrides_of(config.hydra), *jobs.overrides_of(config.hydra, "hydra")]
     swept |= sweep_folder.check_same_command(folder, config.hydra.job.config_name, typed, _params(config))
     if is_main_process():
         sweep_folder.store_command(folder, sweep_folder.of_config(config))
     if "monitor" in config:
-        named = any(override.startswith("hydra.sweep.subdir=") for override in config.hydra.overrides.hydra)
+        named = any(override.startswith("hydra.sweep.subdir=") for override in jobs.overrides_of(config.hydra, "hydra"))
         current = Sweep(folder, config.monitor, job_names(found, swept) if found and not named else None)
         os.environ[jobs.SIZE] = str(len(found))
     if not runs_in_process(config):
@@ -118,7 +119,7 @@ def parse_sweep(config: DictConfig) -> tuple[list[Override], set[str]]:
     Keys that the sweep in the same folder has swept before are among them, even if they have one value now.
     """
     parser = OverridesParser.create(GlobalHydra.instance().config_loader())  # it lists what glob(…) matches
-    parsed = parser.parse_overrides([*_params(config), *config.hydra.overrides.task])
+    parsed = parser.parse_overrides([*_params(config), *jobs.overrides_of(config.hydra)])
     overrides = list({override.get_key_element(): override for override in parsed}.values())  # typed ones win
     command = sweep_folder.stored_command(Path(config.hydra.sweep.dir))
     return overrides, {o.key_or_group for o in overrides if o.is_sweep_override()} | (

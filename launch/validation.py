@@ -79,6 +79,7 @@ def check_overrides(config_name: str, overrides: Sequence[str], multirun: bool) 
         for o in groups
         if o in parsed and values_of(o)
     ]
+    chosen += [text for text in overrides if text.startswith("hydra.mode=")]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose(config_name, chosen, return_hydra_config=True)
     multirun = multirun or str(config.hydra.mode or "").endswith("MULTIRUN")

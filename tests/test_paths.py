@@ -8,7 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import QuotedString
 from PIL import Image
 
-from launch.validation import quoted, readable
+from launch.validation import quote, readable
 from results import record as records
 
 ODD = "my photos, (x) [1]=ä'q"
@@ -28,7 +28,7 @@ def value(override):
     [ODD, "it's", "a\\", "a\\'b", "\\\\'", 'x"y', "中文", "a=b", "a#b", "a;b", "[1] x", "x (1)", "a,", "{b}"],
 )
 def test_any_text_is_one_value(text):
-    assert value(f"key={quoted(text)}") == text
+    assert value(f"key={quote(text)}") == text
     assert value(readable(f"ckpt={text}", multirun=False)) == text
 
 
