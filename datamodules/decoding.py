@@ -15,7 +15,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from datamodules.transform_checks import TransformError
 from results.record import one_line
 
-# PIL warns of unusual metadata and torchvision that its decoder will be removed, for each file. A filter that is set for
+# PIL warns of unusual metadata, torchvision that its decoder will be removed. A filter that is set for
 # each file would take longer than decoding a small one.
 warnings.filterwarnings("ignore", module=r"PIL\b|torchvision\.io\b")
 MODES = {1: ("L", "GRAY"), 3: ("RGB", "RGB")}  # channels → PIL's name and torchcodec's
