@@ -151,10 +151,11 @@ def log_result(
     config: Mapping[str, Any],
     overrides: Iterable[str],
     metrics: Mapping[str, float | None],
+    step: int,
 ) -> None:
-    """Log the result to TensorBoard, and end W&B's run, which Lightning leaves open until the process ends."""
+    """Log the result to TensorBoard at the last step; end W&B's run, which Lightning leaves open."""
     for logger in loggers:
         if isinstance(logger, TensorBoard):
-            logger.log_result(config, overrides, metrics)
+            logger.log_result(config, overrides, metrics, step)
         elif isinstance(logger, WandbLogger):
             logger.experiment.finish()

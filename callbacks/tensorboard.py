@@ -71,6 +71,7 @@ class TensorBoard(TensorBoardLogger):
             config: the composed config, as plain dicts.
             overrides: such as ``model.depth=34``; their keys are shown beside the main ones.
             metrics: of the record.
+            step: the last one; a run that is killed here and resumes replaces what belongs to it.
         """
         scores = {}
         for name, value in metrics.items():
@@ -83,6 +84,9 @@ class TensorBoard(TensorBoardLogger):
         # Not self.log_hyperparams: it would log each score a second time.
         for summary in hparams(hyperparameters(config, overrides), scores):
             self.experiment.file_writer.add_summary(summary, step)
+        self.close()
+
+    def close(self) -> None:
         self.experiment.close()
 
 

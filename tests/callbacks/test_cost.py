@@ -1,4 +1,4 @@
-"""What a network costs, and what is said of one that does not work."""
+"""The cost of a network, and the error of one that does not work."""
 
 import pytest
 import torch
