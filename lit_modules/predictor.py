@@ -1,4 +1,4 @@
-"""A trained network, used: the likeliest classes of images, or their features."""
+"""Predict with a trained network: the most probable classes of images, or their features."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,17 +11,17 @@ from lit_modules.classifier import check_numerics
 from lit_modules.evaluator import TTA
 
 OUTPUTS = ("classes", "features")
-# Of a batch: the indices of its images, what came out for them, and (index, message) of the files that it lacks.
-Part = tuple[Tensor, tuple[Tensor, ...] | None, list[tuple[int, str]]]
+# A batch: indices of images, their outputs, and (index, message) of unreadable files.
+BatchPredictions = tuple[Tensor, tuple[Tensor, ...] | None, list[tuple[int, str]]]
 
 
 @dataclass
 class Predictions:
-    """What came out for N images, on the CPU.
+    """The outputs for N images, on the CPU.
 
     Args:
-        indices: ``(N,)`` int64, of the images among the files, ascending.
-        outputs: probabilities ``(N, k)`` float32, the highest first, and their classes ``(N, k)`` int64;
+        indices: ``(N,)`` int64, of the files, ascending.
+        outputs: probabilities ``(N, k)`` float32, highest first, and their classes ``(N, k)`` int64;
             or features ``(N, F)`` float32 alone.
         broken: (index, message) of each file that could not be read.
     """
@@ -32,12 +32,12 @@ class Predictions:
 
 
 class Predictor(LightningModule):
-    """A backbone that is only asked what it says.
+    """A backbone that only predicts.
 
     Args:
-        backbone: from ``(N, C, H, W)`` float images to logits; for features it needs a ``head``, the module whose
-            input they are, which is taken from it.
-        outputs: ``classes`` (the ``top_k`` likeliest and their probabilities) or ``features``.
+        backbone: from ``(N, C, H, W)`` float images to logits. For features it needs a ``head``, the last layer,
+            which is removed.
+        outputs: ``classes`` (the ``top_k`` most probable ones and their probabilities) or ``features``.
         top_k: at most as many classes as there are.
         tta: test-time augmentation: None, or ``flip`` for the mean over an image and its mirror image.
         memory_format, compile: as in ``Classifier``.
@@ -70,48 +70,48 @@ class Predictor(LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """``(N, C, H, W)`` float, normalised → probabilities ``(N, num_classes)`` or features ``(N, F)``, float32."""
-        found = self.backbone(images.contiguous(memory_format=self.memory_format)).float()
-        return found if self.outputs == "features" else found.softmax(1)
+        outputs = self.backbone(images.contiguous(memory_format=self.memory_format)).float()
+        return outputs if self.outputs == "features" else outputs.softmax(1)
 
-    def predict_step(self, batch: tuple[Tensor, Tensor, list], batch_idx: int) -> Part:
+    def predict_step(self, batch: tuple[Tensor, Tensor, list], batch_idx: int) -> BatchPredictions:
         images, indices, broken = batch
-        indices = indices.clone()  # a worker's own would each keep a file open until the end
+        indices = indices.clone()  # a worker's tensor would keep a file open until the end
         if len(images) == 0:
             return indices, None, broken
-        found = self(images)
+        outputs = self(images)
         if self.tta:
-            found = (found + self(images.flip(3))) / 2
+            outputs = (outputs + self(images.flip(3))) / 2
         if self.outputs == "features":
-            return indices, (found,), broken
-        return indices, tuple(found.topk(min(self.top_k, found.shape[1]))), broken
+            return indices, (outputs,), broken
+        return indices, tuple(outputs.topk(min(self.top_k, outputs.shape[1]))), broken
 
 
 def remove_head(backbone: nn.Module) -> None:
-    """Have a network return its head's input.
+    """Let a network return the input of its head.
 
     Raises:
-        ValueError: it does not say which module that is.
+        ValueError: it has no attribute ``head``.
     """
     head = getattr(backbone, "head", None)
     name = next((name for name, module in backbone.named_modules() if module is head), None)
     if not name:
-        raise ValueError(f"{type(backbone).__name__} has no head, whose input would be the features")
+        raise ValueError(f"{type(backbone).__name__} has no attribute head, whose input would be the features")
     backbone.set_submodule(name, nn.Identity())
 
 
-def collect(parts: Iterable[Part]) -> Predictions:
-    """The batches' predictions as one.
+def collect(parts: Iterable[BatchPredictions]) -> Predictions:
+    """Join the predictions of batches.
 
     Raises:
-        ValueError: no image could be read, or the network's output is no number.
+        ValueError: no image could be read, or the network's output is NaN or infinite.
     """
     parts = list(parts)
     broken = [entry for part in parts for entry in part[2]]
-    found = [outputs for _, outputs, _ in parts if outputs is not None]
-    if not found:
+    outputs_of_batches = [outputs for _, outputs, _ in parts if outputs is not None]
+    if not outputs_of_batches:
         raise ValueError(f"none of the {len(broken)} files could be read; the first: {broken[0][1]}")
     indices = torch.cat([indices for indices, _, _ in parts])
-    outputs = tuple(torch.cat(values) for values in zip(*found, strict=True))
+    outputs = tuple(torch.cat(values) for values in zip(*outputs_of_batches, strict=True))
     if not outputs[0].isfinite().all():
         raise ValueError("the network's output is not finite: its training diverged, or its precision does not suffice")
     return Predictions(indices, outputs, broken)

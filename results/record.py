@@ -1,4 +1,4 @@
-"""A run's record: ``result.json``, the one file that everything that spans runs reads."""
+"""A run's record, ``result.json``: sweeps, reports and resumes read nothing else."""
 
 import json
 import math
@@ -12,10 +12,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-# `metrics` is flat: `val/top1`, `test/loss`, …; accuracies are fractions from 0 to 1. Seconds are of training alone,
-# memory in MiB (without a GPU that of the whole process, so in a sweep at least that of the jobs before), FLOPs of one
-# image's forward pass, paths relative to the run's folder. `findings` are the reasons to doubt a training that ran
-# through, one sentence each.
+# `metrics` is flat: `val/top1`, `test/loss`, …; accuracies are fractions from 0 to 1. Seconds count training alone,
+# memory is in MiB (without a GPU, of the whole process, which includes earlier jobs of a sweep), FLOPs are for one
+# forward pass of one image, paths are relative to the run's folder. `findings` is the diagnosis, one sentence each.
 KEYS = (
     "status error overrides seed metrics params flops_per_image train_seconds images_per_second peak_memory_mb "
     "epochs steps best_checkpoint findings versions device git_commit"
@@ -26,14 +25,16 @@ FILE = "result.json"
 RESULT_NEUTRAL_KEYS = {"data_dir", "datamodule.num_workers", "impossible", "name", "trainer.max_time"}
 # password=…, aws_secret_access_key='…', {api-key: …}; https://user:password@host
 WORD = r"(?:token|passw(?:or)?d|secret|api[_-]?key|private_?key|credential)s?(?:_\w*)?(?![a-z])"
-NAME = re.compile(rf"[\w.]*{WORD}", re.IGNORECASE)
-SECRET = re.compile(rf"""({NAME.pattern}["']?\s*[=:]\s*)("[^"]*"|'[^']*'|\[[^\]]*\]|[^\s,}}\]]+)""", re.IGNORECASE)
+SECRET_NAME = re.compile(rf"[\w.]*{WORD}", re.IGNORECASE)
+SECRET = re.compile(
+    rf"""({SECRET_NAME.pattern}["']?\s*[=:]\s*)("[^"]*"|'[^']*'|\[[^\]]*\]|[^\s,}}\]]+)""", re.IGNORECASE
+)
 ACCOUNT = re.compile(r"(\w://)[^/\s@]+@")
 STOPPED = {130: "stopped by SIGINT", 143: "stopped by SIGTERM"}
 
 
 class OutOfTime(ValueError):
-    """A run had less time than it needed."""
+    """``trainer.max_time`` ended a run before its training was complete."""
 
 
 @contextmanager
@@ -54,15 +55,15 @@ def recording(run_dir: str | Path, **facts: Any) -> Iterator[dict[str, Any]]:
         record["status"] = "completed"
     except BaseException as error:
         stopped = signal_code(error) or isinstance(error, OutOfTime)
-        said = STOPPED.get(signal_code(error)) or one_line(error)
-        record |= {"status": "interrupted" if stopped else "failed", "error": redact(said)}
+        message = STOPPED.get(signal_code(error)) or one_line(error)
+        record |= {"status": "interrupted" if stopped else "failed", "error": redact(message)}
         raise
     finally:
         if is_main_process():
             try:
                 write(run_dir, record)
             except OSError:
-                if record["status"] == "completed":  # else there is an error already, which says more
+                if record["status"] == "completed":  # otherwise the earlier error is more important
                     raise
 
 
@@ -70,7 +71,7 @@ def redact(value: Any, secret: bool = False, network: bool = False) -> Any:
     """A copy for records and loggers: secrets become ``***``, the home folder becomes ``~``.
 
     A text is a secret if its key has a secret-like name, as in ``api_key=…``, or if it is the account in an address.
-    Numbers and booleans are none: ``token_length=16`` stays. A network has no secrets either.
+    Numbers and booleans are not secret: ``token_length=16`` stays. Neither is anything of a network.
 
     Args:
         value: a text, or plain dicts and lists with texts.
@@ -79,7 +80,7 @@ def redact(value: Any, secret: bool = False, network: bool = False) -> Any:
     """
     if isinstance(value, dict):
         return {
-            key: redact(part, not network and (secret or bool(NAME.search(str(key)))), network or key == "model")
+            key: redact(part, not network and (secret or bool(SECRET_NAME.search(str(key)))), network or key == "model")
             for key, part in value.items()
         }
     if isinstance(value, list):
@@ -96,14 +97,14 @@ def redact(value: Any, secret: bool = False, network: bool = False) -> Any:
 
 
 def redact_override(typed: str) -> str:
-    """An override for records and loggers; of a secret, everything after the equals sign becomes ``***``."""
+    """An override for records and loggers; the value of a secret becomes ``***``."""
     return f"{typed.partition('=')[0]}=***" if is_secret(typed) else redact(typed, network=_of_network(typed))
 
 
 def is_secret(override: str) -> bool:
     """Whether an override sets something with a secret-like name to more than plain numbers."""
     key, equals, value = override.partition("=")
-    return bool(equals and NAME.search(key)) and not _of_network(key) and not _is_plain(value)
+    return bool(equals and SECRET_NAME.search(key)) and not _of_network(key) and not _is_plain(value)
 
 
 def _of_network(override: str) -> bool:
@@ -122,10 +123,10 @@ def _is_plain(value: str) -> bool:
 
 
 def signal_code(error: BaseException) -> int | None:
-    """The exit code after a signal (130 for SIGINT, 143 for SIGTERM); None for what no signal caused."""
+    """The exit code after a signal (130 for SIGINT, 143 for SIGTERM); None if no signal caused the error."""
     if type(error).__name__ == "SIGTERMException":
         return 143
-    # Lightning makes an exit of a KeyboardInterrupt.
+    # Lightning turns a KeyboardInterrupt into an exit.
     return 130 if any(isinstance(e, KeyboardInterrupt) for e in (error, error.__context__)) else None
 
 
@@ -133,7 +134,7 @@ def is_main_process() -> bool:
     """Whether this is the first of the processes that a launcher (Lightning, torchrun, SLURM) started."""
     if "RANK" in os.environ:
         return os.environ["RANK"] == "0"
-    # In an interactive job of SLURM's, whose number is 0, Lightning starts further processes itself.
+    # In an interactive SLURM job, SLURM_PROCID is 0 in all processes, which Lightning starts itself.
     return all(os.environ.get(name, "0") == "0" for name in ("SLURM_PROCID", "LOCAL_RANK"))
 
 
@@ -161,14 +162,14 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Replace a file in one step. A metric that is no number becomes null, for JSON has no NaN."""
+    """Replace a file in one step. NaN and infinite metrics become null, because JSON has neither."""
     if "metrics" in content:
         finite = {name: value if math.isfinite(value) else None for name, value in content["metrics"].items()}
         content = {**content, "metrics": finite}
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     try:
         with replacing(path) as temporary:
-            # A name on disk may be no text: its bytes become what JSON knows as \udc80 to \udcff.
+            # A file's name may not be valid text: its bytes become \udc80 to \udcff.
             temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise OSError(f"{path} could not be written: {error.strerror}") from error
@@ -177,7 +178,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 def read(run_dir: str | Path) -> dict[str, Any]:
     """A run's record.
 
-    Raises: OSError, ValueError: there is none, or it is damaged, or somebody else's.
+    Raises: OSError, ValueError: it is missing or damaged, or another program's file.
     """
     text = (Path(run_dir) / FILE).read_text(encoding="utf-8")
     try:
@@ -193,7 +194,7 @@ def read(run_dir: str | Path) -> dict[str, Any]:
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, on one line; its cause's words where it only wraps one."""
+    """An error's message on one line; if it only wraps another error, that one's message."""
     if error.__cause__ is not None and type(error).__name__ == "InstantiationException":
         return one_line(error.__cause__)
     if isinstance(error, FileExistsError | NotADirectoryError) and error.filename:
@@ -201,18 +202,18 @@ def one_line(error: BaseException) -> str:
     text = str(error)
     if not text.strip() and error.__cause__ is not None:
         return one_line(error.__cause__)
-    if text.startswith("Caught ") and "Original Traceback" in text:  # from a DataLoader's worker
+    if text.startswith("Caught ") and "Original Traceback" in text:  # from a worker of a DataLoader
         text = text.rstrip().rpartition(f"{type(error).__name__}: ")[2]
     text = " ".join(text.split())
     if (wanted := out_of_memory(error)) is not None:
         return f"out of memory{wanted}; less is needed with a smaller datamodule.batch_size or datamodule.image_size"
-    spoken = isinstance(error, ValueError | OSError) or type(error).__module__.startswith(("hydra.", "omegaconf."))
-    spoken = spoken or type(error).__name__ == "MisconfigurationException"
-    return text if spoken and text else f"{type(error).__name__}: {text}"
+    readable = isinstance(error, ValueError | OSError) or type(error).__module__.startswith(("hydra.", "omegaconf."))
+    readable = readable or type(error).__name__ == "MisconfigurationException"
+    return text if readable and text else f"{type(error).__name__}: {text}"
 
 
 def out_of_memory(error: BaseException) -> str | None:
-    """For how much there was no room, if that is what an error of torch's says; None for any other."""
+    """For torch's out-of-memory errors, how much was wanted, for a message; None for any other error."""
     text = str(error)
     if type(error).__name__ != "OutOfMemoryError" and "can't allocate memory" not in text:
         return None
@@ -225,18 +226,18 @@ def out_of_memory(error: BaseException) -> str | None:
 
 @cache
 def versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
+    def find(package: str) -> str:
         try:
-            found[package] = version(package)
+            return version(package)
         except PackageNotFoundError:
-            found[package] = "unknown"
-    return found
+            return "unknown"
+
+    return {package: find(package) for package in PACKAGES}
 
 
-@cache  # of the code that was imported, not of what was edited since
+@cache  # the code that was imported, not later edits
 def git_commit() -> str | None:
-    """The commit of this project's checkout, with ``-dirty`` where files differ from it; None outside git."""
+    """The commit of this project's checkout, with ``-dirty`` if files have been changed; None outside git."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         done = subprocess.run(

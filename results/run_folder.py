@@ -1,4 +1,4 @@
-"""Runs on disk: which checkpoint a path means."""
+"""Resolve a path to a checkpoint."""
 
 import os
 from difflib import get_close_matches
@@ -10,12 +10,12 @@ FOLDER, BEST, LAST = "checkpoints", "best.ckpt", "last.ckpt"
 
 
 def find_checkpoint(path: str | Path) -> tuple[Path, str | None]:
-    """The file that ``path`` means, and what is to be said about that choice.
+    """(the checkpoint file that ``path`` means, a warning about that choice).
 
-    A file is itself; of a run's folder it is the checkpoint that its record calls the best, else the last.
+    For the folder of a run, it is the best checkpoint according to the record, otherwise the last one.
 
     Raises:
-        ValueError, FileNotFoundError: an address, nothing there, or a folder that no run has left a checkpoint in.
+        ValueError, FileNotFoundError: an address, no such path, or a folder without checkpoints.
     """
     if "://" in str(path):
         raise ValueError(f"ckpt={path} is an address; a checkpoint is opened from this machine's files only")
@@ -39,12 +39,12 @@ def find_checkpoint(path: str | Path) -> tuple[Path, str | None]:
 
 
 def short(path: str | Path) -> str:
-    """A path as it is said: from the folder at hand, if it is below that."""
+    """The path relative to the working directory, if it is inside it."""
     return str(path).removeprefix(os.getcwd() + os.sep)
 
 
 def nearest(path: Path) -> str:
-    """The existing path most like one that does not exist, as a question."""
+    """A question that suggests the existing path nearest to a missing one; empty if there is none."""
     if path.exists():
         return ""
     there = next(parent for parent in path.absolute().parents if parent.is_dir())

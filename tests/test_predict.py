@@ -288,7 +288,7 @@ def test_a_network_without_a_head_has_no_features(chance, composed, tmp_path, mo
             composed("trainer=cpu", f"ckpt={chance[0]}", f"images={folder}", "format=features", config_name="predict")
         )
     assert is_user_error(caught.value)
-    assert "LeNet has no head, whose input would be the features" in records.one_line(caught.value)
+    assert "LeNet has no attribute head, whose input would be the features" in records.one_line(caught.value)
 
 
 def test_the_order_is_natural_folder_by_folder(judge, told, tmp_path):
@@ -430,8 +430,8 @@ def test_names_that_are_no_text_are_written_as_they_are(judge, composed, tmp_pat
         ),
         (["tta=rotate"], "tta=rotate: expected one of null, flip"),
         (["broken=ignore"], "broken=ignore: expected one of skip, fail"),
-        (["top_k=0"], "top_k=0: expected at least 1"),
-        (["num_workers=-1"], "num_workers=-1: expected at least 0"),
+        (["top_k=0"], "top_k=0: expected a whole number, at least 1"),
+        (["num_workers=-1"], "num_workers=-1: expected a whole number, at least 0"),
         (["ckpt=jugde.ckpt"], "ckpt=jugde.ckpt: no such file or folder; did you mean judge.ckpt?"),
         (["images=photo"], "images=photo: no such file or folder; did you mean photos?"),
         (["images=empty"], "images=empty has no image files (.jpg"),
