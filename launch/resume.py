@@ -47,7 +47,7 @@ def requested(overrides: Sequence[str], flags: Sequence[str]) -> tuple[Path, lis
     if not folder.is_dir():
         raise FileNotFoundError(f"resume={folder}: no such folder{nearest(folder)}")
     if SHOW & set(flags):
-        raise ConfigError(f"resume={folder} composes nothing: its config is in {folder}")
+        raise ConfigError(f"resume={folder} composes no config: it is stored in {folder}")
     return folder, parsed
 
 

@@ -54,6 +54,7 @@ LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "trainer.max_epochs": (lambda value: value >= 1 or value == -1, "1 or more, or -1 for no end"),
     "trainer.accumulate_grad_batches": (lambda value: value >= 1, "1 or more"),
     "trainer.val_check_interval": (lambda value: value > 0, "above 0"),
+    "callbacks.last.minutes": (lambda value: value > 0, "above 0"),
     "callbacks.early_stopping.patience": (lambda value: value >= 0, "0 or more"),
 }
 CHOICES = {

@@ -92,6 +92,7 @@ CONFIG = {
     "optimizer.lr=-0.1": "optimizer.lr=-0.1: expected 0 or more",
     "optimizer.lr=nan": "optimizer.lr=nan: expected 0 or more",
     "optimizer.weight_decay=-1": "optimizer.weight_decay=-1: expected 0 or more",
+    "callbacks.last.minutes=0": "callbacks.last.minutes=0: expected above 0",
     "callbacks=early_stopping callbacks.early_stopping.patience=-1": "patience=-1: expected 0 or more",
     "+trainer.accumulate_grad_batches=0": "trainer.accumulate_grad_batches=0: expected 1 or more",
     "+trainer.val_check_interval=0": "trainer.val_check_interval=0: expected above 0",
@@ -214,7 +215,6 @@ PARTS = {
     "optimizer=adamw optimizer.betas=[0.9]": "optimizer: IndexError: list index out of range",
     "scheduler.warmup=5": "scheduler: warmup=5",
     "scheduler.final=-1": "scheduler: final=-1; expected 0 or more",
-    "callbacks.last.minutes=0": "callbacks.last: minutes=0; expected above 0",
     "callbacks=ema callbacks.ema.decay=1": "callbacks.ema: decay=1; expected",
     "ckpt_path=run/checkpoints/last.ckpt": "nothing to train: trainer.max_epochs=1, of which last.ckpt has had 1",
     # what does not go together

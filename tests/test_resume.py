@@ -13,7 +13,8 @@ from tensorboard.backend.event_processing import plugin_event_accumulator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from inference import checkpoints
-from launch import resume, sweeps
+from launch import checks, resume
+from launch.validation import parse
 from results import record as records
 from tests.killed import SMALL, differences, in_process, script, started, training
 
@@ -295,9 +296,8 @@ def test_resume_refuses_what_would_change_the_run(tmp_path):
     for argv, words in {
         ("resume=run", "optimizer.lr=1"): "optimizer.lr=1 would change the run",
         ("resume=run", "trainer.max_epochs=9"): "trainer.max_epochs=9 would change the run",
-        ("resume=run", "trainer.max_time=2h"): "trainer.max_time=2h: expected days:hours:minutes:seconds",
         ("resume=run", "callbacks.last.minutes=0"): "callbacks.last.minutes=0: expected above 0",
-        ("resume=run", "--cfg", "job"): "the run's config is run/.hydra/config.yaml",
+        ("resume=run", "--cfg", "job"): "resume=run composes no config: it is stored in run",
         ("resume=rum",): "resume=rum: no such folder; did you mean run?",
         ("resume=.",): "is not the folder of a run or sweep",
         ("-m", "resume=run"): "resume=run is not a sweep's folder",
@@ -311,17 +311,17 @@ def test_a_folder_with_a_run_is_not_written_over(tmp_path):
     assert stopped(tmp_path, signal.SIGTERM, *LONG) == 143
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
     assert in_process(script, tmp_path, [*LONG, "optimizer.lr=1"]) == 2
-    line = "error: hydra.run.dir=run holds a run already; expected another folder, or resume=run, which goes on with it"
+    line = "error: hydra.run.dir=run holds a run already; expected another folder, or resume=run to resume it"
     assert said(tmp_path).splitlines()[-1] == line
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
-    sweeps.refuse_used(tmp_path / "run", str(tmp_path / "run" / "checkpoints" / "last.ckpt"))  # this would go on there
+    checks.refuse_used_folder(tmp_path / "run", str(tmp_path / "run" / "checkpoints" / "last.ckpt"))  # this resumes it
 
 
 def test_a_run_without_a_checkpoint_is_no_fresh_start(tmp_path):
     assert stopped(tmp_path, signal.SIGTERM, *LONG) == 143
     (tmp_path / "run" / "checkpoints" / "last.ckpt").unlink()
     assert in_process(script, tmp_path, ["resume=run"]) == 2
-    assert said(tmp_path).splitlines()[-1].startswith("error: resume=run holds no checkpoints/last.ckpt")
+    assert said(tmp_path).splitlines()[-1].startswith("error: resume=run has no checkpoints/last.ckpt")
 
 
 def test_a_damaged_last_checkpoint_gives_way_to_the_newest_sound_one(whole, tmp_path):
@@ -365,7 +365,7 @@ def test_two_processes_do_not_work_in_one_folder(tmp_path):
 
 def data_dir(folder, typed):
     os.chdir(folder)
-    Path("data_dir").write_text(resume.config(folder.parent / "run", [typed]).data_dir)
+    Path("data_dir").write_text(resume._load_config(folder.parent / "run", [parse(typed)]).data_dir)
 
 
 def test_what_may_be_said_beside_it_is_taken(tmp_path):
@@ -434,5 +434,5 @@ def test_slurm_puts_a_job_back_and_it_goes_on_in_its_folder(scontrol, whole, tmp
 
 def test_a_job_that_slurm_starts_again_needs_its_folder(scontrol, tmp_path):
     assert in_process(slurm_job, tmp_path, 1, SMALL) == 2
-    assert "is a new folder with nothing to go on with; give the job one of its own" in said(tmp_path).splitlines()[-1]
+    assert "is a new folder with nothing to resume; give the job a folder of its own" in said(tmp_path).splitlines()[-1]
     assert list(tmp_path.rglob("last.ckpt")) == list(tmp_path.rglob("result.json")) == []
