@@ -19,20 +19,21 @@ from hydra.utils import instantiate
 from lightning import Callback, seed_everything
 from omegaconf import OmegaConf
 
-import callbacks
 from benchmarks import common
 from benchmarks.trainer_overhead import part_of_an_epoch
+from callbacks import plots
 from callbacks.loggers import log_start
+from callbacks.run_metrics import RunMetrics
 from launch.main import quiet_lightning
 from lit_modules import numerics
 
 KEPT = ("checkpoint", "last")  # the callbacks of both sides
 DRAWING = {  # what is done once a run, and where
-    callbacks.NetworkPictures: ("on_train_batch_start", "on_test_end"),
-    callbacks.CurvesPlot: ("on_train_end",),
-    callbacks.ConfusionMatrixPlot: ("on_test_epoch_end",),
-    callbacks.MistakesPlot: ("on_test_epoch_end",),
-    callbacks.PrecisionRecall: ("on_test_epoch_end",),
+    plots.NetworkPictures: ("on_train_batch_start", "on_test_end"),
+    plots.CurvesPlot: ("on_train_end",),
+    plots.ConfusionMatrixPlot: ("on_test_epoch_end",),
+    plots.MistakesPlot: ("on_test_epoch_end",),
+    plots.PrecisionRecall: ("on_test_epoch_end",),
 }
 
 
@@ -73,7 +74,7 @@ def run(overrides: list[str], epochs: int, watched: bool) -> tuple[float, float,
                 setattr(callback, name, timed(getattr(callback, name), drawing))
         loggers = list(instantiate(cfg.logger).values())
         timed(log_start, drawing)(loggers, {"model": OmegaConf.to_container(cfg.model)}, overrides)
-        first = [clock, callbacks.Measure(cfg.monitor, cfg.mode)]
+        first = [clock, RunMetrics(cfg.monitor, cfg.mode)]
         quiet = {} if watched else {"enable_progress_bar": False}
         trainer = instantiate(cfg.trainer, callbacks=[*first, *found], logger=loggers, **quiet)
         trainer.fit(classifier, datamodule=data, weights_only=True)

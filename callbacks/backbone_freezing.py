@@ -1,18 +1,18 @@
-"""Fine-tuning in two phases: the head, then all."""
+"""Fine-tuning in two phases: first the head, then the whole network."""
 
 from lightning.pytorch.callbacks import BaseFinetuning
 from torch import nn
 
 
 class BackboneFreezing(BaseFinetuning):
-    """Keep all but the head frozen for the first epochs, then train the whole network.
+    """Freeze all but the head for the first epochs, then train the whole network.
 
     Frozen means that neither weights nor batch norm's statistics change; normalisation uses the latter. The
-    optimizer holds all parameters from the start, so that schedules go on through both phases; for a lower rate than
+    optimizer holds all parameters from the start, so that schedules cover both phases; for a lower rate than
     the head's see ``backbone_lr_ratio`` of the Classifier.
 
     Args:
-        frozen_epochs: in which only the head learns.
+        frozen_epochs: epochs in which only the head is trained.
     """
 
     def __init__(self, frozen_epochs: int = 1):
@@ -46,7 +46,7 @@ class BackboneFreezing(BaseFinetuning):
             self.freeze(self._body(pl_module), train_bn=False)
 
     def finetune_function(self, pl_module, epoch: int, optimizer) -> None:
-        training = epoch >= self.frozen_epochs  # not ==, for a run that goes on after it
+        training = epoch >= self.frozen_epochs  # not ==: a run may resume later than that
         body = self._body(pl_module)
         if training:
             self.make_trainable(body)
@@ -54,7 +54,7 @@ class BackboneFreezing(BaseFinetuning):
             module.train(training)
 
     def _body(self, pl_module) -> list[nn.Module]:
-        """The layers of the backbone but for the head's."""
+        """The layers of the backbone, without those of the head."""
         head = getattr(pl_module.backbone, "head", None)
         if head is None:
             raise ValueError(

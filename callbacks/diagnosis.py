@@ -4,9 +4,8 @@ from typing import Any
 
 import torch
 from lightning import Callback, Trainer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from callbacks.chance import GAP, Guessing, guessing, interval, judge
 from callbacks.contracts import ImageClassifier
@@ -15,6 +14,7 @@ from callbacks.probe import eval_batch, fixed_indices, forward_logits, preserve_
 IMAGES = 128  # shown to the network at most, in batches of the training's size, which fit into memory
 FEW_STEPS = 100
 TINY = 1e-5  # a learning rate
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 class Diagnosis(Callback):
@@ -133,7 +133,7 @@ def _scores(trainer: Trainer, split: str) -> dict[str, float]:
 
 def statistics_gap(trainer: Trainer, pl_module: ImageClassifier) -> str | None:
     """A sentence if batch norm's running statistics spoil evaluation; both modes see the same training images."""
-    norms = [m for m in pl_module.backbone.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    norms = [m for m in pl_module.backbone.modules() if isinstance(m, BATCH_NORMS) and m.track_running_stats]
     parts = _batches(trainer, fixed_indices(trainer, "train", IMAGES))
     if not norms or len(parts[0]) < 2:
         return None

@@ -1,4 +1,4 @@
-"""What a network looks at: a map over each image of what spoke for its answer, by captum."""
+"""Attribution maps by captum: which parts of an image support the network's answer."""
 
 import warnings
 from collections import Counter
@@ -12,18 +12,18 @@ from torch.nn import functional as F
 from results.pictures import class_labels, picture_grid, save_png
 
 METHODS = ("occlusion", "gradcam")
-FOR, AGAINST = (215.0, 25.0, 28.0), (44.0, 123.0, 182.0)  # red and blue, that the colour-blind tell apart
+FOR, AGAINST = (215.0, 25.0, 28.0), (44.0, 123.0, 182.0)  # red and blue, distinguishable for colour-blind readers
 
 
 class ExplanationPlot(Callback):
-    """After an Evaluator's test, writes ``explain.png``: images, and beside each what spoke for the network's answer.
+    """After an Evaluator's test, write ``explain.png``: images, each next to a map of what supports the answer.
 
-    Half are the most confident mistakes (or as many as there are), the others right answers, drawn at random.
+    Half are the most confident errors (or as many as exist), the rest are right answers, drawn at random.
 
     Args:
         dirpath: the folder to write to.
         count: images; none are drawn with 0.
-        by: ``occlusion``: how far the answer's log-probability falls where a window is covered; for any network.
+        by: ``occlusion``: how far the answer's log-probability falls if a window is covered; for any network.
             ``gradcam`` (Selvaraju et al. 2017): one pass forward and one back, but as coarse as the last feature map.
         seed: of the draw.
     """
@@ -34,7 +34,7 @@ class ExplanationPlot(Callback):
         self.dirpath, self.count, self.by, self.seed = Path(dirpath), count, by, seed
 
     def on_test_start(self, trainer, pl_module) -> None:
-        if self.count and self.by == "gradcam":  # said before the test, not after
+        if self.count and self.by == "gradcam":  # report an error before the test, not after it
             last_feature_map(pl_module.backbone, self._shown(trainer, pl_module, torch.tensor([0])))
 
     def on_test_end(self, trainer, pl_module) -> None:
@@ -42,7 +42,7 @@ class ExplanationPlot(Callback):
             return
         indices = chosen(pl_module.probabilities, pl_module.labels, self.count, self.seed)
         answers = pl_module.probabilities[indices].argmax(1)
-        with torch.inference_mode(False):  # Grad-CAM needs gradients, of tensors that were made outside of it
+        with torch.inference_mode(False):  # Grad-CAM needs gradients, so tensors must be created outside of it
             images = self._shown(trainer, pl_module, indices).clone()
             maps = explained(pl_module.backbone, images, answers.to(images.device, copy=True), self.by)
         pixels, names, titles = trainer.datamodule.pixels(indices), class_labels(pl_module.class_names), []
@@ -54,13 +54,13 @@ class ExplanationPlot(Callback):
         save_png(picture_grid(pairs.flatten(0, 1).numpy(), titles, columns=4), self.dirpath / "explain.png")
 
     def _shown(self, trainer, pl_module, indices: Tensor) -> Tensor:
-        """The images as the backbone gets them."""
+        """The backbone's input for these images."""
         pixels = trainer.datamodule.pixels(indices).to(pl_module.device)
         return trainer.datamodule.normalize(pixels).contiguous(memory_format=pl_module.memory_format)
 
 
 def chosen(probabilities: Tensor, labels: Tensor, count: int, seed: int) -> Tensor:
-    """Indices of ``count`` images: half the most confident mistakes, or all there are; then right ones at random."""
+    """Indices of ``count`` images: half are the most confident errors, or all of them; then right answers at random."""
     confidence, predicted = probabilities.max(1)
     order = confidence.argsort(descending=True, stable=True)
     right, wrong = (predicted == labels).nonzero()[:, 0], order[(predicted != labels)[order]]
@@ -70,7 +70,7 @@ def chosen(probabilities: Tensor, labels: Tensor, count: int, seed: int) -> Tens
 
 
 def explained(backbone: nn.Module, images: Tensor, classes: Tensor, by: str) -> Tensor:
-    """How much each place speaks for a class, below 0 against it: ``(N, h, w)`` float32.
+    """How much each place supports a class, below 0 if it contradicts it: ``(N, h, w)`` float32.
 
     Args:
         backbone: in evaluation mode.
@@ -84,25 +84,25 @@ def explained(backbone: nn.Module, images: Tensor, classes: Tensor, by: str) -> 
     if by == "gradcam":
         layer = last_feature_map(backbone, images[:1])
         with torch.enable_grad(), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Setting (forward|backward|full)")  # captum's, of its own hooks
+            warnings.filterwarnings("ignore", message="Setting (forward|backward|full)")  # about captum's own hooks
             # forward, not the module: compiled code would not run captum's hooks
             gradcam = LayerGradCam(backbone.forward, layer)
             maps = gradcam.attribute(images.requires_grad_(), classes, relu_attributions=True)
         return F.interpolate(maps.detach().float(), size, mode="bilinear").squeeze(1)
-    # A window of a fifth of the side, moved by half of that; what covers is the data's mean colour, 0.
+    # A window of a fifth of the side, moved by half of that, is covered with the data's mean colour, 0.
     window, step = ([channels, *(max(1, side // share) for side in size)] for share in (5, 10))
     occlusion = Occlusion(lambda shown: backbone.forward(shown).float().log_softmax(1))
     batch = max(1, 64 // len(images))  # windows at a time
     maps = occlusion.attribute(images, tuple(window), tuple(step), target=classes, perturbations_per_eval=batch)
-    return maps[:, 0].float()  # alike in all channels
+    return maps[:, 0].float()  # the same in all channels
 
 
 def last_feature_map(backbone: nn.Module, image: Tensor) -> nn.Module:
-    """Where Grad-CAM looks: the last module whose map is as large as the last convolution's.
+    """The layer for Grad-CAM: the last module whose map is as large as the last convolution's.
 
-    That is before a pooling, and behind a residual sum. A module that is used several times cannot be told apart.
+    That is before pooling and after a residual sum. A module that is used several times is ambiguous and left out.
 
-    Raises: ValueError: there is none, or its map is of one place.
+    Raises: ValueError: there is none, or its map has only one place.
     """
     calls: list[tuple[nn.Module, torch.Size | None]] = []
 
@@ -118,15 +118,17 @@ def last_feature_map(backbone: nn.Module, image: Tensor) -> nn.Module:
             hook.remove()
     uses = Counter(id(module) for module, _ in calls)
     size = next((size for module, size in reversed(calls) if size and isinstance(module, nn.Conv2d)), None)
-    layers = [module for module, its in calls if its == size and uses[id(module)] == 1]
+    layers = [module for module, map_size in calls if map_size == size and uses[id(module)] == 1]
     if size is None or size.numel() == 1 or not layers:
-        its = f"its last is {size[0]}×{size[1]}" if size else "it has no convolution"
-        raise ValueError(f"explain_by=gradcam needs a network's last feature map, but {its}; say explain_by=occlusion")
+        reason = f"its last is {size[0]}×{size[1]}" if size else "it has no convolution"
+        raise ValueError(
+            f"explain_by=gradcam needs a network's last feature map, but {reason}; say explain_by=occlusion"
+        )
     return layers[-1]
 
 
 def overlaid(pixels: Tensor, maps: Tensor) -> Tensor:
-    """Grey images, red where a map is above 0 and blue below, as strongly as in proportion to its largest value.
+    """Grey images, red where a map is above 0 and blue below, in proportion to the map's largest value.
 
     Args:
         pixels: ``(N, 1 or 3, h, w)`` uint8.

@@ -1,4 +1,4 @@
-"""No profiling, at no cost."""
+"""No profiling, at no cost per step."""
 
 from contextlib import AbstractContextManager, nullcontext
 
