@@ -65,7 +65,8 @@ def predict(cfg: "DictConfig") -> None:
     data, predictions = classify(cfg, paths, checkpoint["preprocessing"], backbone, len(class_names))
     seconds = time.perf_counter() - started
     output = prediction_files.write(cfg, names, predictions, class_names, data)
-    log.info(summary.predictions(seconds, predictions, class_names, output))
+    broken = [message for _, message in predictions.broken]
+    log.info(summary.predictions(seconds, len(names) - len(broken), predictions.counts(class_names), broken, output))
 
 
 def classify(

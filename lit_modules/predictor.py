@@ -1,6 +1,6 @@
 """Predict with a trained network: the most probable classes of images, or their features."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +29,13 @@ class Predictions:
     indices: Tensor
     outputs: tuple[Tensor, ...]
     broken: list[tuple[int, str]]
+
+    def counts(self, class_names: Sequence[str]) -> dict[str, int]:
+        """The number of images of each predicted class; empty for features."""
+        if len(self.outputs) == 1:
+            return {}
+        counts = self.outputs[1][:, 0].bincount(minlength=len(class_names)).tolist()
+        return dict(zip(class_names, counts, strict=True))
 
 
 class Predictor(LightningModule):

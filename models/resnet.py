@@ -129,8 +129,8 @@ class ResNet(nn.Module):
         residual: False leaves out all shortcuts: He's plain network.
         zero_init_residual: start the last gain of each block at 0, so that the block starts as the identity.
         drop_path: the probability with which the last block is left out of a training image (stochastic depth,
-            Huang et al. 2016); from the first block on, the others' rise to it in equal steps. A branch that stays is
-            scaled up by as much.
+            Huang et al. 2016); it rises to that in equal steps from the first block on. A branch that
+            stays is scaled up accordingly.
         include_top: False leaves out pooling and classifier; the output is then the last feature map.
         in_channels: channels of the images.
         num_classes: length of the output.
@@ -164,8 +164,7 @@ class ResNet(nn.Module):
         super().__init__()
         shape, switches = (depth, block, groups, width_per_group, widths), (stem, norm, residual)
         block, layers, inner = resnet_form(*shape, *switches, zero_init_residual, drop_path, image_size, weights)
-        norm_layer = NORMS[norm]
-        self.include_top = include_top
+        norm_layer, self.include_top = NORMS[norm], include_top
         self.channels = widths[0]  # of the map that the next block will see
         if stem == "imagenet":
             self.conv1 = nn.Conv2d(in_channels, widths[0], 7, stride=2, padding=3, bias=False)
@@ -184,12 +183,9 @@ class ResNet(nn.Module):
             self.avgpool = nn.AdaptiveAvgPool2d(1)
             self.fc = nn.Linear(self.num_features, num_classes)
         self._initialise(zero_init_residual)
-        if drop_path:
-            blocks = [module for module in self.modules() if isinstance(module, Block)]
-            for number, its in enumerate(blocks, 1):
-                its.drop_path = StochasticDepth(drop_path * number / len(blocks), "row")
+        self._set_drop_path(drop_path)
         published = published_name(depth, groups, inner, stem, norm, residual)
-        self.published = None if weights else published  # torchvision's name, if its weights were not used
+        self.published = None if weights else published  # torchvision's name, if its weights are not used
         if weights:
             load_weights(self, weights, published)
 
@@ -204,6 +200,11 @@ class ResNet(nn.Module):
             stage.append(block(self.channels, planes, width, stride, groups, norm_layer, downsample, residual))
             self.channels = out_channels
         return nn.Sequential(*stage)
+
+    def _set_drop_path(self, drop_path: float) -> None:
+        blocks = [module for module in self.modules() if isinstance(module, Block)]
+        for number, block in enumerate(blocks if drop_path else (), 1):
+            block.drop_path = StochasticDepth(drop_path * number / len(blocks), "row")
 
     def _initialise(self, zero_init_residual: bool) -> None:
         """He et al. 2015, "Delving deep into rectifiers": normal, fan-out, gain for ReLU."""

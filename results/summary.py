@@ -5,13 +5,10 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from results.metrics import METRICS
 from results.run_folder import short
-
-if TYPE_CHECKING:
-    from lit_modules.predictor import Predictions
 
 # Settings of the Trainer that no run changes.
 HIDDEN = ("default_root_dir", "enable_model_summary", "plugins", "use_distributed_sampler")
@@ -100,13 +97,16 @@ def scores(facts: Mapping[str, Any], metrics: Mapping[str, float], counts: Mappi
     return "\n".join(lines)
 
 
-def predictions(seconds: float, found: "Predictions", class_names: Sequence[str], output: Path) -> str:
-    """The last lines of a prediction: number of images, speed, classes, and files that could not be read."""
-    images, broken = len(found.indices), [message for _, message in found.broken]
+def predictions(seconds: float, images: int, counts: Mapping[str, int], broken: Sequence[str], output: Path) -> str:
+    """The last lines of a prediction: number of images, speed, classes, and files that could not be read.
+
+    Args:
+        counts: images of each predicted class; empty for features.
+        broken: a message for each unreadable file.
+    """
     lines = [f"{'predicted':<12} {images:,} images in {seconds:.1f} s, {images / seconds:,.0f} a second"]
-    if len(found.outputs) > 1 and len(class_names) <= MAX_CLASSES:
-        counts = found.outputs[1][:, 0].bincount(minlength=len(class_names)).tolist()
-        parts = [f"{name} {count:,}".replace(" ", "\0") for name, count in zip(class_names, counts, strict=True)]
+    if 0 < len(counts) <= MAX_CLASSES:
+        parts = [f"{name} {count:,}".replace(" ", "\0") for name, count in counts.items()]
         text = textwrap.fill("  ".join(parts), 96, subsequent_indent=" " * 13, break_on_hyphens=False)
         lines.append(f"{'classes':<12} {text}".replace("\0", " "))  # a name and its number stay together
     if broken:
