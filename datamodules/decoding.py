@@ -15,8 +15,8 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from datamodules.transform_checks import TransformError
 from results.record import one_line
 
-# PIL warns of unusual metadata, torchvision that its decoder will be removed. A filter that is set for
-# each file would take longer than decoding a small one.
+# For each file, PIL warns of unusual metadata and torchvision that its decoder will be removed.
+# Setting a filter for each file would take longer than decoding a small one.
 warnings.filterwarnings("ignore", module=r"PIL\b|torchvision\.io\b")
 MODES = {1: ("L", "GRAY"), 3: ("RGB", "RGB")}  # channels → PIL's name and torchcodec's
 MAX_BYTES = 32 * Image.MAX_IMAGE_PIXELS  # of a file: the largest image that PIL opens, with 128 bits a pixel

@@ -20,8 +20,8 @@ import hydra
 from omegaconf import DictConfig
 
 from launch import checks, jobs, resume, sweep_folder, sweeps, validation
-from results.errors import TRACEBACKS, ConfigError, report_error
-from results.record import is_main_process
+from results.errors import TRACEBACKS, ConfigError, is_user_error, report_error, tracebacks
+from results.record import is_main_process, one_line
 
 # Hydra's flags, and whether a value follows.
 FLAGS = {
@@ -80,7 +80,11 @@ def run(task: Callable, config_name: str, check: Callable[[DictConfig], None] | 
     except KeyboardInterrupt:
         code = 130
     except Exception as error:
-        code = report_error(error)
+        if sweeps.current is None or sweeps.current.in_process or is_user_error(error) or tracebacks():
+            code = report_error(error)
+        else:  # the jobs have reported their own errors
+            print(f"error: a process of the launcher was lost: {one_line(error)}", file=sys.stderr)
+            code = 1
     if sweeps.current is not None and is_main_process():
         signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning leaves it ignored
         code = sweeps.current.conclude(code)

@@ -33,10 +33,11 @@ class Sweep:
         folder: of the sweep.
         metric: sorts its report.
         names: of its jobs' folders; None if the sweeper chooses the jobs as it goes.
+        in_process: whether its jobs run in this process, one after another.
     """
 
-    def __init__(self, folder: Path, metric: str, names: Sequence[str] | None):
-        self.folder, self.metric, self.names = folder, metric, names
+    def __init__(self, folder: Path, metric: str, names: Sequence[str] | None, in_process: bool):
+        self.folder, self.metric, self.names, self.in_process = folder, metric, names, in_process
 
     def count(self) -> Counter[str]:
         """How many jobs have which status."""
@@ -61,7 +62,7 @@ class Sweep:
         size = len(self.names) if self.names else count.total()
         left = {"failed": count["failed"], "incomplete": size - count["completed"] - count["failed"]}
         text = ", ".join(f"{number} {status}" for status, number in left.items() if number)
-        if text and code in (0, 130, 143):
+        if text and code in (0, 1, 130, 143):
             print(f"error: {text} of {size} jobs; resume with: {resume_command(self.folder)}", file=sys.stderr)
             return code or 1
         return code
@@ -101,7 +102,8 @@ def prepare(config: DictConfig) -> None:
         sweep_folder.store_command(folder, sweep_folder.of_config(config))
     if "monitor" in config:
         named = any(override.startswith("hydra.sweep.subdir=") for override in jobs.overrides_of(config.hydra, "hydra"))
-        current = Sweep(folder, config.monitor, job_names(found, swept) if found and not named else None)
+        names = job_names(found, swept) if found and not named else None
+        current = Sweep(folder, config.monitor, names, runs_in_process(config))
         os.environ[jobs.SIZE] = str(len(found))
     if not runs_in_process(config):
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # in process, Lightning ends the step first
