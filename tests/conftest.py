@@ -1,5 +1,6 @@
 """What tests share: composing a config as the scripts do, and running ``train`` on it."""
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -56,6 +57,8 @@ def examine(tmp_path, monkeypatch, capsys):
             patch.setattr(sweeps, "current", None)
             if Path.cwd() == ROOT:
                 patch.chdir(tmp_path)
+            patch.setattr(logging.root, "handlers", [])  # Hydra's write to the stdout that is captured here
+            patch.setattr(logging.root, "level", logging.WARNING)
             capsys.readouterr()
             with pytest.raises(SystemExit) as end:
                 main.run(lambda cfg: None, config_name, check)
