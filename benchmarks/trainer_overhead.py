@@ -48,7 +48,7 @@ class BareLoop(Callback):
         self.format = pl_module.memory_format
         seed_everything(self.cfg.seed, verbose=False)
         self.net = instantiate(self.cfg.model).to(pl_module.device, memory_format=self.format)
-        if mode := pl_module.compile_backbone:
+        if mode := pl_module.compile_mode:
             self.net.compile(mode=mode if isinstance(mode, str) else None)
         groups = [
             {"params": [p for p in self.net.parameters() if p.ndim > 1]},
@@ -116,9 +116,8 @@ class BareLoop(Callback):
         self.correct = correct.item()
 
     def batch(self, batch, device):
-        images, labels, draw = batch
-        moved = (images.to(device, non_blocking=True), labels.to(device, non_blocking=True), draw)
-        images, labels = self.data.on_after_batch_transfer(moved, 0)
+        images, labels = (part.to(device, non_blocking=True) for part in (batch.images, batch.labels))
+        images, labels = self.data.on_after_batch_transfer(batch._replace(images=images, labels=labels), 0)
         return images.contiguous(memory_format=self.format), labels
 
 
