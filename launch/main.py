@@ -4,11 +4,13 @@ Exit codes: 2 for errors that the user can fix; 1 for a bug of this project, wit
 job that has not completed; 130 and 143 after SIGINT and SIGTERM. ``HYDRA_FULL_ERROR=1`` shows all tracebacks.
 """
 
+import errno
 import gc
 import logging
 import os
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -54,6 +56,8 @@ def run(task: Callable, config_name: str, check: Callable[[DictConfig], None] | 
     """
     os.environ.setdefault(TRACEBACKS, os.environ.get("HYDRA_FULL_ERROR", "0"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors instead of printing them
+    logging.raiseExceptions = False  # on a full disk, the run's own error is enough
+    threading.excepthook = _thread_failed
     checks.LaunchChecks.check_config = staticmethod(check) if check else None
     job = jobs.as_job(task)
     code = 0
@@ -89,6 +93,12 @@ def run(task: Callable, config_name: str, check: Callable[[DictConfig], None] | 
         signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning leaves it ignored
         code = sweeps.current.conclude(code)
     sys.exit(code)
+
+
+def _thread_failed(args: threading.ExceptHookArgs) -> None:
+    """Print a thread's error as Python does, except for TensorBoard's on a full disk: the main thread raises it too."""
+    if not (isinstance(args.exc_value, OSError) and args.exc_value.errno == errno.ENOSPC):
+        threading.__excepthook__(args)
 
 
 def split_arguments(argv: Sequence[str]) -> tuple[list[str], list[str]]:

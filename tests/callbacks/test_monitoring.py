@@ -162,7 +162,7 @@ def test_pictures_are_these(run):
 def test_the_batch_is_what_the_network_saw(run):
     data = Synthetic(10, 3, 16, num_images=150, batch_size=32, seed=3)
     data.setup("fit")
-    images, _, draw = next(iter(data.train_dataloader()))
+    images, _, draw, _ = next(iter(data.train_dataloader()))
     flipped = RandomHorizontalFlip(p=0.5)(images, torch.Generator().manual_seed(draw.key), draw)
     assert not torch.equal(flipped, images)
     pixels = picture(run, "train/batch", 0)

@@ -11,7 +11,7 @@ from PIL import ImageDraw
 
 from callbacks.plots import confusion_matrix, label_title
 from results import figures, fonts, pictures
-from results.table import tabulate
+from results.table import read_jobs, tabulate
 from tests.results.test_report import put
 
 STIX = f"{get_data_path()}/fonts/ttf/STIXGeneral.ttf"  # as a font that somebody has installed
@@ -73,8 +73,6 @@ def test_a_long_name_is_cut_where_it_is_as_wide_as_latin_letters(monkeypatch):
 def test_plots_of_a_report_have_no_boxes(installed, tmp_path):
     for number, name in enumerate(NAMES[:4]):
         put(tmp_path / str(number), f"datamodule.name={name}", metrics={"val/top1": number / 10}, params=number + 1)
-    from results.report import read
-
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # matplotlib warns of a missing glyph
-        assert len(figures.draw(tabulate(read([tmp_path]), "val/top1"))) == 2
+        assert len(figures.draw(tabulate(read_jobs([tmp_path]), "val/top1"))) == 2
