@@ -7,6 +7,7 @@ from pathlib import Path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from launch.sweep_folder import stored_command
 from results.record import RESULT_NEUTRAL_KEYS, is_secret
 from results.run_folder import short
 
@@ -17,8 +18,20 @@ VALID = re.compile(r"[\w.,+\[\]-]{1,200}")  # the name of a job's folder
 
 def job_names(jobs: Sequence[Sequence[str]], swept: set[str]) -> list[str]:
     """The folder of each job below the sweep's: the swept values, or a number if they make no valid name."""
-    names = ["_".join(sorted(text for text in job if key_of(text) in swept)).replace("=", "-") for job in jobs]
-    return names if swept and all(map(VALID.fullmatch, names)) else [str(number) for number, _ in enumerate(jobs)]
+    names = [_swept_values(job, swept) for job in jobs]
+    return names if all(map(VALID.fullmatch, names)) else [str(number) for number, _ in enumerate(jobs)]
+
+
+def job_dir(sweep_dir: str, number: int, overrides: Iterable[str]) -> str:
+    """The folder of a job of a search below the sweep's. (A grid knows all of its jobs, and uses ``job_names``.)"""
+    command = stored_command(Path(sweep_dir))
+    name = _swept_values(overrides, command.swept() if command else set())
+    return name if VALID.fullmatch(name) else str(number)
+
+
+def _swept_values(overrides: Iterable[str], swept: set[str]) -> str:
+    """What tells a job from the others, such as ``optimizer.lr-0.1_seed-1``."""
+    return "_".join(sorted(text for text in overrides if key_of(text) in swept)).replace("=", "-")
 
 
 def key_of(override: str) -> str:
@@ -59,4 +72,5 @@ def checkpoint_name(ckpt: str) -> str:
 
 # Registered on import, so that the workers of a launcher have them too. Cached: all jobs of a sweep share its name.
 OmegaConf.register_new_resolver("run_name", run_name, use_cache=True, replace=True)
+OmegaConf.register_new_resolver("job_dir", job_dir, replace=True)
 OmegaConf.register_new_resolver("short", short, replace=True)

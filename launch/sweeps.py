@@ -53,16 +53,15 @@ class Sweep:
         from results import report
 
         count = self.count()
-        if not count:
-            return code
         try:
-            print(report.write([self.folder], metric=self.metric))
+            if count:
+                print(report.write([self.folder], metric=self.metric))
         except Exception as error:  # a report must not cost what was trained
             print(f"no report in {self.folder}: {one_line(error)}", file=sys.stderr)
         size = len(self.names) if self.names else count.total()
         left = {"failed": count["failed"], "incomplete": size - count["completed"] - count["failed"]}
         text = ", ".join(f"{number} {status}" for status, number in left.items() if number)
-        if text and code in (0, 1, 130, 143):
+        if text and (code in (1, 130, 143) or code == 0 and count):
             print(f"error: {text} of {size} jobs; resume with: {resume_command(self.folder)}", file=sys.stderr)
             return code or 1
         return code
