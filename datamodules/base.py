@@ -85,7 +85,7 @@ class ImageDataModule(LightningDataModule):
         if num_classes < 2:
             raise ValueError(f"num_classes={num_classes}; expected at least 2")
         if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size} ; expected at least 1")
+            raise ValueError(f"batch_size={batch_size}; expected at least 1")
         self.num_classes, self.in_channels, self.image_size = num_classes, in_channels, image_size
         self.batch_size, self.val_fraction, self.seed = batch_size, val_fraction, seed
         self.augmentation = {name: transform for name, transform in (augmentation or {}).items() if transform}
@@ -338,8 +338,10 @@ def download(source: type[Dataset], data_dir: str) -> None:
 
 @contextmanager
 def safe_extraction() -> Iterator[None]:
-    """No archive writes outside its folder: what tarfile documents for libraries that choose no filter, the default
-    from Python 3.14."""
+    """Extract archives with tarfile's ``data`` filter, which refuses to write outside the target folder.
+
+    torchvision sets no filter, and Python has this one as its default only from 3.14 on.
+    """
     before = tarfile.TarFile.extraction_filter
     tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
     try:

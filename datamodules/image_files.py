@@ -4,7 +4,6 @@ import logging
 import os
 import stat
 import time
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
@@ -106,8 +105,7 @@ class ImageFiles(Dataset):
 def drop_unreadable(files: ImageFiles, folder: Path) -> tuple[ImageFiles, list[str]]:
     """(the files that can be read and transformed, a message for each of the other ones); every file is decoded."""
     count, errors, kept = ProgressLogger(len(files), f"images of {folder} decoded"), [], []
-    # Transforms draw random numbers; decoding changes the warnings filter, in each thread.
-    with seeded(0), warnings.catch_warnings(), ThreadPoolExecutor() as pool:  # decoding releases Python's lock
+    with seeded(0), ThreadPoolExecutor() as pool:  # transforms draw random numbers; decoding releases Python's lock
         for start in range(0, len(files), 1000):
             block = range(start, min(start + 1000, len(files)))
             for index, error in zip(block, pool.map(files.read_error, block), strict=True):

@@ -31,9 +31,9 @@ class LaunchChecks(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         with exit_on_error():
-            _check(config)
+            _check_monitor(config)
             _check_folder_key(config, "hydra.sweep.dir", "a single run", "hydra.run.dir")
-            placed = _has(config, "hydra.run.dir")
+            placed = _is_given(config, "hydra.run.dir")
             if "TORCHELASTIC_RUN_ID" in os.environ and not placed:
                 raise ConfigError("torchrun starts several processes that need one folder: add hydra.run.dir=runs/…")
             if reason := model_conflict(config):
@@ -46,7 +46,7 @@ class LaunchChecks(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with exit_on_error():
-            _check(config)
+            _check_monitor(config)
             _check_folder_key(config, "hydra.run.dir", "a sweep", "hydra.sweep.dir")
             sweeps.prepare(config)
         if self.resumes and sweeps.current and sweeps.current.is_completed():
@@ -63,12 +63,12 @@ def exit_on_error() -> Iterator[None]:
         raise SystemExit(report_error(error)) from error
 
 
-def _check(config: DictConfig) -> None:
+def _check_monitor(config: DictConfig) -> None:
     if "monitor" in config:
         check_monitor(str(config.monitor), str(config.mode))
 
 
-def _has(config: DictConfig, key: str) -> bool:
+def _is_given(config: DictConfig, key: str) -> bool:
     return any(override.startswith(f"{key}=") for override in jobs.overrides_of(config.hydra, "hydra"))
 
 

@@ -62,7 +62,7 @@ def _leave_run_dir() -> None:
 
 
 def _sweep_job(task: Callable, cfg: DictConfig) -> float | None:
-    """Run one job of a sweep. Returns None if it fails: the record has the reason, and the other jobs go on."""
+    """Run one job of a sweep. Returns None if it fails: the record has the reason, and the other jobs continue."""
     if HydraConfig.get().launcher.get("n_jobs", 1) not in (1, None):
         _take_gpu(HydraConfig.get().job.num)
     number, size = HydraConfig.get().job.num + 1, int(os.environ.get(SIZE, 0))

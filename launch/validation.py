@@ -120,14 +120,14 @@ def readable(override: str, multirun: bool) -> str:
     key, equals, value = override.partition("=")
     in_quotes = f"{key}={quote(value)}"
     if not equals or not _parses(in_quotes):
-        return override  # it is not the value
-    folder = key in ("hydra.run.dir", "hydra.sweep.dir")  # of these there is one
+        return override  # the fault is not in the value
+    folder = key in ("hydra.run.dir", "hydra.sweep.dir")  # takes one value, even in a sweep
     several = multirun and not folder
     exists = os.path.exists(os.path.expanduser(value))
     if not _parses(override):
         if not several or exists or "," not in value:
             return in_quotes
-        if set("()[]{}'\"") & set(value):  # not every comma need be between two values
+        if set("()[]{}'\"") & set(value):  # a comma may be inside one value
             return override
         return f"{key}={','.join(part if _parses(f'{key}={part}') else quote(part) for part in value.split(','))}"
     found = OverridesParser.create().parse_override(override)

@@ -90,7 +90,7 @@ class Classifier(LightningModule):
         if nonfinite not in ("stop", "skip"):
             raise ValueError(f"nonfinite={nonfinite} is neither stop nor skip")
         if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing={label_smoothing} is no share; expected 0 to below 1, say 0.1")
+            raise ValueError(f"label_smoothing={label_smoothing}; expected 0 or more, below 1, such as 0.1")
         if not backbone_lr_ratio > 0:
             raise ValueError(f"backbone_lr_ratio={backbone_lr_ratio}; expected above 0 (callbacks=finetune can freeze)")
         if backbone_lr_ratio != 1 and getattr(backbone, "head", None) is None:
@@ -179,9 +179,9 @@ class Classifier(LightningModule):
             self.guard.observe(finite)
         self.train_metrics["loss"].update(mean * images, images)
         self.train_metrics["top1"].update(hits, images)
-        # On a CPU, reading a number is free.
+        # On a CPU, reading a number is free; a GPU would wait. log_every_n_steps=0 means never.
         every = 1 if self._on_one_cpu() else self.trainer.log_every_n_steps
-        if (batch_idx + 1) % every == 0:
+        if every and (batch_idx + 1) % every == 0:
             self._check_loss(batch_idx + 1, self.trainer.global_step + 1)
         return loss
 

@@ -85,6 +85,11 @@ def test_on_a_device_it_stops_at_the_fiftieth_batch(on_a_device):
     assert backbone.seen == 50
 
 
+def test_on_a_device_without_step_logging_it_stops_at_the_end_of_the_epoch(on_a_device):
+    with pytest.raises(ValueError, match="train/loss is nan after batch 60 of epoch 1"):
+        fit(Bursting(7), batches=60, log_every_n_steps=0)
+
+
 def test_on_a_device_it_is_looked_at_before_a_checkpoint_is_written(on_a_device, tmp_path):
     with pytest.raises(ValueError, match=r"the running loss is nan after batch 4 of epoch 1 \(step 4\)"):
         fit(Bursting(3), batches=60, callbacks=[ResumeCheckpoint(tmp_path, every_n_train_steps=4)])
