@@ -88,7 +88,7 @@ def read_plain(file: Path) -> Any:
     except (PermissionError, FileNotFoundError, IsADirectoryError):
         raise
     except Exception as error:  # torch raises many kinds for damaged files
-        what = "is no checkpoint, or not a whole one: torch cannot read it" if file.stat().st_size else "is empty"
+        what = "is not a complete checkpoint: torch cannot read it" if file.stat().st_size else "is empty"
         if code := re.search(r"GLOBAL (\S+)", str(error)):
             what = f"holds code ({code[1]}), not only plain values; it was not run"
         raise ValueError(f"{file} {what}") from None

@@ -267,13 +267,13 @@ PARTS = {
     "+trainer.barebones=true": "trainer: `Trainer(barebones=True, enable_checkpointing=True)` was passed.",
     # checkpoints and weights
     "ckpt_path=empty.ckpt": "empty.ckpt is empty",
-    "ckpt_path=half.ckpt": "half.ckpt is no checkpoint, or not a whole one",
+    "ckpt_path=half.ckpt": "half.ckpt is not a complete checkpoint",
     "ckpt_path=foreign.ckpt": "foreign.ckpt is no checkpoint of train.py: it does not say model, datamodule,",
     "ckpt_path=weights_only.ckpt": "does not say how far its training was: it has no loops, optimizer_states",
     "model=resnet_cifar ckpt_path=run/checkpoints/last.ckpt": "the checkpoint's weights are not of the network",
     "datamodule.num_classes=5 ckpt_path=run/checkpoints/last.ckpt": "fc3.weight is (10, 84), expected (5, 84)",
     "model=resnet_cifar model.weights=other.pth": "weights=other.pth is of another network: its conv1.weight is",
-    "model=resnet_cifar model.weights=text.ckpt": "text.ckpt is no checkpoint, or not a whole one",
+    "model=resnet_cifar model.weights=text.ckpt": "text.ckpt is not a complete checkpoint",
 }
 ODD = """
 from torch import nn
@@ -322,7 +322,7 @@ DATA = {
     "zeros": "zeros has no images of the class a",
 }
 AFTER = {
-    "evaluate.py ckpt=half.ckpt": "half.ckpt is no checkpoint, or not a whole one",
+    "evaluate.py ckpt=half.ckpt": "half.ckpt is not a complete checkpoint",
     "evaluate.py ckpt=other.pth": "other.pth holds bare weights and does not say of which network",
     "evaluate.py ckpt=run trainer.devices=2": "an evaluation is one process, not 2; use trainer.devices=1",
     "evaluate.py ckpt=run datamodule=image_folder datamodule.data_dir=good": "the data has 2 classes, the network 10",

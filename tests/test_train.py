@@ -299,7 +299,7 @@ def test_a_gpu_trains_digits(composed, tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", "is empty"), (b"x", "is no checkpoint, or not a whole one"), (None, "not of the network to be trained")],
+    [(b"", "is empty"), (b"x", "is not a complete checkpoint"), (None, "not of the network to be trained")],
 )
 def test_going_on_from_a_wrong_checkpoint_is_one_line(content, message, composed, tmp_path):
     path = tmp_path / "other.ckpt"

@@ -123,9 +123,9 @@ def write_broken(kind, content, path):
     ("kind", "message"),
     [
         (b"", "is empty"),
-        (b"PK\x03\x04 and no more", "is no checkpoint, or not a whole one"),
-        (b"a text\n" * 100, "is no checkpoint, or not a whole one"),
-        ("truncated", "is no checkpoint, or not a whole one"),
+        (b"PK\x03\x04 and no more", "is not a complete checkpoint"),
+        (b"a text\n" * 100, "is not a complete checkpoint"),
+        ("truncated", "is not a complete checkpoint"),
         (lambda c: [1, 2], "holds a list"),
         (lambda c: c["state_dict"], "holds bare weights and does not say of which network"),
         (lambda c: {"state_dict": c["state_dict"]}, "does not say model, datamodule, class_names, preprocessing"),

@@ -188,7 +188,7 @@ class Hostile:
     ("content", "words"),
     [
         (b"", "is empty"),
-        (b"no such thing", "is no checkpoint, or not a whole one"),
+        (b"no such thing", "is not a complete checkpoint"),
         ({"a": 1}, "holds no weights; expected a state dict, or one under state_dict, .*; it has a"),
         ([1, 2], "holds no weights; .*; it is a list"),
         ({"state_dict": {}}, "holds no weights"),
