@@ -330,7 +330,7 @@ def test_a_damaged_last_checkpoint_gives_way_to_the_newest_sound_one(whole, tmp_
     last.write_bytes(last.read_bytes()[:1000])
     assert go_on(tmp_path) == 0
     assert_same_run(tmp_path, whole())
-    with pytest.raises(ValueError, match="not a whole one"):
+    with pytest.raises(ValueError, match="not a complete checkpoint"):
         last.write_bytes(b"torn")
         checkpoints.load_for_resume(str(last), str(tmp_path / "another"))  # not its own: no other is taken
 

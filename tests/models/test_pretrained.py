@@ -217,10 +217,10 @@ def test_a_file_that_is_none_is_one_line_and_runs_nothing(content, words, tmp_pa
         ResNet(18, weights=str(file))
 
 
-def test_a_cut_off_file_is_no_whole_one(resnet18, tmp_path):
+def test_a_truncated_file_is_not_a_complete_checkpoint(resnet18, tmp_path):
     whole = resnet18[1].read_bytes()
     (tmp_path / "w.pth").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match="not a whole one"):
+    with pytest.raises(ValueError, match="not a complete checkpoint"):
         ResNet(18, weights=str(tmp_path / "w.pth"))
 
 
