@@ -195,6 +195,7 @@ def _check_option(override: Override, config_name: str) -> None:
         for item in OmegaConf.load(CONF / f"{config_name}.yaml").defaults
         if item != "_self_"
         for k, v in item.items()
+        if not k.startswith("optional ")
     }
     if group not in root and not override.is_add() and not group.startswith("hydra/"):
         raise ConfigError(f"{override.input_line}: {config_name}.py has no group {group}{suggest(group, _names(root))}")

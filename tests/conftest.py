@@ -1,5 +1,6 @@
 """What tests share: composing a config as the scripts do, and running ``train`` on it."""
 
+import importlib
 import logging
 import os
 import sys
@@ -20,6 +21,7 @@ CONF = ROOT / "conf"
 
 
 def compose_in(folder: Path, overrides, config_name: str) -> DictConfig:
+    importlib.import_module("launch.run_names")  # registers the resolvers that conf/ uses
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose(config_name, [f"run_dir={folder}", *overrides])
