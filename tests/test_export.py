@@ -289,7 +289,7 @@ def test_from_a_run_on_digits_to_class_names_as_the_readme_says(trained, forks, 
     path = tmp_path / "here/digits.onnx"
     assert f"exported     here/digits.onnx ({path.stat().st_size / 1e6:.1f} MB)" in done.out
 
-    (example,) = re.findall(r"```python\n(import json.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (example,) = re.findall(r"```python\n(import json.*?)```", (ROOT / "docs" / "use.md").read_text(), re.DOTALL)
     assert sum(bool(line) for line in example.splitlines()) <= 8
     images = Digits(10, 1, 32).load("test")
     space = {"pixels": images.images[:7].numpy()}

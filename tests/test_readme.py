@@ -1,4 +1,4 @@
-"""The README's and the docs' commands compose, and its two recipes for extending work as printed."""
+"""The README's and the docs' commands compose, and the two recipes for extending work as printed."""
 
 import re
 import shlex
@@ -22,7 +22,8 @@ COMMANDS = sorted(
         for command in re.findall(r"python (?:train|evaluate|predict|export)\.py[^`#\n…]*", page)
     }
 )
-EXTENSIONS = re.findall(r"`([\w/]+\.(?:py|yaml))`[^`]*(?:`image_folder`[^`]*)?```\w+\n(.*?)```", README, re.DOTALL)
+EXTENDING = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+EXTENSIONS = re.findall(r"`([\w/]+\.(?:py|yaml))`:\n\n```\w+\n(.*?)```", EXTENDING, re.DOTALL)
 
 
 def test_it_opens_with_the_two_commands_of_the_set_up():
