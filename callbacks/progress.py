@@ -1,6 +1,7 @@
 """Progress on the console: one line per epoch; within an epoch a bar on a terminal, or else a line now and then."""
 
 import logging
+import multiprocessing
 import sys
 import time
 
@@ -25,7 +26,7 @@ class Progress(TQDMProgressBar):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
-        if not sys.stderr.isatty():
+        if not sys.stderr.isatty() or multiprocessing.parent_process():  # parallel jobs would share one line
             self.disable()
         self._logged = time.perf_counter()
 

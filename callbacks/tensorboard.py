@@ -19,7 +19,7 @@ MAIN = (
     "model model.depth model.groups model.norm datamodule datamodule.batch_size optimizer optimizer.lr "
     "optimizer.weight_decay trainer.max_epochs seed"
 ).split()
-HIDDEN = ("name", "run_dir", "data_dir", "ckpt_path", "impossible")
+HIDDEN = ("name", "run_dir", "data_dir", "ckpt_path", "impossible", "verbose")
 # The CUSTOM SCALARS tab: training and validation in one chart.
 CHARTS = {"curves": {name: ["Multiline", [f"train/{name}", f"val/{name}"]] for name in ("loss", "top1")}}
 

@@ -52,6 +52,8 @@ class LaunchChecks(Callback):
         if self.resumes and sweeps.current and sweeps.current.is_completed():
             print(f"{sweeps.current.folder} is completed; there is nothing to resume")
             raise SystemExit
+        if sweeps.current and is_main_process():
+            print(sweeps.current.announcement(), flush=True)
 
 
 @contextmanager

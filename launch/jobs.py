@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,26 +66,52 @@ def _sweep_job(task: Callable, cfg: DictConfig) -> float | None:
     """Run one job of a sweep. Returns None if it fails: the record has the reason, and the other jobs continue."""
     if HydraConfig.get().launcher.get("n_jobs", 1) not in (1, None):
         _take_gpu(HydraConfig.get().job.num)
+    sweep_dir = Path(HydraConfig.get().runtime.cwd, HydraConfig.get().sweep.dir)
     number, size = HydraConfig.get().job.num + 1, int(os.environ.get(SIZE, 0))
-    name = f"job {number} of {size or '?'}  {Path(cfg.run_dir).name}"
+    name = f"job {number} of {size}" if size else f"job {number}"
+    name += f"  {Path(cfg.run_dir).name}"
     with lock_run_dir(cfg.run_dir):
         previous = previous_record(cfg.run_dir, cli_overrides())
         if previous and previous["status"] == "completed":
-            log.info(f"{name} was completed before")
-            return previous["metrics"].get(cfg.monitor)
-        last = resume_checkpoint(cfg.run_dir, previous)
-        left = time_left(Path(HydraConfig.get().runtime.cwd, HydraConfig.get().sweep.dir), size)
-        log.info(f"{name}{' resumes from its last checkpoint' if last else ''}{left}")
+            score = previous["metrics"].get(cfg.monitor)
+            log.info(f"{name}  {cfg.monitor} {_text(score)}  was completed before")
+            return score
+        last, began = resume_checkpoint(cfg.run_dir, previous), time.perf_counter()
         cfg.ckpt_path = last or cfg.ckpt_path
         try:
-            return task(cfg)
+            with quiet_console(cfg.verbose):
+                log.info(f"{name}{'  resumes from its last checkpoint' if last else ''}")
+                score = task(cfg)
         except BaseException as error:
             if signal_code(error):
                 sys.exit(signal_code(error))  # ends the sweep
             _log_to_file(error)
             mark_resumable(cfg.run_dir, last)
-            log.error(f"{name} failed: {one_line(error)}", exc_info=error if tracebacks() else None)
-    return None
+            what = "interrupted" if isinstance(error, OutOfTime) else "failed"
+            log.error(f"{name}  {what}: {one_line(error)}", exc_info=error if tracebacks() else None)
+            return None
+        took = duration(time.perf_counter() - began)
+        resumed, left = "  resumed" if last else "", time_left(sweep_dir, size)
+        log.info(f"{name}  {cfg.monitor} {_text(score)}  {took}{resumed}{left}")
+        return score
+
+
+def _text(score: float | None) -> str:
+    return "unknown" if score is None else f"{score:.4f}"
+
+
+@contextmanager
+def quiet_console(verbose: bool) -> Iterator[None]:
+    """Show only warnings and errors on the console, or all if ``verbose``; the job's log file gets all of them."""
+    consoles = [h for h in logging.root.handlers if getattr(h, "stream", None) in (sys.stdout, sys.stderr)]
+    levels = [handler.level for handler in consoles]
+    for handler in () if verbose else consoles:
+        handler.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for handler, level in zip(consoles, levels, strict=True):
+            handler.setLevel(level)
 
 
 def _take_gpu(number: int) -> None:
@@ -181,7 +208,7 @@ def mark_resumable(run_dir: str | Path, last: str | None) -> None:
 
 
 def time_left(sweep_dir: Path, size: int) -> str:
-    """The estimated time left when a job starts, from the jobs that have completed since this sweep started."""
+    """The estimated time left when a job ends, from the jobs that have completed since this sweep started."""
     start_file = sweep_dir / "multirun.yaml"  # Hydra writes it when a sweep starts
     if not size or not start_file.is_file():
         return ""
@@ -193,10 +220,15 @@ def time_left(sweep_dir: Path, size: int) -> str:
         running += status == "running" and at > started
         if status == "completed" and at > started and start.exists():
             took.append(at - start.stat().st_mtime)
-    if not took:
+    if not took or ended >= size:
         return ""
-    seconds = sum(took) / len(took) * max(1, (size - ended) / running)
-    return f"  about {seconds:.0f} s left" if seconds < 90 else f"  about {seconds / 60:.0f} min left"
+    return f"  about {duration(sum(took) / len(took) * max(1, (size - ended) / running))} left"
+
+
+def duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def is_requeued() -> bool:

@@ -48,14 +48,23 @@ class Sweep:
     def is_completed(self) -> bool:
         return self.names is not None and self.count()["completed"] == len(self.names)
 
+    def announcement(self) -> str:
+        """The first line of a sweep: the number of jobs, and where the output of each goes."""
+        jobs_of = f"{len(self.names)} job{'s' * (len(self.names) != 1)}" if self.names else "jobs"
+        return f"{jobs_of} in {self.folder}, each with its output in train.log of its folder"
+
     def conclude(self, code: int) -> int:
-        """Print the report, and how to resume an incomplete sweep. Returns the exit code: 1 if a job is incomplete."""
+        """Print the report and its path, and how to resume an incomplete sweep.
+
+        Returns: the exit code: 1 if a job is incomplete.
+        """
         from results import report
 
         count = self.count()
         try:
             if count:
                 print(report.write([self.folder], metric=self.metric))
+                print(self.folder / "report.md", flush=True)
         except Exception as error:  # a report must not cost what was trained
             print(f"no report in {self.folder}: {one_line(error)}", file=sys.stderr)
         size = len(self.names) if self.names else count.total()
