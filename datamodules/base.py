@@ -7,8 +7,7 @@ Augmentation and normalisation happen on the device, in ``on_after_batch_transfe
 import logging
 import os
 import tarfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from lightning import LightningDataModule
 from lightning.fabric.utilities.data import suggested_max_num_workers
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torchvision.datasets.utils import download_url
 from torchvision.transforms import v2
 
 from datamodules.fingerprints import Fingerprint, check_unchanged, fingerprint, valid
@@ -327,24 +327,15 @@ def download(source: type[Dataset], data_dir: str) -> None:
     except RuntimeError:  # not found or corrupted
         log.info(f"{'downloading':<12} {source.__name__} to {data_dir}")
     try:
-        with safe_extraction():
+        if hasattr(source, "tgz_md5"):  # CIFAR: torchvision would extract the archive without a filter
+            download_url(source.url, data_dir, source.filename, source.tgz_md5)
+            with tarfile.open(Path(data_dir, source.filename)) as archive:
+                archive.extractall(data_dir, filter="data")  # refuses to write outside the folder
+            source(data_dir)
+        else:
             source(data_dir, download=True)
     except (OSError, RuntimeError, tarfile.TarError) as error:
         raise OSError(
             f"{source.__name__} is not in datamodule.data_dir={data_dir}, or not as it was published, and the "
             f"download failed: {error}"
         ) from error
-
-
-@contextmanager
-def safe_extraction() -> Iterator[None]:
-    """Extract archives with tarfile's ``data`` filter, which refuses to write outside the target folder.
-
-    torchvision sets no filter, and Python has this one as its default only from 3.14 on.
-    """
-    before = tarfile.TarFile.extraction_filter
-    tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
-    try:
-        yield
-    finally:
-        tarfile.TarFile.extraction_filter = before and staticmethod(before)

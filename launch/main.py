@@ -56,7 +56,8 @@ def run(task: Callable, config_name: str, check: Callable[[DictConfig], None] | 
     """
     os.environ.setdefault(TRACEBACKS, os.environ.get("HYDRA_FULL_ERROR", "0"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors instead of printing them
-    logging.raiseExceptions = False  # on a full disk, the run's own error is enough
+    # Two hooks that Python documents: on a full disk, the run's own error is enough.
+    logging.raiseExceptions = False
     threading.excepthook = _thread_failed
     checks.LaunchChecks.check_config = staticmethod(check) if check else None
     job = jobs.as_job(task)

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import configure_log
@@ -140,7 +141,9 @@ def _load_config(folder: Path, overrides: Sequence[Override]) -> DictConfig:
         OmegaConf.update(cfg, key, given[key])
     if given.get("data_dir") is not None:  # relative to the current directory, not to that of the run
         cfg.data_dir = os.path.abspath(os.path.expanduser(str(cfg.data_dir)))
-    HydraConfig.instance().cfg = hydra  # set_config accepts only what Hydra has just composed
+    typed = OmegaConf.structured(HydraConf, flags={"struct": False})  # the file has lost the type
+    typed.merge_with(hydra.hydra)
+    HydraConfig.instance().set_config(OmegaConf.create({"hydra": typed}))
     configure_log(hydra.hydra.job_logging, hydra.hydra.verbose)
     if os.path.isdir(hydra.hydra.runtime.cwd):  # the run's relative paths start there
         os.chdir(hydra.hydra.runtime.cwd)

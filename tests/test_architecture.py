@@ -57,3 +57,31 @@ def test_private_members_of_other_packages_are_not_used(path):
             if owner not in ("self", "cls", "super()") and node.attr not in ("_target_", "_replace", "_asdict"):
                 private.append(f"{owner}.{node.attr}")
     assert not private
+
+
+def foreign_names(tree: ast.AST) -> set[str]:
+    """The names under which a file knows other packages and what it imports from them."""
+    names = set()
+    for node in ast.walk(tree):
+        module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
+        for alias in node.names if isinstance(node, ast.Import | ast.ImportFrom) else ():
+            if (module or alias.name).partition(".")[0] not in OWN:
+                names.add(alias.asname or alias.name.partition(".")[0])
+    return names
+
+
+def test_no_attribute_of_another_package_is_replaced():
+    """Except for two hooks that the standard library documents as such; launch/main.py gives the reasons."""
+    replaced = set()
+    for path in [*FILES, *ROOT.glob("*.py")]:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        targets = [target for node in ast.walk(tree) if isinstance(node, ast.Assign) for target in node.targets]
+        for target in targets:
+            text = ast.unparse(target)
+            if "." in text and re.split(r"[.\[(]", text)[0] in foreign_names(tree):
+                replaced.add(text)
+    allowed = {"sys.argv", "sys.argv[0]", "sys.argv[1:]", "os.environ"}
+    assert {text for text in replaced if text not in allowed and not text.startswith("os.environ[")} == {
+        "logging.raiseExceptions",
+        "threading.excepthook",
+    }
