@@ -6,23 +6,27 @@ in training (``mixup``, ``cutmix``) as ``(N, num_classes)`` float32.
 
 from importlib import import_module
 
-_MODULES = {
-    "AlternatingFlip": "batch_transforms",
+# The file of each class. A checkpoint may build data sets and batch transforms: a new one is allowed by being here.
+DATA_SETS = {
     "CIFAR10": "cifar",
     "CIFAR100": "cifar",
     "CatsVsDogs": "cats_vs_dogs",
     "Digits": "digits",
     "FashionMNIST": "fashion_mnist",
-    "ImageDataModule": "base",
     "ImageFolder": "image_folder",
     "ImageNet": "imagenet",
-    "PerImage": "batch_transforms",
+    "Synthetic": "synthetic",
+}
+BATCH_TRANSFORMS = dict.fromkeys(
+    ("AlternatingFlip", "PerImage", "RandomAffine", "RandomCrop", "RandomErasing", "RandomHorizontalFlip"),
+    "batch_transforms",
+)
+_MODULES = {
+    **DATA_SETS,
+    **BATCH_TRANSFORMS,
+    "ImageDataModule": "base",
     "PredictImages": "predict_images",
     "Preprocessing": "preprocessing",
-    "RandomCrop": "batch_transforms",
-    "RandomErasing": "batch_transforms",
-    "RandomHorizontalFlip": "batch_transforms",
-    "Synthetic": "synthetic",
     "TensorImages": "tensor_dataset",
 }
 __all__ = list(_MODULES)

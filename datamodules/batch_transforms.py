@@ -88,6 +88,40 @@ class AlternatingFlip:
         return _where(flipped.view(-1, 1, 1, 1), images.flip(3), images)
 
 
+class RandomAffine:
+    """Rotate, shift, scale and shear each image about its centre, with bilinear interpolation; outside it is black.
+
+    Args:
+        degrees: rotations are uniform from -degrees to +degrees.
+        shift: of the height and the width, as a share of them, uniform from -shift to +shift.
+        scale: bounds of the magnification, uniform.
+        shear: degrees by which vertical lines lean, uniform from -shear to +shear.
+    """
+
+    def __init__(
+        self, degrees: float = 10.0, shift: float = 0.1, scale: Sequence[float] = (0.9, 1.1), shear: float = 0.0
+    ):
+        if not 0 < scale[0] <= scale[1]:
+            raise ValueError(f"scale={list(scale)}: expected 0 < from <= to")
+        if not 0 <= shear < 90:
+            raise ValueError(f"shear={shear}: expected degrees from 0 to below 90")
+        self.degrees, self.shift, self.scale, self.shear = degrees, shift, scale, shear
+
+    def __call__(self, images: Tensor, generator: Generator, key: BatchKey | None = None) -> Tensor:
+        count, _, height, width = images.shape
+        angle, slant, right, down, size = torch.rand(5, count, generator=generator, device=images.device)
+        angle, slant = (math.radians(limit) * (2 * u - 1) for limit, u in ((self.degrees, angle), (self.shear, slant)))
+        right, down = (2 * self.shift * (2 * u - 1) for u in (right, down))  # affine_grid counts from -1 to 1
+        size = torch.lerp(*_bounds(self.scale, size))
+        # Where each pixel of the output is in the input: rotate(angle) @ [[1, tan(slant)], [0, 1]] / size
+        cos, sin, tan = angle.cos() / size, angle.sin() / size, slant.tan()
+        row_x = (cos, (cos * tan - sin) * (height / width), right)
+        row_y = (sin * (width / height), sin * tan + cos, down)
+        theta = torch.stack([*row_x, *row_y], 1).view(-1, 2, 3)
+        grid = F.affine_grid(theta, images.shape, align_corners=False)  # (N, H, W, 2)
+        return F.grid_sample(images.float(), grid, align_corners=False).round_().to(torch.uint8)
+
+
 class RandomErasing:
     """Fill a rectangle of random place and size in each image (Zhong et al. 2017).
 

@@ -4,19 +4,21 @@ from collections.abc import Iterable, Iterator
 from importlib import import_module
 from typing import Any
 
+import datamodules
+import models
 from results.record import one_line
 
 # The allow-list: networks, data modules, and the transforms that their arguments may contain.
-MODELS = ("models.LeNet", "models.ResNet")
-DATAMODULES = tuple(
-    f"datamodules.{n}" for n in "CIFAR10 CIFAR100 CatsVsDogs Digits FashionMNIST ImageFolder ImageNet Synthetic".split()
-)
-OWN = "AlternatingFlip PerImage RandomCrop RandomErasing RandomHorizontalFlip".split()
+MODELS = tuple(f"models.{name}" for name in models.__all__)
+DATAMODULES = tuple(f"datamodules.{name}" for name in datamodules.DATA_SETS)
 TORCHVISIONS = (
     "AugMix AutoAugment ColorJitter GaussianBlur RandAugment RandomAffine RandomErasing RandomGrayscale "
     "RandomHorizontalFlip RandomRotation RandomVerticalFlip TrivialAugmentWide"
 ).split()
-TRANSFORMS = (*(f"datamodules.{n}" for n in OWN), *(f"torchvision.transforms.v2.{n}" for n in TORCHVISIONS))
+TRANSFORMS = (
+    *(f"datamodules.{n}" for n in datamodules.BATCH_TRANSFORMS),
+    *(f"torchvision.transforms.v2.{n}" for n in TORCHVISIONS),
+)
 # The packages of classes that a user may add with ``trust``.
 PACKAGES = ("models", "datamodules")
 # Older checkpoints: the ``_target_`` that a class had before, and the one it has now. Add a line when a class of the

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 from torchvision.transforms import v2
 
-from datamodules import AlternatingFlip, PerImage, RandomCrop, RandomErasing, RandomHorizontalFlip
+from datamodules import AlternatingFlip, PerImage, RandomAffine, RandomCrop, RandomErasing, RandomHorizontalFlip
 from datamodules.sampling import BatchKey
 
 
@@ -48,7 +48,7 @@ def test_flip_probability_bounds(images, p, expected):
     assert torch.equal(out, images.flip(3) if expected else images)
 
 
-@pytest.mark.parametrize("transform", [RandomCrop(3), RandomHorizontalFlip(), RandomErasing()])
+@pytest.mark.parametrize("transform", [RandomAffine(), RandomCrop(3), RandomHorizontalFlip(), RandomErasing()])
 def test_the_generator_decides(transform, images):
     assert torch.equal(transform(images, generator(1)), transform(images, generator(1)))
     assert not torch.equal(transform(images, generator(1)), transform(images, generator(2)))
@@ -70,6 +70,40 @@ def test_bad_parameters_are_refused():
         RandomErasing(scale=(0.5, 0.2))
     with pytest.raises(ValueError, match="value=256"):
         RandomErasing(value=256)
+    with pytest.raises(ValueError, match=r"scale=\[0, 1\]"):
+        RandomAffine(scale=(0, 1))
+    with pytest.raises(ValueError, match="shear=90"):
+        RandomAffine(shear=90)
+
+
+STILL = {"degrees": 0.0, "shift": 0.0, "scale": (1.0, 1.0)}
+
+
+def test_an_affine_transform_of_nothing_changes_nothing(images):
+    assert torch.equal(RandomAffine(**STILL)(images, generator()), images)
+
+
+def extent(image):
+    """The first and last row and column that are not black."""
+    rows, columns = (image[0].amax(axis).nonzero().flatten() for axis in (1, 0))
+    return rows[0].item(), rows[-1].item(), columns[0].item(), columns[-1].item()
+
+
+def test_each_part_of_an_affine_transform_moves_pixels_by_what_it_says():
+    """Of a bar of 8 × 4 pixels in the middle of 40 × 20."""
+    bar = torch.zeros(2000, 1, 40, 20, dtype=torch.uint8)
+    bar[:, :, 16:24, 8:12] = 255
+    doubled = RandomAffine(**STILL | {"scale": (2.0, 2.0)})(bar, generator())
+    assert extent(doubled[0] > 127) == (12, 27, 6, 13)  # 16 × 8, about the same centre
+    moved = RandomAffine(**STILL | {"shift": 0.1})(bar, generator())
+    top, _, left, _ = zip(*(extent(image > 127) for image in moved), strict=True)
+    assert (min(top), max(top), min(left), max(left)) == (12, 20, 6, 10)  # a tenth of 40 and of 20
+    turned = RandomAffine(**STILL | {"degrees": 90.0})(bar, generator())
+    flattest = min(turned > 127, key=lambda image: extent(image)[1] - extent(image)[0])
+    assert extent(flattest) == (18, 21, 6, 13)  # a bar keeps its shape, though the image is not square
+    leaning = RandomAffine(**STILL | {"shear": 45.0})(bar, generator())
+    assert {extent(image)[:2] for image in leaning > 127} == {(16, 23)}  # rows stay where they are
+    assert 3 <= 8 - min(extent(image)[2] for image in leaning > 127) <= 4  # half of eight rows, at 45 degrees
 
 
 def test_every_image_is_flipped_in_every_second_epoch_one_half_in_each(images):
