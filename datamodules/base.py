@@ -50,8 +50,8 @@ class ImageDataModule(LightningDataModule):
             the shares; 0 is off; with both, each batch uses one of them. Labels are then shares of the classes,
             ``(N, num_classes)`` float32.
         shuffle: a new order in each epoch.
-        num_workers: processes that load batches. 0 is fastest for images in memory. None: one for each core but one,
-            shared among the devices of this machine, at most 16.
+        num_workers: processes that load batches. 0 is fastest for images in memory. None: 0 for these; for files one
+            for each core but one, shared among the devices of this machine, at most 16.
         data_dir: the folder of downloaded data.
     """
 
@@ -61,6 +61,7 @@ class ImageDataModule(LightningDataModule):
     resize_ratio: float | None = None  # of evaluation, as in Preprocessing
     splits_by_name: Sequence[str] = ()  # splits of image files that are set aside from the training folder
     is_one_test_set: bool = False  # there are no training images
+    crop: Callable | None = None  # a batch transform to ``image_size``, if training images in memory are larger
 
     def __init__(
         self,
@@ -178,16 +179,19 @@ class ImageDataModule(LightningDataModule):
                 raise ValueError(f"{type(self).__name__} has no images for {split} in {self.data_dir}")
 
     def _load(self, split: str) -> Dataset | None:
-        """``load``; images in memory are moved to the GPU if they fit into half of its free memory."""
+        """``load``; errors without a clear message name the data module."""
         try:
-            images = self.load(split)
+            return self.on_device(self.load(split))
         except (ValueError, OSError):  # with a clear message
             raise
         except Exception:
             with building("datamodule"):
                 raise
+
+    def on_device(self, images: Dataset | None) -> Dataset | None:
+        """Images in memory are moved to the GPU if they fit into half of its free memory."""
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-        movable = device.type == "cuda" and isinstance(images, TensorImages) and self.num_workers == 0
+        movable = device.type == "cuda" and isinstance(images, TensorImages) and not self.num_workers
         if movable and images.images.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
             return images.to(device)
         return images
@@ -202,7 +206,7 @@ class ImageDataModule(LightningDataModule):
                 f"the largest that works is {size // world_size}"
             )
         if self.augmentation:
-            images, _ = self.fetch("train", torch.arange(min(2, len(self.sets["train"]))))
+            images, _ = self.fetch("train", torch.arange(min(2, size)))
             key = BatchKey(torch.arange(len(images), device=images.device))
             try_transforms("augmentation", self.augmentation, images, torch.Generator(images.device), key)
         loader = self._loader(self.sets["train"], training=True, **self._next)
@@ -249,7 +253,7 @@ class ImageDataModule(LightningDataModule):
         return place | {"splits": self.fingerprints()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._next = {key: value for key, value in state_dict.items() if key != "splits"}
+        self._next = {key: state_dict[key] for key in ("epoch", "batch")}
         if self.trainer is not None and self.trainer.state.fn == "fit":  # not when the best checkpoint is tested
             file, run_dir = Path(self.trainer.ckpt_path), Path(self.trainer.default_root_dir)
             check_unchanged(self, valid(state_dict.get("splits")), file, run_dir)
@@ -258,13 +262,15 @@ class ImageDataModule(LightningDataModule):
         """(rank, number of processes)."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
-    def _workers(self) -> int:
+    def _workers(self, images: Dataset) -> int:
         if self.num_workers is not None:
             return self.num_workers
+        if isinstance(images, TensorImages):
+            return 0
         return min(16, suggested_max_num_workers(self.trainer.num_devices if self.trainer else 1))
 
     def _loader(self, images: Dataset, training: bool = False, epoch: int = 0, batch: int = 0) -> DataLoader:
-        workers, device = self._workers(), getattr(images, "device", torch.device("cpu"))
+        workers, device = self._workers(images), getattr(images, "device", torch.device("cpu"))
         shuffle, (rank, world_size) = training and self.shuffle, self._world()
         options = {"rank": rank, "world_size": world_size, "device": device, "epoch": epoch, "first": batch}
         sampler = BatchSampler(len(images), self.batch_size, self.seed, training, shuffle, **options)
@@ -279,17 +285,22 @@ class ImageDataModule(LightningDataModule):
         )
 
     def fetch(self, split: str, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Images ``(N, c, h, w)`` uint8 and labels ``(N,)`` of a split that is set up; draws no random numbers."""
-        return fetch(self.sets[split], indices)
+        """Images and labels of a split that is set up; draws no random numbers.
+
+        Returns:
+            ``(N, c, image_size, image_size)`` uint8 and ``(N,)`` int64.
+        """
+        images, labels = fetch(self.sets[split], indices)
+        return self.resize(images), labels
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> tuple[Tensor, Tensor]:
         """On the device: ``(N, c, h, w)`` uint8 → ``(N, in_channels, image_size, image_size)`` float32."""
         images, labels, key = batch[:3]
         if not self.trainer.training:
             return self.normalize(images), labels
-        if self.augmentation:
+        if self.crop or self.augmentation:
             generator = torch.Generator(images.device).manual_seed(key.key)
-            for transform in self.augmentation.values():
+            for transform in ([self.crop] if self.crop else []) + list(self.augmentation.values()):
                 images = transform(images, generator, key)
         images = self.normalize(images)
         if self.mixers:

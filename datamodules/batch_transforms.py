@@ -1,8 +1,8 @@
 """Batch transforms: augmentation of a whole batch at once, with parameters drawn for each image.
 
 torchvision's v2 transforms draw once a call, so all images of a batch would get the same crop. These take
-``(N, C, H, W)`` uint8, a generator on the images' device and the ``BatchKey``, and return the same shape and type. The
-output depends on nothing else.
+``(N, C, H, W)`` uint8, a generator on the images' device and the ``BatchKey``, and return the same shape and type
+(``RandomResizedCrop``: another height and width). The output depends on nothing else.
 """
 
 import math
@@ -19,6 +19,11 @@ from datamodules.sampling import BatchKey, seeded
 def _check_probability(p: float) -> None:
     if not 0 <= p <= 1:
         raise ValueError(f"p={p}: expected a probability from 0 to 1")
+
+
+def _check_share(scale: Sequence[float]) -> None:
+    if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
+        raise ValueError(f"scale={list(scale)}: expected 0 < from <= to <= 1")
 
 
 @lru_cache(maxsize=8)  # most batches have the same shape
@@ -52,6 +57,88 @@ class RandomCrop:
         starts = _row_starts(images.shape, self.padding, images.device) + (top * wide + left).view(-1, 1, 1)
         # unfold is a view of every run of a row's length, so that each row is copied as a whole.
         return padded.unfold(0, width, 1).index_select(0, starts.flatten()).view(images.shape)
+
+
+class RandomResizedCrop:
+    """Resize a rectangle of random place, area and aspect ratio of each image (Szegedy et al. 2015).
+
+    The pixels are those of torchvision's transform for one image, antialiased, except that both passes are exact: at
+    most 1 of 255 apart.
+
+    Args:
+        size: height and width of the result.
+        scale: bounds of the area as a share of the image.
+        ratio: bounds of width / height, uniform in the logarithm.
+        aspects: ``(number of training images,)``, width / height of each before it was made square; None: it is square.
+    """
+
+    tries = 10  # for a rectangle that is in the image
+
+    def __init__(
+        self,
+        size: int,
+        scale: Sequence[float] = (0.08, 1.0),
+        ratio: Sequence[float] = (3 / 4, 4 / 3),
+        aspects: Tensor | None = None,
+    ):
+        _check_share(scale)
+        self.size, self.scale, self.ratio, self.aspects = size, scale, ratio, aspects
+
+    def __call__(self, images: Tensor, generator: Generator, key: BatchKey) -> Tensor:
+        high, wide, top, left = self.boxes(images, generator, key)
+        images = _resize_rows(images.to(torch.float32), top, high, self.size)  # (N, C, size, W)
+        images = _resize_rows(images.mT, left, wide, self.size).mT  #             (N, C, size, size)
+        return images.round().clamp_(0, 255).to(torch.uint8, memory_format=torch.contiguous_format)
+
+    def boxes(self, images: Tensor, generator: Generator, key: BatchKey) -> Tensor:
+        """``(4, N)`` float32: height, width, top and left of each rectangle, in whole pixels of the images."""
+        count, _, height, width = images.shape
+        aspects = torch.full((count,), height / width, device=images.device)
+        if self.aspects is not None:
+            self.aspects = self.aspects.to(images.device)
+            aspects = self.aspects[key.indices] * aspects
+        area, ratio = torch.rand(2, self.tries, count, generator=generator, device=images.device)
+        area = torch.lerp(*_bounds(self.scale, area))
+        ratio = torch.lerp(*_bounds([math.log(bound) for bound in self.ratio], ratio)).exp()
+        high, wide = (area * aspects / ratio).sqrt(), (area / aspects * ratio).sqrt()  # (tries, N), shares of the sides
+        inside = (high <= 1) & (wide <= 1)
+        first = inside.to(torch.uint8).argmax(0, keepdim=True)
+        found = inside.any(0)
+        high = torch.where(found, high.gather(0, first)[0], (aspects / self.ratio[0]).clamp(max=1))
+        wide = torch.where(found, wide.gather(0, first)[0], (self.ratio[1] / aspects).clamp(max=1))
+        high, wide = (high * height).round().clamp(1, height), (wide * width).round().clamp(1, width)
+        place = torch.rand(2, count, generator=generator, device=images.device)
+        top, left = torch.where(found, place * torch.stack([height - high + 1, width - wide + 1]), 0).floor()
+        top = torch.where(found, top, ((height - high) / 2).floor())
+        left = torch.where(found, left, ((width - wide) / 2).floor())
+        return torch.stack([high, wide, top, left])
+
+
+def _resize_rows(images: Tensor, start: Tensor, length: Tensor, size: int) -> Tensor:
+    """Some rows of each image, resized with a triangular filter that is as wide as the scale, if that is above 1.
+
+    Args:
+        images: ``(N, C, H, W)`` float32.
+        start, length: ``(N,)``, the first row and the number of rows of each image.
+
+    Returns:
+        ``(N, C, size, W)``.
+    """
+    count, channels, height, width = images.shape
+    scale = (length / size)[:, None, None]  # (N, 1, 1)
+    reach, start = scale.clamp(min=1), start[:, None, None]
+    centres = start + scale * (torch.arange(size, device=images.device)[:, None] + 0.5)  # (N, size, 1)
+    steps = torch.arange(math.ceil(2 * max(1, height / size)) + 1, device=images.device)
+    rows = (centres - reach + 0.5).floor() + steps  # (N, size, T): all that a filter reaches
+    weights = (1 - (rows + 0.5 - centres).abs() / reach).clamp(min=0)
+    weights = weights * (rows >= start) * (rows < start + length[:, None, None])
+    weights = weights / weights.sum(2, keepdim=True)
+    corners = torch.arange(count * channels, device=images.device).view(count, channels, 1, 1) * height
+    rows = rows.clamp(0, height - 1).long()[:, None] + corners  # (N, C, size, T), of all images' rows
+    weights = weights[:, None].expand(rows.shape)
+    bags, weights = rows.flatten(0, 2), weights.flatten(0, 2)
+    summed = F.embedding_bag(bags, images.reshape(-1, width), per_sample_weights=weights, mode="sum")
+    return summed.view(count, channels, size, width)
 
 
 def _where(chosen: Tensor, changed: Tensor, images: Tensor) -> Tensor:
@@ -140,8 +227,7 @@ class RandomErasing:
         value: int | None = None,
     ):
         _check_probability(p)
-        if not 0 < scale[0] <= scale[1] <= 1:
-            raise ValueError(f"scale={list(scale)}: expected 0 < from <= to <= 1")
+        _check_share(scale)
         if not 0 < ratio[0] <= ratio[1]:
             raise ValueError(f"ratio={list(ratio)}: expected 0 < from <= to")
         if value is not None and not 0 <= value <= 255:

@@ -2,16 +2,21 @@
 
 import logging
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
 from datamodules.base import ImageDataModule
+from datamodules.batch_transforms import RandomResizedCrop
+from datamodules.decoded_files import DecodedFiles, decode_files, fits, smallest_side
 from datamodules.image_files import ImageFiles, ProgressLogger, Sample, drop_unreadable, file_keys, scan_files
 from datamodules.image_paths import broken_link, class_order, is_broken_link, visible, visible_folders, walk_images
+from datamodules.preprocessing import Preprocessing
 from datamodules.sampling import seeded, split_by_name
 from datamodules.transform_checks import check_output, describe, try_transforms
 from results.run_folder import nearest
@@ -22,10 +27,10 @@ CLASSES_LOGGED, ERRORS_LOGGED = 100, 10
 
 
 class TrainTransform:
-    """A random crop of a training image, then transforms of torchvision by name."""
+    """A crop of a training image, then transforms of torchvision by name."""
 
-    def __init__(self, image_size: int, channels: int, transforms: Mapping[str, Callable]):
-        self.crop = v2.RandomResizedCrop(image_size)
+    def __init__(self, crop: Callable[[Tensor], Tensor], image_size: int, channels: int, transforms: Mapping):
+        self.crop = crop
         self.transforms = {f"image_transforms.{name}": transform for name, transform in transforms.items()}
         example = torch.empty(channels, image_size, image_size, dtype=torch.uint8)
         self.expected = describe(example)
@@ -62,6 +67,13 @@ class ImageFolder(ImageDataModule):
         mean, std: of each channel, for pixels from 0 to 1; ImageNet's unless given.
         test_fraction: of the images, if there is no ``test`` folder; 1: all images, to evaluate but not to train.
         resize_ratio: in evaluation, images are resized to ``image_size * resize_ratio`` before the central crop.
+        crop_scale: bounds of the area of a random crop of a training image, as a share of the image; the crop is then
+            resized to ``image_size`` (torchvision's RandomResizedCrop). None: the same pixels as in evaluation.
+        cache: ``memory`` decodes the files of training and validation once, and keeps them in memory; ``none`` decodes
+            a file whenever a batch asks for it; ``auto`` decodes once if the training lasts longer than an epoch, the
+            images fit into a third of the free memory, and there are no ``image_transforms``. A resumed run does what
+            it did before. Validation has the same pixels either way. Random crops are then taken on the device, of
+            images that were squeezed to squares (see ``decoded_files.smallest_side``).
         image_transforms: torchvision's v2 transforms by name, applied to each training image when it is decoded, after
             the random crop; None leaves one out. They must return uint8 of the same shape.
         broken: of a file that cannot be read or transformed: ``fail`` raises an error, when a batch asks for the file
@@ -86,12 +98,16 @@ class ImageFolder(ImageDataModule):
         test_fraction: float = 0.1,
         resize_ratio: float | None = 256 / 224,
         num_workers: int | None = None,
+        crop_scale: Sequence[float] | None = (0.08, 1.0),
+        cache: str = "auto",
         image_transforms: Mapping[str, Callable] | None = None,
         broken: str = "fail",
         **options,
     ):
         if broken not in ("fail", "skip"):
             raise ValueError(f"broken={broken} is neither fail nor skip")
+        if cache not in ("auto", "memory", "none"):
+            raise ValueError(f"cache={cache} is none of auto, memory, none")
         self.root = Path(data_dir).expanduser()
         if not self.root.is_dir():
             raise FileNotFoundError(f"datamodule.data_dir={data_dir} is not a folder{nearest(self.root)}")
@@ -104,7 +120,17 @@ class ImageFolder(ImageDataModule):
         num_classes = num_classes or len(self.class_names)
         super().__init__(num_classes, in_channels, image_size, num_workers=num_workers, data_dir=data_dir, **options)
         chosen = {name: transform for name, transform in (image_transforms or {}).items() if transform}
-        self.train_transform = TrainTransform(image_size, self.in_channels, chosen)
+        if chosen and cache == "memory":
+            names = ", ".join(f"image_transforms.{name}" for name in chosen)
+            raise ValueError(
+                f"cache=memory decodes files once, and {names} would change them only once; use cache=auto"
+            )
+        self.cache, self.crop_scale = cache, crop_scale
+        crop = self.prepare.fit
+        if crop_scale is not None:
+            RandomResizedCrop(image_size, crop_scale)  # checks the bounds
+            crop = v2.RandomResizedCrop(image_size, tuple(crop_scale))
+        self.train_transform = TrainTransform(crop, image_size, self.in_channels, chosen)
 
     @property
     def splits_by_name(self) -> tuple[str, ...]:
@@ -123,6 +149,52 @@ class ImageFolder(ImageDataModule):
             names, more = self.class_names[:CLASSES_LOGGED], len(self.class_names) - CLASSES_LOGGED
             log.info(f"{'classes':<12} in this order: {', '.join(names)}{f' and {more:,} more' if more > 0 else ''}")
         super().setup(stage)
+        if stage == "fit":
+            self._keep_decoded(self._chooses_cache())
+
+    def state_dict(self) -> dict[str, Any]:
+        state = super().state_dict()
+        return state and state | {"decoded_once": isinstance(self.sets["train"], DecodedFiles)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        if self.cache == "auto" and self.trainer is not None and self.trainer.state.fn == "fit":
+            self._keep_decoded(state_dict.get("decoded_once") is True)  # whatever memory is free today
+
+    def _chooses_cache(self) -> bool:
+        """Whether files are to be decoded once. Logs why not, where ``auto`` could have been expected to do so."""
+        trainer = self.trainer
+        if self.cache != "auto" or trainer is None:
+            return self.cache == "memory"
+        if trainer.max_epochs == 1 or trainer.limit_train_batches != 1.0:
+            return False
+        if self.train_transform.transforms:
+            log.info(f"{'cache':<12} none: image_transforms need files; files are decoded in each epoch")
+            return False
+        side = smallest_side(self.sets["train"], self.image_size, self.crop_scale)
+        pixels = len(self.sets["train"]) * side**2 + len(self.sets["val"]) * self.image_size**2
+        return trainer.strategy.broadcast(fits(pixels * self.in_channels, trainer.num_devices))
+
+    def _keep_decoded(self, wanted: bool) -> None:
+        """Have the training and validation images in memory, or read from files."""
+        if isinstance(self.sets["train"], DecodedFiles) == wanted:
+            return
+        if not wanted:
+            self.sets.update({split: self.sets[split].files for split in ("train", "val")})
+            self.crop = None
+            return
+        began, (train, val) = time.monotonic(), (self.sets["train"], self.sets["val"])
+        side, shrink = smallest_side(train, self.image_size, self.crop_scale), self.prepare.fit
+        if self.crop_scale is not None:
+            shrink = Preprocessing(self.in_channels, side, self.mean, self.std).resize
+        train, aspects = decode_files(train, shrink, side)
+        val, _ = decode_files(val, self.prepare.fit, self.image_size)
+        if self.crop_scale is not None:
+            self.crop = RandomResizedCrop(self.image_size, self.crop_scale, aspects=aspects)
+        size, seconds = (train.images.nbytes + val.images.nbytes) / 1e6, time.monotonic() - began
+        how = f"cache=memory{', chosen by auto' if self.cache == 'auto' else ''}"
+        log.info(f"{'decoded once':<12} {len(train) + len(val):,} files, {size:,.0f} MB, {seconds:.1f} s ({how})")
+        self.sets.update(train=self.on_device(train), val=self.on_device(val))
 
     def load(self, split: str) -> ImageFiles | None:
         if split in self.folders and ("test" in self.folders or split == "val"):
