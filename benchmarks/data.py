@@ -4,6 +4,7 @@ python -m benchmarks.data                          all tables (10 minutes on 2 c
 python -m benchmarks.data --only memory            Fashion-MNIST: loading alone, and an epoch of LeNet
 python -m benchmarks.data --only augmentation      each batch transform against torchvision's of the same name
 python -m benchmarks.data --only folder            JPEGs of some 400 pixels, made for the purpose
+python -m benchmarks.data --only cache --photos data     files decoded once: data/cats_vs_dogs/train, data/cifar10/train
 """
 
 import argparse
@@ -25,8 +26,9 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from benchmarks import common
-from datamodules import ImageDataModule, ImageFolder, RandomCrop, RandomErasing, RandomHorizontalFlip
+from datamodules import ImageDataModule, ImageFolder, RandomCrop, RandomErasing, RandomHorizontalFlip, TensorImages
 from lit_modules import numerics
+from models import LeNet
 
 BATCH = 128
 
@@ -198,11 +200,85 @@ def in_files(runs: int, count: int, workers: int) -> list[dict]:
         return [row | {"ours, images a second": f"{len(ours) * 64 / row['ours']:,.0f}"}]
 
 
+def linked(source: Path, count: int, folder: Path) -> Path:
+    """A folder of class folders with links to every n-th image of one whose images are in class folders or have names
+    like ``cat.1.jpg``."""
+    paths = sorted(source.rglob("*.jpg"))
+    for path in paths[:: max(1, len(paths) // count)]:
+        name = path.name.partition(".")[0] if path.parent == source else path.parent.name
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        (folder / name / path.name).symlink_to(path.absolute())
+    return folder
+
+
+def in_memory_already(data: ImageFolder) -> ImageDataModule:
+    """A data module of the same training images and transforms that never had files."""
+
+    class InMemory(ImageDataModule):
+        class_names, mean, std = data.class_names, data.mean, data.std
+
+        def load(self, split: str) -> TensorImages:
+            images = data.sets["val" if split == "test" else split]
+            return TensorImages(images.images, images.labels)
+
+    options = {"batch_size": data.batch_size, "augmentation": data.augmentation}
+    return training(InMemory(data.num_classes, data.in_channels, data.image_size, **options))
+
+
+def epoch_of_lenet(data: ImageDataModule) -> Callable[[], None]:
+    network = LeNet(data.in_channels, data.num_classes, data.image_size).to(memory_format=torch.channels_last)
+    optimizer, loader = (
+        torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, fused=True),
+        data.train_dataloader(),
+    )
+
+    def run() -> None:
+        for batch in loader:
+            pixels, labels = data.on_after_batch_transfer(batch, 0)
+            optimizer.zero_grad()
+            F.cross_entropy(network(pixels.contiguous(memory_format=torch.channels_last)), labels).backward()
+            optimizer.step()
+
+    return run
+
+
+def load_only(data: ImageDataModule) -> Callable[[], None]:
+    loader = data.train_dataloader()
+
+    def run() -> None:
+        for batch in loader:
+            data.on_after_batch_transfer(batch, 0)
+
+    return run
+
+
+def decoded_once(runs: int, count: int, workers: int, photos: Path) -> list[dict]:
+    """Photographs of cats and dogs at 64 pixels, files decoded in each epoch and once; CIFAR-10 as JPEG at 32 pixels,
+    files decoded once and images that are in memory anyway."""
+    rows, flip = [], {"flip": RandomHorizontalFlip()}
+    with tempfile.TemporaryDirectory() as name:
+        cats = linked(photos / "cats_vs_dogs" / "train", count, Path(name) / "cats")
+        options = {"image_size": 64, "batch_size": BATCH, "augmentation": flip}
+        each = training(ImageFolder(str(cats), cache="none", num_workers=workers, **options))
+        once = training(ImageFolder(str(cats), cache="memory", **options))
+        for what, side in {"cats and dogs, loading alone": load_only, "cats and dogs, LeNet": epoch_of_lenet}.items():
+            found = common.take_turns({"each epoch": side(each), "once": side(once)}, runs)
+            rows.append(common.ratio(what, "A", found["each epoch"], "B", found["once"]))
+        cifar = linked(photos / "cifar10" / "train", count, Path(name) / "cifar10")
+        options = {"image_size": 32, "batch_size": BATCH, "augmentation": {"crop": RandomCrop(4)} | flip}
+        files = training(ImageFolder(str(cifar), cache="memory", crop_scale=None, resize_ratio=None, **options))
+        sides = {"files": epoch_of_lenet(files), "memory": epoch_of_lenet(in_memory_already(files))}
+        found = common.take_turns(sides, runs)
+        rows.append(common.ratio("CIFAR-10 as JPEG, LeNet", "A", found["files"], "B", found["memory"]))
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=("memory", "augmentation", "folder"))
+    parser.add_argument("--only", choices=("memory", "augmentation", "folder", "cache"))
     parser.add_argument("--images", type=int, default=2000, help="JPEGs to make")
     parser.add_argument("--workers", type=int, default=2, help="of both sides, for the JPEGs")
+    parser.add_argument("--photos", type=Path, help="the folder of cats_vs_dogs and cifar10, for --only cache")
     parser.add_argument("--runs", type=int, default=5, help="measured epochs of each side")
     common.add_output(parser)
     args = parser.parse_args()
@@ -213,6 +289,9 @@ def main() -> None:
         common.table("Seconds for 20 batches, augmented", augmentation(args.runs), args)
     if args.only in (None, "folder"):
         common.table("A folder of images, seconds an epoch", in_files(args.runs, args.images, args.workers), args)
+    if args.only == "cache":
+        title = "Seconds an epoch: A decodes each epoch, B once; of CIFAR-10, A decodes once, B has no files"
+        common.table(title, decoded_once(args.runs, args.images, args.workers, args.photos), args)
 
 
 if __name__ == "__main__":

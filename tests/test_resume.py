@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from tensorboard.backend.event_processing import plugin_event_accumulator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -199,6 +200,30 @@ def test_the_comparison_sees_one_bit(whole):
 
 def test_the_number_of_workers_changes_no_bit(whole):
     assert_same_run(whole("datamodule.num_workers=2"), whole())
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """Overrides for a training on 90 files, decoded once, in four batches an epoch."""
+    folder, generator = tmp_path_factory.mktemp("photographs"), torch.Generator().manual_seed(0)
+    for number in range(90):
+        pixels = torch.randint(256, (12, 14, 3), generator=generator, dtype=torch.uint8).numpy()
+        (folder / str(number % 2)).mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(folder / str(number % 2) / f"{number}.png")
+    own = ("datamodule=synthetic", "datamodule.num_images=150", "datamodule.batch_size=32")
+    data = ["datamodule=image_folder", f"datamodule.data_dir={folder}", "datamodule.batch_size=16"]
+    return data + [override for override in SMALL if override not in own and "augmentation" not in override]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_files_decoded_once_give_the_same_bits_with_workers_and_when_killed(workers, photographs, tmp_path):
+    way = [*photographs, f"datamodule.num_workers={workers}"]
+    assert in_process(training, tmp_path / "whole", [*photographs, "datamodule.num_workers=0"]) == 0
+    assert in_process(training, tmp_path / "killed", way, ("step", 7)) == -signal.SIGKILL
+    last = tmp_path / "killed" / "checkpoints" / "last.ckpt"
+    assert checkpoint(tmp_path / "killed")["ImageFolder"]["decoded_once"] is True
+    assert in_process(training, tmp_path / "killed", [*way, f"ckpt_path='{last}'"]) == 0
+    assert differences(checkpoint(tmp_path / "killed"), checkpoint(tmp_path / "whole")) == []
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from torchvision.transforms.v2 import functional as F
 
 from datamodules import FashionMNIST, RandomCrop, RandomHorizontalFlip, Synthetic
 from datamodules.base import download
+from datamodules.image_files import ImageFiles
 from datamodules.sampling import BatchSampler, random_key, stratified_split
 
 
@@ -214,6 +215,8 @@ def test_workers_share_the_cores_with_each_other_and_the_main_process(monkeypatc
     monkeypatch.setattr("lightning.fabric.utilities.data._num_cpus_available", lambda: cores)
     data = synthetic(num_workers=None)
     data.trainer = SimpleNamespace(num_devices=devices, global_rank=0, world_size=devices, overfit_batches=0)
+    assert data.train_dataloader().num_workers == 0  # images in memory
+    data.sets["train"] = ImageFiles([("", 0)] * 200, 3, data.prepare.fit)
     assert data.train_dataloader().num_workers == workers
 
 

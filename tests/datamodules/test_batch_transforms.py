@@ -6,6 +6,7 @@ from torch.nn import functional as F
 from torchvision.transforms import v2
 
 from datamodules import AlternatingFlip, PerImage, RandomAffine, RandomCrop, RandomErasing, RandomHorizontalFlip
+from datamodules.batch_transforms import RandomResizedCrop
 from datamodules.sampling import BatchKey
 
 
@@ -32,6 +33,49 @@ def test_each_crop_is_a_window_of_its_padded_image_and_they_differ(images):
     for y, x in places:
         counts[y, x] += 1
     assert (counts > 0).all()  # 500 draws among 25 places: each is missed with probability 1e-9
+
+
+@pytest.mark.parametrize("size", [7, 24, 40])
+def test_a_resized_crop_has_torchvisions_pixels(size):
+    images = torch.randint(256, (60, 3, 24, 24), dtype=torch.uint8, generator=generator(7))
+    crop, key = RandomResizedCrop(size, aspects=torch.linspace(0.5, 2, 60)), BatchKey(torch.arange(60))
+    out = crop(images, generator(), key)
+    assert out.shape == (60, 3, size, size) and out.dtype == torch.uint8
+    boxes = crop.boxes(images, generator(), key).int().T.tolist()
+    usual = [
+        v2.functional.resized_crop(image, top, left, high, wide, [size, size], antialias=True)
+        for image, (high, wide, top, left) in zip(images, boxes, strict=True)
+    ]
+    assert len({tuple(box) for box in boxes}) > 50
+    assert (out.int() - torch.stack(usual).int()).abs().max() <= 1  # torchvision rounds between its two passes
+
+
+def test_resized_crops_are_drawn_as_torchvisions():
+    """Areas and width / height in the file, of images of 400 × 200 that were squeezed to squares."""
+    images, count = torch.zeros(1, 1, 400, 400, dtype=torch.uint8).expand(4000, -1, -1, -1), 4000
+    crop = RandomResizedCrop(8, (0.1, 0.9), aspects=torch.full((count,), 2.0))
+    high, wide, top, left = crop.boxes(images, generator(), BatchKey(torch.arange(count)))
+    assert (top >= 0).all() and (left >= 0).all() and (top + high <= 400).all() and (left + wide <= 400).all()
+    area, ratio = high * wide / 400**2, wide * 2 / high
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        usual = v2.RandomResizedCrop(8, (0.1, 0.9))
+        drawn = [usual.make_params([torch.empty(1, 200, 400)]) for _ in range(count)]
+    theirs = torch.tensor([[box["height"] * box["width"] / 80_000, box["width"] / box["height"]] for box in drawn])
+    for share in (0.1, 0.5, 0.9):
+        ours = torch.tensor([area.quantile(share), ratio.log().quantile(share)])
+        usual = torch.tensor([theirs[:, 0].quantile(share), theirs[:, 1].log().quantile(share)])
+        assert (ours - usual).abs().max() < 0.03
+
+
+@pytest.mark.parametrize(
+    ("aspect", "box"),  # height, width, top, left in a square of 60 pixels: the widest crop in the middle
+    [(0.25, (20, 60, 20, 0)), (8.0, (60, 10, 0, 25))],
+)
+def test_where_no_crop_of_that_area_fits_it_is_the_largest_in_the_middle(aspect, box):
+    crop = RandomResizedCrop(8, (1.0, 1.0), aspects=torch.tensor([aspect]))
+    images = torch.zeros(1, 3, 60, 60, dtype=torch.uint8)
+    assert tuple(crop.boxes(images, generator(), BatchKey(torch.tensor([0])))[:, 0].int().tolist()) == box
 
 
 def test_flips_are_each_images_own(images):
