@@ -115,6 +115,8 @@ def build(cfg: "DictConfig") -> Run:
             cfg.model.weights = None  # the checkpoint's weights replace them
     backbone = errors.build("model", cfg.model, nn.Module)
     cfg = numerics.resolve_auto(cfg, backbone)
+    if cfg.model.get("weights") == "auto":
+        cfg.model.weights = backbone.weights
     if checkpoint:
         hint = "; a ResNet can start from weights for other classes: model.weights=…"
         checkpoints.matching_weights(backbone, checkpoint, "to be trained", hint)

@@ -54,6 +54,23 @@ def load_weights(network: nn.Module, weights: str, published: str | None = None)
     log.info(f"{'weights':<12} {name}: {'; '.join([f'{len(tensors)} tensors', *notes, *changes])}")
 
 
+def published_or_none(published: str | None) -> str | None:
+    """``DEFAULT`` if torchvision's weights of a network are in the cache or can be downloaded; otherwise None, logged.
+
+    Args:
+        published: torchvision's name of the network.
+    """
+    reason = "torchvision publishes none for this network"
+    if published:
+        try:
+            download(published, "DEFAULT")
+            return "DEFAULT"
+        except OSError as error:
+            reason = str(error)
+    log.info(f"{'weights':<12} random: {reason}")
+    return None
+
+
 def fit_tensors(tensors: dict[str, Tensor], network: nn.Module) -> tuple[dict[str, Tensor], list[str]]:
     """(the weights with head and first convolution fitted to a network, what was changed, for the log)."""
     expected, changes = network.state_dict(), []

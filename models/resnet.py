@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
-from models.pretrained import load_weights
+from models.pretrained import load_weights, published_or_none
 from models.resnet_config import published_name, resnet_form
 
 # By name, a function from the number of channels to a norm layer. It must have a ``weight`` (gain) and a ``bias`` of
@@ -135,7 +135,8 @@ class ResNet(nn.Module):
         in_channels: channels of the images.
         num_classes: length of the output.
         image_size: height and width that the network is meant for, in pixels; only checked.
-        weights: to start from: a file, or ``DEFAULT``, torchvision's for this network; see ``load_weights``.
+        weights: to start from: a file, or ``DEFAULT``, torchvision's for this network; see ``load_weights``. ``auto``:
+            torchvision's if they can be had, otherwise random ones.
 
     Where channels or size change, the shortcut is a 1×1 projection (He's option B), in the CIFAR form too.
 
@@ -185,9 +186,10 @@ class ResNet(nn.Module):
         self._initialise(zero_init_residual)
         self._set_drop_path(drop_path)
         published = published_name(depth, groups, inner, stem, norm, residual)
-        self.published = None if weights else published  # torchvision's name, if its weights are not used
-        if weights:
-            load_weights(self, weights, published)
+        self.weights = published_or_none(published) if weights == "auto" else weights  # that it starts from
+        self.published = None if self.weights else published  # torchvision's name, if its weights are not used
+        if self.weights:
+            load_weights(self, self.weights, published)
 
     def _stage(self, block, blocks, planes, width, stride, groups, norm_layer, residual) -> nn.Sequential:
         out_channels = planes * block.expansion

@@ -205,7 +205,7 @@ def published_name(depth: int, groups: int, inner: Sequence[int], stem: str, nor
 
 def check_weights(weights: str | None, published: str | None) -> None:
     """Raise a ValueError for weights that are neither a file nor published under torchvision's name ``published``."""
-    if weights is None or Path(weights).expanduser().is_file():
+    if weights in (None, "auto") or Path(weights).expanduser().is_file():
         return
     versions = VERSIONS[: 1 + PUBLISHED[published][3]] if published else ()
     if weights in versions:

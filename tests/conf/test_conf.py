@@ -17,8 +17,9 @@ MODELS = [name for group, name in FILES if group == "model"]
 def needs(group, name, tmp_path):
     """What a choice cannot do without."""
     # There is no folder but the user's.
-    of_a_user = "image_folder cats_vs_dogs imagenet cats_vs_dogs_lenet cats_vs_dogs_resnet34 imagenet_resnet50".split()
-    return [f"datamodule.data_dir={tmp_path}"] if name in of_a_user else []
+    of_a_user = "image_folder imagenet photos imagenet_resnet50".split()
+    own = name in of_a_user or name.startswith("cats_vs_dogs")
+    return [f"datamodule.data_dir={tmp_path}"] if own else []
 
 
 def targets(node):
