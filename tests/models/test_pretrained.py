@@ -275,6 +275,25 @@ def test_without_a_network_it_says_which_file_to_put_where(hub, publish, tmp_pat
     assert "\n" not in str(caught.value)
 
 
+def test_auto_takes_published_weights_if_they_can_be_had(resnet18, hub, publish, tmp_path, caplog):
+    caplog.set_level("INFO")
+    publish((tmp_path / "gone" / "resnet18-f37072fd.pth").as_uri())
+    network = ResNet(18, weights="auto")
+    assert network.weights is None and network.published == "resnet18"
+    assert caplog.messages[-1].startswith(
+        "weights      random: weights=DEFAULT needs resnet18-f37072fd.pth, which could"
+    )
+    assert ResNet(18, stem="cifar", weights="auto").weights is None
+    assert caplog.messages[-1] == "weights      random: torchvision publishes none for this network"
+
+    content = resnet18[1].read_bytes()
+    source = tmp_path / f"resnet18-{hashlib.sha256(content).hexdigest()[:8]}.pth"
+    source.write_bytes(content)
+    publish(source.as_uri())
+    network = ResNet(18, weights="auto")
+    assert network.weights == "DEFAULT" and torch.equal(network.conv1.weight, resnet18[0].conv1.weight)
+
+
 def test_the_table_of_published_weights_is_torchvisions():
     weights = {name: torchvision.models.get_model_weights(name).__members__ for name in PUBLISHED}
     found = {
