@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inference import checkpoints
-from launch.jobs import cli_overrides, forbid_in_sweep
+from launch.jobs import cli_overrides, forbid_in_sweep, swept_keys
 from launch.main import imports_without_gc, quiet_lightning, run
 from results import errors, summary
 from results.record import OutOfTime, recording, redact
@@ -86,7 +86,7 @@ def train(cfg: "DictConfig") -> float | None:
             raise SIGTERMException
         record["metrics"] |= {name: value.item() for name, value in trainer.callback_metrics.items()}
         log.info(summary.result(record, cfg.monitor, metrics.best_epoch, cfg.run_dir))
-        log_result(trainer.loggers, config, record["overrides"], record["metrics"], record["steps"])
+        log_result(trainer.loggers, config, record["overrides"], record["metrics"], record["steps"], swept_keys())
         if missing:
             raise OutOfTime(missing)
     return metrics.best.get(cfg.monitor)

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from results.pictures import new_figure, save_png, to_pixels
 
+FEW = 10  # images of a bin, below which its accuracy says little: one more right answer changes it by over 0.1
+
 
 class ReliabilityPlot(Callback):
     """After an Evaluator's test, write ``reliability.png`` (Guo et al. 2017, figure 1).
@@ -26,20 +28,24 @@ class ReliabilityPlot(Callback):
         bins = pl_module.bins
         parts = reliability(pl_module.probabilities, pl_module.labels, bins)
         accuracy, confidence, share = (part.numpy() for part in parts)
+        images = (share * len(pl_module.labels)).round()
         left = np.arange(bins) / bins
         figure = new_figure(5.2, 5.8)
         axes, below = figure.subplots(2, sharex=True, height_ratios=(4, 1))
-        filled = share > 0
+        filled, few = share > 0, (share > 0) & (images < FEW)
         bars = {"width": 1 / bins, "align": "edge", "edgecolor": "white"}
-        axes.bar(left[filled], accuracy[filled], color="#56B4E9", label="accuracy of the bin", **bars)
+        axes.bar(left[filled & ~few], accuracy[filled & ~few], color="#56B4E9", label="accuracy of the bin", **bars)
+        if few.any():
+            pale = bars | {"color": "#DDF0FB", "edgecolor": "#56B4E9", "linestyle": ":"}
+            axes.bar(left[few], accuracy[few], label=f"the same, of fewer than {FEW} images", **pale)
         axes.plot([0, 1], [0, 1], "--", color="0.3", label="perfect calibration")
         dots = {"color": "#D55E00", "markersize": 4, "clip_on": False, "label": "at its mean confidence"}
         axes.plot(confidence[filled], accuracy[filled], "o", **dots)
         error = calibration_error(*parts).item()
         axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy", title=f"expected calibration error {error:.4f}")
-        figure.legend(loc="outside lower center", ncols=3, fontsize=8)
-        below.bar(left, share, color="0.6", **bars)
-        below.set(xlabel="confidence (probability of the predicted class)", ylabel="share")
+        figure.legend(loc="outside lower center", ncols=2, fontsize=8)
+        below.bar(left, images, color="0.6", **bars)
+        below.set(xlabel="confidence (probability of the predicted class)", ylabel="images")
         save_png(to_pixels(figure), self.dirpath / "reliability.png")
 
 

@@ -27,6 +27,7 @@ class ImageData(Protocol):
     """A batch is a pair of images as the network sees them and labels ``(N,)`` or shares ``(N, num_classes)``."""
 
     sets: Mapping[str, Dataset]  # split → data with ``labels`` (N,) int64; image files also have ``samples``
+    test_images: Dataset  # that of the split that is tested
     batch_size: int
     in_channels: int
     image_size: int

@@ -2,7 +2,7 @@
 
 import copy
 import csv
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -149,13 +149,14 @@ def log_start(
 def log_result(
     loggers: Iterable[Logger],
     config: Mapping[str, Any],
-    overrides: Iterable[str],
+    overrides: Collection[str],
     metrics: Mapping[str, float | None],
     step: int,
+    swept: Collection[str],
 ) -> None:
     """Log the result to TensorBoard at the last step; end W&B's run, which Lightning leaves open."""
     for logger in loggers:
         if isinstance(logger, TensorBoard):
-            logger.log_result(config, overrides, metrics, step)
+            logger.log_result(config, overrides, metrics, step, swept)
         elif isinstance(logger, WandbLogger):
             logger.experiment.finish()

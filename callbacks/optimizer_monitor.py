@@ -7,7 +7,7 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
-from callbacks.tensorboard import writers
+from callbacks.tensorboard import tag_of, writers
 
 
 class OptimizerMonitor(Callback):
@@ -66,7 +66,7 @@ class OptimizerMonitor(Callback):
             for name, parameter in pl_module.backbone.named_parameters():
                 for kind, values in (("weights", parameter.detach()), ("gradients", parameter.grad)):
                     if values is not None and values.isfinite().all():
-                        writer.add_histogram(f"{kind}/{name}", values.float(), trainer.global_step)
+                        writer.add_histogram(tag_of(f"{kind}/{name}"), values.float(), trainer.global_step)
 
 
 def gradient_norm(trainer: Trainer, optimizer: Optimizer) -> Tensor:

@@ -10,18 +10,20 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import Dataset
 from torchmetrics.utilities.distributed import gather_all_tensors
 from torchvision.utils import make_grid
 
 from callbacks.run_metrics import RunMetrics
 from callbacks.tensorboard import TensorBoard, show, writers
-from results.pictures import class_labels, literal_text, new_figure, picture_grid, save_png, to_pixels
+from results.pictures import class_labels, literal_text, new_figure, picture_grid, save_png, shorten, to_pixels
 
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.figure import Figure
 
 COLORS = {"train": "#0072B2", "val": "#D55E00"}
+LABELS = {"train": "training", "val": "validation"}
 
 
 class CurvesPlot(Callback):
@@ -54,28 +56,34 @@ def curves_figure(
         monitor, best: the metric that decides which epoch is the best, and its best value.
         best_epoch: counted from 0; None without a validation.
     """
-    figure = new_figure(10, 3.8)
-    for axes, name in zip(figure.subplots(1, 2), ("loss", "top1"), strict=True):
+    from matplotlib.ticker import MaxNLocator
+
+    figure = new_figure(10, 4.2)
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
+    ends = [epochs for points in history.values() for epochs, _ in points]
+    for axes, (name, title) in zip(
+        figure.subplots(1, 2), {"loss": "loss", "top1": "top-1 accuracy"}.items(), strict=True
+    ):
         for split, color in COLORS.items():
             if points := history.get(f"{split}/{name}"):
                 style = {"marker": "o", "markersize": 3} if len(points) <= 50 else {}
-                axes.plot(*zip(*points, strict=True), color=color, label=split, **style)
+                axes.plot(*zip(*points, strict=True), color=color, label=LABELS[split], **style)
         if best_epoch is not None:
-            label = f"best: epoch {best_epoch + 1}, {monitor} {best:.4f}"
+            label = f"best epoch: {best_epoch + 1} ({monitor} {best:.4f})"
             axes.axvline(best_epoch + 1, color="0.5", linestyle="--", linewidth=1, label=label)
-        axes.set(xlabel="epoch", ylabel=name)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set(xlabel="epoch", ylabel=title, xlim=(min(0.5, *ends), max(ends) + 0.5))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
     return figure
 
 
 class ConfusionMatrixPlot(Callback):
-    """After a test, write ``confusion_matrix.png``; in TensorBoard it is ``test/confusion_matrix``.
+    """After a test, write ``confusion_matrix.png``, which TensorBoard shows too.
 
     Args:
         dirpath: the folder to write to.
-        max_classes: no plot for more classes: it would be illegible.
+        max_classes: of more classes a matrix would be illegible; the most common confusions are drawn as bars.
     """
 
     def __init__(self, dirpath: str, max_classes: int = 50):
@@ -83,8 +91,9 @@ class ConfusionMatrixPlot(Callback):
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         counts = pl_module.confusion.compute().cpu()  # in every process: it gathers
-        if trainer.is_global_zero and len(counts) <= self.max_classes:
-            pixels = confusion_matrix(counts, pl_module.class_names)
+        if trainer.is_global_zero:
+            draw = confusion_matrix if len(counts) <= self.max_classes else confusion_bars
+            pixels = draw(counts, pl_module.class_names)
             save_png(pixels, self.dirpath / "confusion_matrix.png")
             show(trainer, "test/confusion_matrix", pixels)
 
@@ -98,7 +107,8 @@ def confusion_matrix(counts: Tensor, class_names: Sequence[str]) -> "np.ndarray"
     labels, places = class_labels(class_names), range(len(counts))
     shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
     with literal_text(labels):
-        side = 2.5 + 0.48 * len(counts)
+        side = max(4.5, 2.5 + 0.48 * len(counts))
+        size = min(16, max(8, 48 // len(counts)))  # of the numbers
         figure = new_figure(side, side)
         figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
         axes = figure.add_subplot(xlabel="predicted", ylabel="true")
@@ -108,14 +118,40 @@ def confusion_matrix(counts: Tensor, class_names: Sequence[str]) -> "np.ndarray"
         for true, predicted in counts.nonzero().tolist():
             color = "white" if shares[true, predicted] > 0.6 else "black"
             count = str(counts[true, predicted].item())
-            axes.text(predicted, true, count, color=color, ha="center", va="center", fontsize=8, in_layout=False)
+            axes.text(predicted, true, count, color=color, ha="center", va="center", fontsize=size, in_layout=False)
+        return to_pixels(figure)
+
+
+def confusion_bars(counts: Tensor, class_names: Sequence[str], shown: int = 25) -> "np.ndarray":
+    """The most common pairs of a true class and another, predicted one, as bars: ``(H, W, 3)`` uint8.
+
+    Args:
+        counts: ``(true class, predicted class)``.
+        shown: pairs at most.
+    """
+    wrong = counts.clone().fill_diagonal_(0)
+    pairs = wrong.flatten().sort(descending=True, stable=True).indices[:shown].tolist()
+    pairs = [divmod(pair, len(counts)) for pair in pairs if wrong.flatten()[pair] > 0]
+    labels = class_labels(class_names)
+    with literal_text(labels):
+        figure = new_figure(7, 1.6 + 0.26 * len(pairs))
+        figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
+        title = f"{wrong.sum():,} of {counts.sum():,} images misclassified\nmost common confusions (true → predicted)"
+        axes = figure.add_subplot(xlabel="images", title=title)
+        values = [int(wrong[pair]) for pair in pairs]
+        bars = axes.barh(range(len(pairs)), values, color=COLORS["val"])
+        axes.bar_label(bars, padding=3, fontsize=8)
+        axes.set_yticks(range(len(pairs)), [f"{labels[true]} → {labels[predicted]}" for true, predicted in pairs])
+        axes.set(xlim=(0, 1.1 * max(values, default=1)), ylim=(max(1, len(pairs)) - 0.5, -0.5))
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         return to_pixels(figure)
 
 
 class MistakesPlot(Callback):
-    """After a test, write ``mistakes.png``: the most confident errors, as the network sees the images.
+    """After a test, write ``mistakes.png``: the most confident errors, as the network sees the images, and their files.
 
-    In TensorBoard it is ``test/mistakes``. Only these images of the test set are kept in memory.
+    TensorBoard shows it too. Only these images of the test set are kept in memory. Images that were not read from files
+    have their numbers in the test set; in a test by several processes, neither is known.
 
     Args:
         dirpath: the folder to write to; nothing is written if there is no error.
@@ -126,14 +162,17 @@ class MistakesPlot(Callback):
         if count < 1:
             raise ValueError(f"count={count}; expected at least one image")
         self.dirpath, self.count = Path(dirpath), count
-        self._errors: list[Tensor] = []  # so far: confidence, predicted, labels, images
+        self._errors: list[Tensor] = []  # so far: confidence, predicted, labels, images, numbers in the test set
+        self._seen = 0
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._errors = []
+        self._errors, self._seen = [], 0
 
     def on_test_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0) -> None:
         images, labels = batch
-        errors = most_confident_errors(*outputs.float().softmax(1).max(1), labels, images, count=self.count)
+        numbers = torch.arange(self._seen, self._seen + len(labels), device=labels.device)
+        self._seen += len(labels)
+        errors = most_confident_errors(*outputs.float().softmax(1).max(1), labels, images, numbers, count=self.count)
         if self._errors:
             both = (torch.cat(parts) for parts in zip(self._errors, errors, strict=True))
             errors = most_confident_errors(*both, count=self.count)
@@ -145,7 +184,7 @@ class MistakesPlot(Callback):
         if not errors or not trainer.is_global_zero:
             return
         parts = most_confident_errors(*errors, count=self.count)
-        confidence, predicted, labels, images = (part.cpu() for part in parts)
+        confidence, predicted, labels, images, numbers = (part.cpu() for part in parts)
         wrong = predicted != labels
         if not wrong.any():
             return
@@ -153,25 +192,33 @@ class MistakesPlot(Callback):
         for index in wrong.nonzero()[:, 0].tolist():
             answer = f"{names[predicted[index]]} ({confidence[index]:.1%})"
             titles.append(f"true: {names[labels[index]]}\npred: {answer}")
+            if trainer.world_size == 1:
+                titles[-1] += f"\n{image_name(trainer.datamodule.test_images, int(numbers[index]))}"
         pixels = picture_grid(trainer.datamodule.unnormalize(images[wrong]).numpy(), titles)
         save_png(pixels, self.dirpath / "mistakes.png")
         show(trainer, "test/mistakes", pixels)
 
 
+def image_name(images: Dataset, number: int) -> str:
+    """The name of an image's file, shortened to fit above the picture; its number, if it was not read from a file."""
+    samples = getattr(images, "samples", None)
+    return shorten(Path(samples[number][0]).name, 28) if samples else f"image {number}"
+
+
 def most_confident_errors(
-    confidence: Tensor, predicted: Tensor, labels: Tensor, images: Tensor, count: int
+    confidence: Tensor, predicted: Tensor, labels: Tensor, images: Tensor, numbers: Tensor, count: int
 ) -> list[Tensor]:
-    """The same four for the wrong answers, the most confident first; of equally confident ones the earlier first.
+    """The same five for the wrong answers, the most confident first; of equally confident ones the earlier first.
 
     Returns ``count`` of each, or all: if fewer are wrong, right ones follow. So nothing waits for the device.
 
     Args:
-        confidence, predicted, labels: ``(N,)``.
+        confidence, predicted, labels, numbers: ``(N,)``.
         images: ``(N, C, h, w)``.
     """
     wrong = torch.where(predicted == labels, -1.0, confidence)
     order = wrong.argsort(descending=True, stable=True)[:count]
-    return [part[order] for part in (confidence, predicted, labels, images)]
+    return [part[order] for part in (confidence, predicted, labels, images, numbers)]
 
 
 def gather(part: Tensor) -> Tensor:
@@ -212,7 +259,7 @@ class PrecisionRecall(Callback):
 
 
 class NetworkPictures(Callback):
-    """In TensorBoard: ``train/batch``, images of the first batch, and after the test ``filters/first_layer``.
+    """In TensorBoard: ``watch/train/batch``, images of the first batch; after the test ``watch/filters/first_layer``.
 
     Args:
         count: images of the batch at most.

@@ -1,6 +1,6 @@
 """TensorBoard events straight into the run's folder."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,9 +9,11 @@ import yaml
 from lightning import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.utils.tensorboard.summary import hparams
 
 if TYPE_CHECKING:
+    from tensorboard.compat.proto.summary_pb2 import Summary
     from torch.utils.tensorboard import SummaryWriter
 
 # Shown in TensorBoard's HPARAMS tab for every run; a part such as model is shown by the name of its class.
@@ -22,6 +24,10 @@ MAIN = (
 HIDDEN = ("name", "run_dir", "data_dir", "ckpt_path", "impossible", "verbose")
 # The CUSTOM SCALARS tab: training and validation in one chart.
 CHARTS = {"curves": {name: ["Multiline", [f"train/{name}", f"val/{name}"]] for name in ("loss", "top1")}}
+
+
+# TIME SERIES sorts tags by name and unfolds the first two groups, so all others follow in a third.
+UNFOLDED, REST = ("train/", "val/"), "watch/"
 
 
 class TensorBoard(TensorBoardLogger):
@@ -36,6 +42,12 @@ class TensorBoard(TensorBoardLogger):
     def __init__(self, save_dir: str, purge_step: int = 0, **options: Any):
         super().__init__(save_dir, name="", version="", default_hp_metric=False, purge_step=purge_step, **options)
         self.is_new = purge_step == 0 or not any(Path(save_dir).glob("events.out.tfevents.*"))
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Log all but the test's scores: a hundred classes have a hundred. ``log_result`` logs those of the run."""
+        shown = {tag_of(name): value for name, value in metrics.items() if not name.startswith("test/")}
+        super().log_metrics(shown, step)
 
     @rank_zero_only
     def save(self) -> None:
@@ -63,7 +75,12 @@ class TensorBoard(TensorBoardLogger):
 
     @rank_zero_only
     def log_result(
-        self, config: Mapping[str, Any], overrides: Iterable[str], metrics: Mapping[str, float | None], step: int
+        self,
+        config: Mapping[str, Any],
+        overrides: Collection[str],
+        metrics: Mapping[str, float | None],
+        step: int,
+        swept: Collection[str] = (),
     ) -> None:
         """Log the run's line of the HPARAMS tab: best validation scores and test scores; then close the file.
 
@@ -72,22 +89,51 @@ class TensorBoard(TensorBoardLogger):
             overrides: such as ``model.depth=34``; their keys are shown beside the main ones.
             metrics: of the record.
             step: the last one; a run that is killed here and resumes replaces what belongs to it.
+            swept: the keys that are shown first; by default those of ``overrides``.
         """
         scores = {}
         for name, value in metrics.items():
             split, _, metric = name.partition("/")
             if split == "val" and value is not None:  # the tab would show the last point of the curve val/…
-                scores[f"best/{metric}"] = value
-                self.experiment.add_scalar(f"best/{metric}", value, step)
-            elif split == "test" and "/" not in metric:  # no scores of single classes
-                scores[name] = value
+                scores[tag_of(f"best/{metric}")] = value
+            elif split == "test" and "/" not in metric and value is not None:  # no scores of single classes
+                scores[tag_of(name)] = value
+        for tag, value in scores.items():
+            self.experiment.add_scalar(tag, value, step)
+        scores = dict(sorted(scores.items(), key=lambda score: not score[0].endswith("/top1")))
         # Not self.log_hyperparams: it would log each score a second time.
-        for summary in hparams(hyperparameters(config, overrides), scores):
+        experiment, *session = hparams(hyperparameters(config, overrides), scores)
+        arrange(experiment, swept or [key_of(override) for override in overrides])
+        for summary in (experiment, *session):
             self.experiment.file_writer.add_summary(summary, step)
         self.close()
 
     def close(self) -> None:
         self.experiment.close()
+
+
+def tag_of(name: str) -> str:
+    """The tag of a metric."""
+    return name if name.startswith(UNFOLDED) else f"{REST}{name}"
+
+
+def arrange(experiment: "Summary", first: Collection[str]) -> None:
+    """Put these settings first in HPARAMS, which ticks five of them and five scores; name the scores without a group.
+
+    Args:
+        experiment: of torch's ``hparams``; it is changed.
+    """
+    data = experiment.value[0].metadata.plugin_data
+    content = HParamsPluginData.FromString(data.content)
+    for setting in content.experiment.hparam_infos:
+        setting.differs = setting.name in first
+    for score in content.experiment.metric_infos:
+        score.display_name = score.name.tag.removeprefix(REST)
+    data.content = content.SerializeToString()
+
+
+def key_of(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
 
 
 def writers(trainer: Trainer) -> list["SummaryWriter"]:
@@ -96,15 +142,15 @@ def writers(trainer: Trainer) -> list["SummaryWriter"]:
     return [logger.experiment for logger in loggers if isinstance(logger, TensorBoard)]
 
 
-def show(trainer: Trainer, tag: str, pixels: np.ndarray) -> None:
-    """Draw a picture, ``(H, W, 3)`` uint8, in TensorBoard."""
+def show(trainer: Trainer, name: str, pixels: np.ndarray) -> None:
+    """Draw a picture, ``(H, W, 3)`` uint8, in TensorBoard, behind the curves."""
     for writer in writers(trainer):
-        writer.add_image(tag, pixels, trainer.global_step, dataformats="HWC")
+        writer.add_image(f"{REST}{name}", pixels, trainer.global_step, dataformats="HWC")
 
 
 def hyperparameters(config: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, bool | int | float | str]:
     """The main settings of a run, and those that were overridden."""
-    keys = [override.partition("=")[0].lstrip("+~") for override in overrides]
+    keys = list(map(key_of, overrides))
     found = {}
     for key in dict.fromkeys([*MAIN, *(key for key in keys if key not in HIDDEN)]):
         value: Any = config

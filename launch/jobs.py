@@ -16,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from launch.sweep_folder import stored_command
 from results import record as records
 from results.errors import report_error, tracebacks
 from results.record import OutOfTime, is_main_process, one_line, signal_code
@@ -281,6 +282,15 @@ def forbid_in_sweep(what: str) -> None:
 def cli_overrides() -> list[str]:
     """The overrides that were typed for this run; none outside a script."""
     return overrides_of(HydraConfig.get()) if HydraConfig.initialized() else []
+
+
+def swept_keys() -> set[str]:
+    """The keys that differ between the jobs of the sweep that this run belongs to; none for a single run."""
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return set()
+    hydra = HydraConfig.get()
+    command = stored_command(Path(hydra.runtime.cwd, hydra.sweep.dir))
+    return {*(hydra.sweeper.get("params") or ()), *(command.swept() if command else ())}
 
 
 def overrides_of(hydra: DictConfig, kind: str = "task") -> list[str]:

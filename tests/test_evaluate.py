@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from hydra.errors import InstantiationException
 from PIL import Image
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from callbacks.calibration import reliability
+from callbacks.calibration import ReliabilityPlot, reliability
 from callbacks.plots import most_confident_errors
 from datamodules import Digits, fashion_mnist
 from evaluate import check, evaluate
@@ -143,6 +144,15 @@ def test_reliability_is_that_of_a_count_by_hand():
     assert share.tolist() == pytest.approx([0, 0, 0.4, 0.6])
 
 
+@pytest.mark.parametrize(("copies", "colour"), [(3, (221, 240, 251)), (4, (86, 180, 233))])
+def test_a_bin_of_fewer_than_ten_images_is_pale(copies, colour, tmp_path):
+    probabilities = torch.tensor([[0.9, 0.1], [0.1, 0.9], [0.95, 0.05]]).repeat(copies, 1)  # in one bin
+    seen = SimpleNamespace(bins=4, probabilities=probabilities, labels=torch.tensor([0, 1, 1]).repeat(copies))
+    ReliabilityPlot(tmp_path).on_test_end(SimpleNamespace(is_global_zero=True), seen)
+    bars = [(pixels(tmp_path / "reliability.png") == shade).all(2).sum() for shade in (colour, (86, 180, 233))]
+    assert bars[0] > 5000 and (bars[1] > 5000) == (copies == 4)
+
+
 def test_the_calibration_error_is_the_gap_in_the_diagram(composed, trained):
     from hydra.utils import instantiate
 
@@ -162,7 +172,8 @@ def test_the_most_confident_mistakes_come_first_and_right_answers_last():
     labels = torch.tensor([0, 0, 0, 1, 0])
     images = torch.arange(5).view(5, 1, 1, 1)
     for count, expected in ((25, [1, 4, 2, 0, 3]), (3, [1, 4, 2]), (1, [1])):
-        found = most_confident_errors(*probabilities.max(1), labels, images, count=count)
+        found = most_confident_errors(*probabilities.max(1), labels, images, torch.arange(5), count=count)
+        assert found[4].tolist() == expected
         assert found[3].flatten().tolist() == expected
         assert found[0].tolist() == probabilities.max(1).values[expected].tolist()
         assert found[1].tolist() == probabilities.argmax(1)[expected].tolist()

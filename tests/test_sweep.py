@@ -362,9 +362,11 @@ def test_tensorboards_hparams_tab_shows_the_swept_keys_beside_the_best_scores(sw
         seed = int(line.hparams["seed"].number_value)
         record = records.read(tmp_path / "sweep" / f"seed-{seed}")["metrics"]
         shown = {value.name.tag: value.value for value in line.metric_values}
-        assert set(shown) == {f"{kind}/{m}" for kind in ("best", "test") for m in ("loss", "top1", "top5", "f1_macro")}
-        assert shown["best/top1"] == pytest.approx(record["val/top1"])
-        assert shown["test/top1"] == pytest.approx(record["test/top1"])
+        assert set(shown) == {
+            f"watch/{kind}/{m}" for kind in ("best", "test") for m in ("loss", "top1", "top5", "f1_macro")
+        }
+        assert shown["watch/best/top1"] == pytest.approx(record["val/top1"])
+        assert shown["watch/test/top1"] == pytest.approx(record["test/top1"])
         assert line.hparams["model"].string_value == "LeNet"
 
 

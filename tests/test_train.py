@@ -236,7 +236,7 @@ def test_tensorboard_events_have_the_scores(composed, tmp_path):
     train(composed(*TINY, "trainer.max_epochs=3", "trainer.log_every_n_steps=1"))
     events = EventAccumulator(str(tmp_path)).Reload()
     tags = set(events.Tags()["scalars"])
-    assert {"train/loss", "train/top1", "val/loss", "val/top1", "val/f1_macro", "test/top1", "lr"} <= tags
+    assert {"train/loss", "train/top1", "val/loss", "val/top1", "val/f1_macro", "watch/test/top1", "watch/lr"} <= tags
     scores = [event.value for event in events.Scalars("val/top1")]
     assert len(scores) == 3
     assert records.read(tmp_path)["metrics"]["val/top1"] == pytest.approx(max(scores))
@@ -257,11 +257,12 @@ def test_the_hparams_tab_has_the_main_settings_and_the_best_scores(composed, tmp
     assert shown["model"] == "LeNet" and shown["optimizer"] == "SGD"
     assert (shown["optimizer.lr"], shown["trainer.max_epochs"], shown["datamodule.batch_size"]) == (0.5, 4, 16)
     experiment = metadata.parse_experiment_plugin_data(content[metadata.EXPERIMENT_TAG].plugin_data.content)
-    metrics = {info.name.tag for info in experiment.metric_infos}
-    assert metrics == {f"{k}/{m}" for k in ("best", "test") for m in ("loss", "top1", "top5", "f1_macro")}
+    metrics = {info.display_name: info.name.tag for info in experiment.metric_infos}
+    assert set(metrics) == {f"{k}/{m}" for k in ("best", "test") for m in ("loss", "top1", "top5", "f1_macro")}
+    assert list(metrics)[:2] == ["best/top1", "test/top1"]
     record = records.read(tmp_path)["metrics"]
-    for tag in metrics:
-        assert events.Scalars(tag)[-1].value == pytest.approx(record[tag.replace("best/", "val/")]), tag
+    for name, tag in metrics.items():
+        assert events.Scalars(tag)[-1].value == pytest.approx(record[name.replace("best/", "val/")]), tag
     assert "hp_metric" not in events.Tags()["scalars"]
 
 

@@ -17,7 +17,16 @@ from tensorboard.plugins.hparams import metadata
 
 import train as script
 from callbacks.optimizer_monitor import OptimizerMonitor, gradient_norm
-from callbacks.plots import MistakesPlot, NetworkPictures, confusion_matrix, filter_grid, label_title
+from callbacks.plots import (
+    MistakesPlot,
+    NetworkPictures,
+    confusion_bars,
+    confusion_matrix,
+    curves_figure,
+    filter_grid,
+    image_name,
+    label_title,
+)
 from datamodules import RandomHorizontalFlip, Synthetic
 from inference import checkpoints
 from results import record as records
@@ -73,19 +82,15 @@ def test_there_are_these_curves_and_no_others(run):
     assert set(run.events.Tags()["scalars"]) == {
         "train/loss",
         "train/top1",
-        *(f"{split}/{name}" for split in ("val", "test", "best") for name in scores),
-        *(f"test/accuracy/{name}" for name in CLASSES),
-        "lr",
-        "grad_norm",
-        "throughput/images_per_second",
-        "memory/peak_mb",
-        "epoch",
+        *(f"{group}/{name}" for group in ("val", "watch/test", "watch/best") for name in scores),
+        *(f"watch/{name}" for name in ("lr", "grad_norm", "throughput/images_per_second", "memory/peak_mb", "epoch")),
     }
 
 
 def test_training_and_validation_are_at_the_same_steps_and_in_one_chart(run):
     assert len(run.seen) == STEPS
-    for name in ("train/loss", "train/top1", "val/loss", "val/top1", "throughput/images_per_second", "memory/peak_mb"):
+    watched = ("watch/throughput/images_per_second", "watch/memory/peak_mb")
+    for name in ("train/loss", "train/top1", "val/loss", "val/top1", *watched):
         assert [step for step, _ in curve(run, name)] == LAST, name
     metrics = run.record["metrics"]
     for name in ("loss", "top1"):
@@ -93,7 +98,7 @@ def test_training_and_validation_are_at_the_same_steps_and_in_one_chart(run):
     best = max(range(3), key=lambda epoch: curve(run, "val/top1")[epoch][1])
     for name in ("loss", "top1", "top5", "f1_macro"):
         assert curve(run, f"val/{name}")[best][1] == pytest.approx(metrics[f"val/{name}"])
-        assert curve(run, f"test/{name}") == [(STEPS, pytest.approx(metrics[f"test/{name}"]))]
+        assert curve(run, f"watch/test/{name}") == [(STEPS, pytest.approx(metrics[f"test/{name}"]))]
     layout = layout_pb2.Layout.FromString(run.events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
     charts = {chart.title: list(chart.multiline.tag) for category in layout.category for chart in category.chart}
     assert charts == {"loss": ["train/loss", "val/loss"], "top1": ["train/top1", "val/top1"]}
@@ -102,16 +107,16 @@ def test_training_and_validation_are_at_the_same_steps_and_in_one_chart(run):
 def test_rate_and_gradient_are_those_of_every_third_step_and_each_epochs_last(run):
     steps = [2, 3, 5, 7, 8, 11]
     rates = [0.02 * (1 + math.cos(math.pi * (step - 1) / 11)) / 2 for step in steps]  # after one step of warm-up
-    assert curve(run, "lr") == [(s, pytest.approx(rate, rel=1e-5)) for s, rate in zip(steps, rates, strict=True)]
+    assert curve(run, "watch/lr") == [(s, pytest.approx(rate, rel=1e-5)) for s, rate in zip(steps, rates, strict=True)]
     assert [rate for rate, *_ in run.seen][11] == pytest.approx(rates[-1], rel=1e-5)
-    assert curve(run, "grad_norm") == [(step, pytest.approx(run.seen[step][1], rel=1e-5)) for step in steps]
+    assert curve(run, "watch/grad_norm") == [(step, pytest.approx(run.seen[step][1], rel=1e-5)) for step in steps]
 
 
 def test_throughput_and_memory_add_up_to_the_records(run):
-    speeds = [value for _, value in curve(run, "throughput/images_per_second")]
+    speeds = [value for _, value in curve(run, "watch/throughput/images_per_second")]
     seconds = sum(EPOCH * 32 / speed for speed in speeds)
     assert seconds == pytest.approx(run.record["train_seconds"], rel=1e-3)
-    peaks = [value for _, value in curve(run, "memory/peak_mb")]
+    peaks = [value for _, value in curve(run, "watch/memory/peak_mb")]
     assert 50 < peaks[0] <= peaks[1] <= peaks[2] <= run.record["peak_memory_mb"] + 0.1
 
 
@@ -152,9 +157,9 @@ def panel(pixels, number, lines):
 
 
 def test_pictures_are_these(run):
-    tags = {"train/batch", "filters/first_layer", "test/confusion_matrix", "test/mistakes"}
+    tags = {"watch/train/batch", "watch/filters/first_layer", "watch/test/confusion_matrix", "watch/test/mistakes"}
     assert set(run.events.Tags()["images"]) == tags
-    for tag, name in (("test/confusion_matrix", "confusion_matrix"), ("test/mistakes", "mistakes")):
+    for tag, name in (("watch/test/confusion_matrix", "confusion_matrix"), ("watch/test/mistakes", "mistakes")):
         assert (picture(run, tag, STEPS) == np.asarray(Image.open(run.folder / f"{name}.png"))).all()
     assert np.asarray(Image.open(run.folder / "curves.png")).std() > 20
 
@@ -165,7 +170,7 @@ def test_the_batch_is_what_the_network_saw(run):
     images, _, draw, _ = next(iter(data.train_dataloader()))
     flipped = RandomHorizontalFlip(p=0.5)(images, torch.Generator().manual_seed(draw.key), draw)
     assert not torch.equal(flipped, images)
-    pixels = picture(run, "train/batch", 0)
+    pixels = picture(run, "watch/train/batch", 0)
     for number in range(25):
         assert (panel(pixels, number, lines=1) == flipped[number].permute(1, 2, 0).numpy()).all(), number
     assert pixels.shape[0] == 5 * (SIDE + LINE + GAP) + GAP  # 25 of the 32
@@ -184,9 +189,9 @@ def test_mistakes_are_the_wrong_answers_the_surest_first(run, tested):
     wrong = (probabilities.argmax(1) != labels).nonzero()[:, 0].tolist()
     wrong.sort(key=lambda index: -probabilities[index].max().item())
     assert len(wrong) > 3
-    pixels = picture(run, "test/mistakes", STEPS)
+    pixels = picture(run, "watch/test/mistakes", STEPS)
     for number, index in enumerate(wrong[:25]):
-        assert (panel(pixels, number, lines=2) == images[index].permute(1, 2, 0).numpy()).all(), number
+        assert (panel(pixels, number, lines=3) == images[index].permute(1, 2, 0).numpy()).all(), number
 
 
 def test_precision_and_recall_are_those_of_a_count_by_hand(run, tested):
@@ -205,7 +210,7 @@ def test_precision_and_recall_are_those_of_a_count_by_hand(run, tested):
 
 def test_filters_are_the_best_networks(run):
     weights = checkpoints.load(run.folder).backbone.conv1.weight.detach()  # (16, 3, 5, 5)
-    pixels = picture(run, "filters/first_layer", STEPS)
+    pixels = picture(run, "watch/filters/first_layer", STEPS)
     scale = 10  # the first multiple of 5 pixels with 48 or more
     assert pixels.shape == (2 * (5 * scale + 2) + 2, 8 * (5 * scale + 2) + 2, 3)
     for number in (0, 9):
@@ -218,8 +223,8 @@ def test_filters_are_the_best_networks(run):
 def test_histograms_are_those_of_every_second_epoch(run):
     names = [name for name, _ in checkpoints.load(run.folder).backbone.named_parameters()]
     tags = run.events.Tags()["histograms"]
-    assert set(tags) == {f"{kind}/{name}" for kind in ("weights", "gradients") for name in names}
-    (event,) = run.events.Histograms("gradients/conv1.weight")
+    assert set(tags) == {f"watch/{kind}/{name}" for kind in ("weights", "gradients") for name in names}
+    (event,) = run.events.Histograms("watch/gradients/conv1.weight")
     assert event.step == LAST[1]
     gradient = run.seen[LAST[1]][2]
     found = event.histogram_value
@@ -319,6 +324,41 @@ def test_a_cell_is_as_dark_as_its_share_of_the_true_class():
         assert len(cells[-1][0]) > 500
     (top, left), (same, right), (below, _) = ((rows.mean(), columns.mean()) for rows, columns in cells)
     assert left < right and abs(top - same) < 3 and below > top
+
+
+def bar_widths(pixels):
+    """The widths of the bars of a confusion plot, in pixels, from top to bottom."""
+    rows = (pixels == (213, 94, 0)).all(2).sum(1)  # (H,)
+    return rows[(rows > 0) & (np.r_[0, rows[:-1]] == 0)].tolist()
+
+
+def test_of_many_classes_the_most_common_confusions_are_bars():
+    counts = 5 * torch.eye(100, dtype=torch.long)
+    assert bar_widths(confusion_bars(counts, list(map(str, range(100))))) == []
+    counts[3, 7], counts[90, 2], counts[1, 0] = 8, 4, 2
+    widths = bar_widths(confusion_bars(counts, list(map(str, range(100)))))
+    assert [width / widths[0] for width in widths] == [1, pytest.approx(0.5, abs=0.02), pytest.approx(0.25, abs=0.02)]
+    assert len(bar_widths(confusion_bars(counts, list(map(str, range(100))), shown=2))) == 2
+
+
+@pytest.mark.parametrize("epochs", [1, 100])
+def test_the_curves_are_over_whole_epochs_and_their_legend_is_below_them(epochs):
+    points = [[epoch, 1 / epoch] for epoch in range(1, epochs + 1)]
+    history = {f"{split}/{name}": points for split in ("train", "val") for name in ("loss", "top1")}
+    figure = curves_figure(history, "val/top1", 0, 1.0)
+    figure.canvas.draw()
+    for axes in figure.axes:
+        assert axes.get_xlim() == (0.5, epochs + 0.5)
+        assert all(tick == int(tick) for tick in axes.get_xticks())
+        assert axes.get_tightbbox().y0 > figure.legends[0].get_window_extent().y1
+        assert axes.get_tightbbox().x0 >= 0
+
+
+def test_a_mistake_is_named_by_its_file_or_its_number():
+    files = SimpleNamespace(samples=[("/photos/cat/1.jpg", 0), (f"/photos/dog/{'x' * 40}.jpg", 1)])
+    assert image_name(files, 0) == "1.jpg"
+    assert image_name(files, 1) == "x" * 27 + "…"
+    assert image_name(Synthetic(10, 3, 16).load("test"), 7) == "image 7"
 
 
 def test_a_grid_of_few_filters_has_no_empty_places():
