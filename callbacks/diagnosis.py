@@ -54,7 +54,8 @@ class Diagnosis(Callback):
             with preserve_state(pl_module.backbone):
                 self._diagnose(trainer, pl_module)
         if skipped := getattr(getattr(pl_module, "guard", None), "skipped_steps", 0):
-            self.found.append(f"{skipped} of {trainer.global_step} steps were skipped: their loss was NaN or infinite")
+            steps = f"{skipped} of {trainer.global_step} steps {'was' if skipped == 1 else 'were'} skipped"
+            self.found.append(f"{steps}: the loss was NaN or infinite")
 
     def _diagnose(self, trainer: Trainer, pl_module: ImageClassifier) -> None:
         sets, size = trainer.datamodule.sets, trainer.datamodule.batch_size * trainer.world_size
@@ -102,7 +103,8 @@ class Diagnosis(Callback):
             return f"try {lr}, a warm-up, or trainer.gradient_clip_val=1.0"
         if steps < FEW_STEPS and train != "above":
             more = "a larger trainer.max_epochs, or a smaller datamodule.batch_size"
-            return f"{steps} steps are few: try {pretrained}{more}"
+            few = "1 step is too few" if steps == 1 else f"{steps} steps are few"
+            return f"{few}: try {pretrained}{more}"
         if verdict == "unclear":
             return f"more validation images would tell; {lr}, {pretrained}or more training images may raise it"
         if train == "above":

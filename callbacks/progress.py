@@ -37,21 +37,27 @@ class Progress(TQDMProgressBar):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_epoch_start(trainer, pl_module)
         self._began, self._validated = time.perf_counter(), False
+        self.train_progress_bar.set_description(f"epoch {self._epoch()}")  # Lightning counts from 0
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_epoch_end(trainer, pl_module)
         if trainer.is_global_zero:
-            names = ["train/loss", "train/top1", *(("val/loss", "val/top1") if self._validated else ())]
-            metrics = {name: trainer.callback_metrics.get(name) for name in names}
-            scores = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items() if value is not None)
-            seconds = time.perf_counter() - self._began
-            last = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else "?"
-            self._log(f"epoch {trainer.current_epoch + 1:>3}/{last}  {scores}  {seconds:.1f} s")
+            parts = [f"epoch {self._epoch()}"]
+            for split in ("train", *(["val"] if self._validated else [])):
+                metrics = {name: trainer.callback_metrics.get(f"{split}/{name}") for name in ("loss", "top1")}
+                scores = [f"{name} {value:.4f}" for name, value in metrics.items() if value is not None]
+                parts += [" ".join([split, *scores])] if scores else []
+            self._log("  ".join([*parts, f"{time.perf_counter() - self._began:.1f} s"]))
+
+    def _epoch(self) -> str:
+        """The running epoch, counted from 1, and the last one if it is known."""
+        last = self.trainer.max_epochs
+        return f"{self.trainer.current_epoch + 1:>3}/{last if last and last > 0 else '?'}"
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         if self._is_line_due():
-            self._log_batches(f"epoch {trainer.current_epoch + 1:>3}  ", batch_idx, self.total_train_batches)
+            self._log_batches(f"epoch {self._epoch()}  ", batch_idx, self.total_train_batches)
 
     def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0) -> None:
         super().on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)

@@ -167,7 +167,7 @@ class RunMetrics(Callback):
             shape = (data.in_channels, data.image_size, data.image_size)
             self.params, self.flops_per_image = cost(pl_module.backbone, shape)
             name = type(pl_module.backbone).__name__
-            log.info(f"{'size':<12} {name}: {self.params:,} parameters, {self.flops_per_image:,} FLOPs an image")
+            log.info(f"{'size':<12} {name}: {self.params:,} parameters, {self.flops_per_image:,} FLOPs per image")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         known = [*getattr(pl_module, "val_metrics", ()), *trainer.callback_metrics, "train/loss", "train/top1"]
@@ -263,7 +263,8 @@ class RunMetrics(Callback):
         if device.type == "cuda":
             name = torch.cuda.get_device_name(device)
         else:
-            name = f"{device.type}, {torch.get_num_threads()} threads"
+            threads = torch.get_num_threads()
+            name = f"{device.type}, {threads} thread{'s' * (threads != 1)}"
         return {
             "metrics": self.last | self.best,
             "params": self.params,

@@ -13,6 +13,7 @@ from results.run_folder import short
 
 # Overrides that are not part of a run's name: they only say where to read or write, or are in it already.
 LEFT_OUT = RESULT_NEUTRAL_KEYS | {"run_dir", "ckpt_path", "ckpt", "trust", "output", "grid", "num_workers"}
+MAX_LENGTH = 100  # characters of a run's name
 VALID = re.compile(r"[\w.,+\[\]-]{1,200}")  # the name of a job's folder
 
 
@@ -58,7 +59,10 @@ def run_name(name: str | None, choices: Mapping[str, str], overrides: Iterable[s
     for key, value in given.items():
         if key not in named | LEFT_OUT and "/" not in value and not is_secret(f"{key}={value}"):
             parts.append(f"{key.rpartition('.')[2]}-{value}")
-    return re.sub(r"[^A-Za-z0-9._]+", "-", "_".join(parts)).strip("-")[:100]
+    texts = [re.sub(r"[^A-Za-z0-9._]+", "-", part).strip("-") for part in parts]
+    while len("_".join(texts)) > MAX_LENGTH and len(texts) > 1:
+        texts.pop()  # a whole override, rather than a part of one
+    return "_".join(texts)[:MAX_LENGTH]
 
 
 def checkpoint_name(ckpt: str) -> str:

@@ -1,7 +1,6 @@
 """Pictures as pixels ``(H, W, 3)`` uint8: figures without pyplot, grids of images, labels of classes, PNG files."""
 
 import logging
-import textwrap
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
@@ -15,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from results.fonts import default_font, drawable, families, font_for
+from results.summary import paragraph
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -107,5 +107,5 @@ def _undrawable(class_names: tuple[str, ...]) -> frozenset[int]:
     if found:
         log.warning(f"no installed font can draw {len(found)} of {len(class_names)} class names; pictures number them")
         legend = "  ".join(f"class {number} = {class_names[number]}" for number in found)
-        log.info(f"{'legend':<12} {textwrap.fill(legend, 96, subsequent_indent=' ' * 13)}")
+        log.info(paragraph("legend", legend))
     return frozenset(found)

@@ -12,7 +12,9 @@ from results.run_folder import short
 
 # Settings of the Trainer that no run changes.
 HIDDEN = ("default_root_dir", "enable_model_summary", "plugins", "use_distributed_sampler")
+NO_PROFILER = "NullProfiler"
 SCORES = tuple(name for name, metric in METRICS.items() if metric.in_summary)  # the rows of a table
+WIDTH, LABEL = 80, 13  # characters of a line, and of the label at its start
 MAX_CLASSES = 30  # of more classes, a table shows those with the lowest accuracy
 
 
@@ -22,21 +24,30 @@ def summary(config: Mapping[str, Any]) -> str:
     Args:
         config: resolved, as plain dicts.
     """
-    lines = [f"seed         {config['seed']}"]
+    lines = [paragraph("seed", str(config["seed"]))]
     for part in ("datamodule", "model", "lit_module", "optimizer", "scheduler", "trainer"):
         values = config.get(part) or {}
         name = values.get("_target_", "none").rpartition(".")[2]
         shown = [
             f"{key}={_short(value)}"
             for key, value in values.items()
-            if value is not None and not key.startswith("_") and key not in HIDDEN
+            if value is not None and not key.startswith("_") and key not in HIDDEN and _short(value) != NO_PROFILER
         ]
-        text = textwrap.fill(f"{name}  {' '.join(shown)}", 96, subsequent_indent=" " * 13)
-        lines.append(f"{part:<12} {text}")
+        lines.append(paragraph(part, " ".join([name, *shown])))
+    callbacks = [name for name, values in (config.get("callbacks") or {}).items() if values is not None]
+    lines.append(paragraph("callbacks", " ".join(callbacks) or "none"))
     return "\n".join(lines)
 
 
+def paragraph(label: str, text: str) -> str:
+    """A label and a text, wrapped beside it; no word is broken."""
+    options = {"break_long_words": False, "break_on_hyphens": False}
+    return textwrap.fill(text, WIDTH, initial_indent=f"{label:<{LABEL}}", subsequent_indent=" " * LABEL, **options)
+
+
 def _short(value: Any) -> Any:
+    if isinstance(value, dict) and "_target_" in value:
+        return str(value["_target_"]).rpartition(".")[2]
     if isinstance(value, dict):
         return "{" + ",".join(str(key) for key, entry in value.items() if entry is not None) + "}"
     return value if isinstance(value, str) else str(value).replace(" ", "")
@@ -54,16 +65,14 @@ def result(record: Mapping[str, Any], monitor: str, best_epoch: int | None, run_
     if best_epoch is not None:
         lines.append(f"best epoch   {best_epoch + 1} of {record['epochs']}  ({monitor} {metrics[monitor]:.4f})")
     if record["images_per_second"]:
-        speed = f"{record['images_per_second']:,.0f} images a second"
+        speed = f"{record['images_per_second']:,.0f} images/s"
         lines.append(f"training     {record['train_seconds']:.1f} s, {speed}, on {record['device']}")
-    lines += [
-        textwrap.fill(f"finding      {text}", 96, subsequent_indent=" " * 13) for text in record["findings"] or ()
-    ]
+    lines += [paragraph("finding", text) for text in record["findings"] or ()]
     folder = short(run_dir)
     lines.append(f"run          {folder}")
     if any(Path(run_dir).glob("events.out.tfevents.*")):
         logdir = "runs" if folder.startswith("runs" + os.sep) else quote(folder)
-        lines.append(f"look at it   tensorboard --logdir {logdir}")
+        lines.append(f"curves       tensorboard --logdir {logdir}")
     return "\n".join(lines)
 
 
@@ -104,11 +113,10 @@ def predictions(seconds: float, images: int, counts: Mapping[str, int], broken: 
         counts: images of each predicted class; empty for features.
         broken: a message for each unreadable file.
     """
-    lines = [f"{'predicted':<12} {images:,} images in {seconds:.1f} s, {images / seconds:,.0f} a second"]
+    lines = [f"{'predicted':<12} {images:,} images in {seconds:.1f} s, {images / seconds:,.0f} images/s"]
     if 0 < len(counts) <= MAX_CLASSES:
         parts = [f"{name} {count:,}".replace(" ", "\0") for name, count in counts.items()]
-        text = textwrap.fill("  ".join(parts), 96, subsequent_indent=" " * 13, break_on_hyphens=False)
-        lines.append(f"{'classes':<12} {text}".replace("\0", " "))  # a name and its number stay together
+        lines.append(paragraph("classes", "  ".join(parts)).replace("\0", " "))  # a name and its number stay together
     if broken:
         lines.append(f"{'broken':<12} {len(broken):,} left out")
         lines += [f"  {' '.join(message.split())}" for message in broken[:10]]

@@ -210,7 +210,7 @@ def test_skipped_steps_are_reported():
         def on_train_end(self, trainer, pl_module):
             pl_module.guard.skipped_steps = 3
 
-    assert found(mlp, callbacks=[LeftOut()]) == ["3 of 24 steps were skipped: their loss was NaN or infinite"]
+    assert found(mlp, callbacks=[LeftOut()]) == ["3 of 24 steps were skipped: the loss was NaN or infinite"]
 
 
 def test_without_a_validation_it_has_nothing_to_say():
@@ -303,5 +303,15 @@ def test_the_console_shows_them():
     record = {"metrics": {"test/top1": 0.5}, "images_per_second": None, "findings": ["one " * 40, "two"]}
     lines = summary.result(record, "val/top1", None, "run").splitlines()
     assert [line for line in lines if line.startswith("finding")][1] == "finding      two"
-    assert max(map(len, lines)) <= 96
+    assert max(map(len, lines)) <= 80
+    config = {"seed": 0, "callbacks": {"ema": {"_target_": "callbacks.ema.EMA"}, "curves": None}}
+    config["trainer"] = {
+        "_target_": "lightning.Trainer",
+        "max_epochs": 2,
+        "profiler": {"_target_": "callbacks.null_profiler.NullProfiler"},
+    }
+    lines = summary.summary(config).splitlines()
+    assert "trainer      Trainer max_epochs=2" in lines and "callbacks    ema" in lines
+    config["trainer"]["profiler"]["_target_"] = "lightning.pytorch.profilers.PyTorchProfiler"
+    assert "trainer      Trainer max_epochs=2 profiler=PyTorchProfiler" in summary.summary(config)
     assert not any("tensorboard" in line for line in lines)  # this run has no such files

@@ -8,7 +8,9 @@ TINY = "datamodule=synthetic datamodule.num_images=64 datamodule.batch_size=16 t
 
 
 def said(caplog):
-    found = (re.fullmatch(r"(epoch +\d|validation|test)  batch (\d) of (\d)", message) for message in caplog.messages)
+    found = (
+        re.fullmatch(r"(epoch +\d|validation|test)(?:/2)?  batch (\d) of (\d)", message) for message in caplog.messages
+    )
     return [" ".join(match.groups()).replace("  ", "") for match in found if match]
 
 

@@ -121,6 +121,13 @@ def test_folders_say_what_was_run(overrides, expected):
     assert run_names.run_name("mine", choices, overrides) == "mine"
 
 
+def test_a_long_name_ends_with_a_whole_override():
+    overrides = [f"datamodule.a_long_option_{number}=a_long_value" for number in range(9)]
+    name = run_names.run_name(None, {"model": "lenet", "datamodule": "digits"}, overrides)
+    assert name == "digits_lenet_" + "_".join(f"a_long_option_{number}-a_long_value" for number in range(3))
+    assert len(run_names.run_name(None, {"model": "m" * 200, "datamodule": "digits"}, [])) <= 100
+
+
 def test_imports_are_made_without_the_garbage_collector_and_then_left_alone():
     code = """
 import gc, sys
