@@ -8,6 +8,8 @@ import time
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
+from callbacks.training_position import batches_of_epoch
+
 log = logging.getLogger(__name__)
 
 
@@ -26,13 +28,17 @@ class Progress(TQDMProgressBar):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
-        if not sys.stderr.isatty() or multiprocessing.parent_process():  # parallel jobs would share one line
+        # Lightning writes its bars to stdout; parallel jobs would share one line.
+        if not sys.stdout.isatty() or multiprocessing.parent_process():
             self.disable()
         self._logged = time.perf_counter()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        self._began = time.perf_counter()  # a run may resume within an epoch
+        self._began, bar = time.perf_counter(), self.train_progress_bar
+        bar.reset(self.total_train_batches)  # a run may resume within an epoch, which Lightning does not show
+        bar.n = batches_of_epoch(trainer)
+        bar.set_description(f"epoch {self._epoch()}")
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_epoch_start(trainer, pl_module)

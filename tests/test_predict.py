@@ -386,7 +386,7 @@ def test_the_summary_counts_classes_and_names_the_first_broken_files(judge, told
 @pytest.mark.parametrize("terminal", [True, False])
 def test_progress_is_a_bar_on_a_terminal_else_lines(judge, told, tmp_path, monkeypatch, caplog, capsys, terminal):
     caplog.set_level("INFO")
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
     folder = tmp_path / "images"
     folder.mkdir()
     for number in range(6):

@@ -1,6 +1,7 @@
 """What a run says while it lasts, in a pipe; tests/test_predict.py has prediction, and a terminal."""
 
 import re
+import sys
 
 from train import train
 
@@ -30,3 +31,13 @@ def test_none_of_a_short_run(composed, caplog):
     caplog.set_level("INFO")
     train(composed(*TINY))
     assert not said(caplog)
+
+
+def test_the_bar_of_an_epoch_that_is_resumed_starts_where_it_was_stopped(composed, tmp_path, monkeypatch, capsys):
+    stops = ["+callbacks.stop._target_=tests.killed.StopAt", "+callbacks.stop.step=2"]
+    train(composed(*TINY, "callbacks.last.every_n_train_steps=1", *stops))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    train(composed(*TINY, f"ckpt_path={tmp_path / 'checkpoints' / 'last.ckpt'}"))
+    bars = re.findall(r"(epoch +\d)/2: .*?(\d/[\d?]+)", capsys.readouterr().out)
+    assert bars[0] in [("epoch   1", "1/3"), ("epoch   1", "2/3")]  # Lightning may count the last one as not completed
+    assert ("epoch   2", "0/3") in bars
