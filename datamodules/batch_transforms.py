@@ -21,9 +21,10 @@ def _check_probability(p: float) -> None:
         raise ValueError(f"p={p}: expected a probability from 0 to 1")
 
 
-def _check_share(scale: Sequence[float]) -> None:
+def check_scale(scale: Sequence[float], name: str = "scale") -> None:
+    """Raise a ValueError for bounds that are not shares of an image's area."""
     if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
-        raise ValueError(f"scale={list(scale)}: expected 0 < from <= to <= 1")
+        raise ValueError(f"{name}={list(scale)}: expected 0 < from <= to <= 1")
 
 
 @lru_cache(maxsize=8)  # most batches have the same shape
@@ -81,7 +82,7 @@ class RandomResizedCrop:
         ratio: Sequence[float] = (3 / 4, 4 / 3),
         aspects: Tensor | None = None,
     ):
-        _check_share(scale)
+        check_scale(scale)
         self.size, self.scale, self.ratio, self.aspects = size, scale, ratio, aspects
 
     def __call__(self, images: Tensor, generator: Generator, key: BatchKey) -> Tensor:
@@ -227,7 +228,7 @@ class RandomErasing:
         value: int | None = None,
     ):
         _check_probability(p)
-        _check_share(scale)
+        check_scale(scale)
         if not 0 < ratio[0] <= ratio[1]:
             raise ValueError(f"ratio={list(ratio)}: expected 0 < from <= to")
         if value is not None and not 0 <= value <= 255:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from datamodules.base import ImageDataModule
-from datamodules.batch_transforms import RandomResizedCrop
+from datamodules.batch_transforms import RandomResizedCrop, check_scale
 from datamodules.decoded_files import DecodedFiles, decode_files, fits, smallest_side
 from datamodules.image_files import ImageFiles, ProgressLogger, Sample, drop_unreadable, file_keys, scan_files
 from datamodules.image_paths import broken_link, class_order, is_broken_link, visible, visible_folders, walk_images
@@ -128,7 +128,7 @@ class ImageFolder(ImageDataModule):
         self.cache, self.crop_scale = cache, crop_scale
         crop = self.prepare.fit
         if crop_scale is not None:
-            RandomResizedCrop(image_size, crop_scale)  # checks the bounds
+            check_scale(crop_scale, "crop_scale")
             crop = v2.RandomResizedCrop(image_size, tuple(crop_scale))
         self.train_transform = TrainTransform(crop, image_size, self.in_channels, chosen)
 
@@ -166,7 +166,8 @@ class ImageFolder(ImageDataModule):
         trainer = self.trainer
         if self.cache != "auto" or trainer is None:
             return self.cache == "memory"
-        if trainer.max_epochs == 1 or trainer.limit_train_batches != 1.0:
+        limit = trainer.limit_train_batches  # 1.0: all batches; 1: one
+        if trainer.max_epochs == 1 or isinstance(limit, int) or limit < 1:
             return False
         if self.train_transform.transforms:
             log.info(f"{'cache':<12} none: image_transforms need files; files are decoded in each epoch")

@@ -96,7 +96,8 @@ def test_the_smallest_side_that_crops_need(folder, crop_scale, side):
 AUTO = {  # what the trainer or the data is like → (chosen, what is logged)
     "epochs": ({"max_epochs": 2}, {}, 10**9, True, "decoded once 20 files, 0 MB, "),
     "one epoch": ({"max_epochs": 1}, {}, 10**9, False, None),
-    "a few batches": ({"limit_train_batches": 3}, {}, 10**9, False, None),
+    "one batch": ({"limit_train_batches": 1}, {}, 10**9, False, None),
+    "a part": ({"limit_train_batches": 0.5}, {}, 10**9, False, None),
     "transforms": ({}, {"image_transforms": {"upper": same}}, 10**9, False, "cache        none: image_transforms "),
     "no memory": ({}, {}, 200_000, False, "cache        none: the images need 0 MB, more than a third of the free "),
     "two processes": ({"num_devices": 2}, {}, 500_000, False, "cache        none: the images need "),
@@ -145,7 +146,7 @@ def test_a_broken_file_is_named_or_left_out(folder):
             {"cache": "memory", "image_transforms": {"upper": same}},
             "cache=memory decodes files once, and image_transforms.upper would change them only once; use cache=auto",
         ),
-        ({"crop_scale": (0.5, 0.1)}, r"scale=\[0.5, 0.1\]: expected 0 < from <= to <= 1"),
+        ({"crop_scale": (0.5, 0.1)}, r"^crop_scale=\[0.5, 0.1\]: expected 0 < from <= to <= 1"),
     ],
 )
 def test_wrong_options_are_named(options, message, tmp_path):
