@@ -20,6 +20,7 @@ FILES = 32  # decoded, per split
 SIZES = 10_000  # files whose sizes are compared: the smallest file is the likeliest to be broken
 # A checkpoint in bytes of weights: the weights and the momentum that most optimizers keep; times best and last.
 CHECKPOINTS = 2 * 2
+IMBALANCE = 10  # images of the largest class per image of the smallest, from which on a training is warned about
 
 
 class SanityChecks(Callback):
@@ -27,8 +28,8 @@ class SanityChecks(Callback):
     statistics, so that the training stays the same in every bit.
 
     A label out of range, a file that is not an image, a full disk and an output that is NaN or infinite are errors; a
-    first loss far above that of guessing is a warning. Some files are decoded, spread over each split. Labels and files
-    of the test set are checked too, so that no training ends without a test.
+    first loss far above that of guessing, and classes of very different sizes, are warnings. Some files are decoded,
+    spread over each split. Labels and files of the test set are checked too, so that no training ends without a test.
 
     Args:
         dirpath: the folder of the checkpoints.
@@ -49,6 +50,7 @@ class SanityChecks(Callback):
             check_labels(sets[split], split, pl_module.num_classes)
             check_files(trainer.datamodule, split)
         if "train" in sets:
+            check_balance(trainer, pl_module)
             check_network(trainer, pl_module)
 
 
@@ -73,6 +75,20 @@ def check_labels(images: Dataset, split: str, num_classes: int) -> None:
             raise ValueError(
                 f"{split} has the label {label} with num_classes={num_classes}; expected 0 to {num_classes - 1}"
             )
+
+
+def check_balance(trainer: Trainer, pl_module: ImageClassifier) -> None:
+    """Warn if the largest class has ten times the training images of the smallest, and nothing makes up for it."""
+    counts = trainer.datamodule.sets["train"].labels.bincount(minlength=pl_module.num_classes)
+    most, least = counts.argmax().item(), counts.argmin().item()
+    handled = getattr(trainer.datamodule, "sampling", None) or getattr(pl_module, "class_weights", None)
+    if counts[most] >= IMBALANCE * counts[least] and not handled:
+        names = pl_module.class_names
+        log.warning(
+            f"{'imbalance':<12} train has {counts[most]:,} images of {names[most]} and {counts[least]:,} of "
+            f"{names[least]}; look at val/f1_macro, and try lit_module.class_weights=balanced or "
+            "datamodule.sampling=balanced"
+        )
 
 
 def check_files(data: ImageData, split: str) -> None:

@@ -50,6 +50,8 @@ class ImageDataModule(LightningDataModule):
             the shares; 0 is off; with both, each batch uses one of them. Labels are then shares of the classes,
             ``(N, num_classes)`` float32.
         shuffle: a new order in each epoch.
+        sampling: None: each training image comes once an epoch; ``balanced``: images are drawn with replacement, every
+            class with the same probability, as many an epoch as there are.
         num_workers: processes that load batches. 0 is fastest for images in memory. None: 0 for these; for files one
             for each core but one, shared among the devices of this machine, at most 16.
         data_dir: the folder of downloaded data.
@@ -75,6 +77,7 @@ class ImageDataModule(LightningDataModule):
         mixup: float = 0.0,
         cutmix: float = 0.0,
         shuffle: bool = True,
+        sampling: str | None = None,
         num_workers: int | None = 0,
         data_dir: str = "data",
     ):
@@ -85,6 +88,10 @@ class ImageDataModule(LightningDataModule):
             )
         if num_classes < 2:
             raise ValueError(f"num_classes={num_classes}; expected at least 2")
+        if sampling not in (None, "balanced"):
+            raise ValueError(f"sampling={sampling} is neither null nor balanced")
+        if sampling and not shuffle:
+            raise ValueError("sampling=balanced draws images at random; expected shuffle=true")
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}; expected at least 1")
         self.num_classes, self.in_channels, self.image_size = num_classes, in_channels, image_size
@@ -94,7 +101,8 @@ class ImageDataModule(LightningDataModule):
         if min(mixup, cutmix) < 0:
             raise ValueError(f"mixup={mixup}, cutmix={cutmix}; expected alpha of a Beta distribution, or 0")
         self.mixers = [mixer(alpha=float(alpha), num_classes=num_classes) for mixer, alpha in mixers.items() if alpha]
-        self.shuffle, self.num_workers, self.data_dir = shuffle, num_workers, os.path.expanduser(data_dir)
+        self.shuffle, self.sampling, self.num_workers = shuffle, sampling, num_workers
+        self.data_dir = os.path.expanduser(data_dir)
         self.sets: dict[str, Dataset] = {}
         self._fingerprints: dict[str, Fingerprint] = {}
         self._train_sampler: BatchSampler | None = None
@@ -196,6 +204,10 @@ class ImageDataModule(LightningDataModule):
             return images.to(device)
         return images
 
+    def class_counts(self) -> Tensor:
+        """Training images of each class, ``(num_classes,)`` int64; after ``setup``."""
+        return self.sets["train"].labels.cpu().bincount(minlength=self.num_classes)
+
     def train_dataloader(self) -> DataLoader:
         if self.trainer is not None and self.trainer.overfit_batches:
             raise ValueError("trainer.overfit_batches does not work with these loaders; use debug=overfit")
@@ -274,6 +286,8 @@ class ImageDataModule(LightningDataModule):
         shuffle, (rank, world_size) = training and self.shuffle, self._world()
         options = {"rank": rank, "world_size": world_size, "device": device, "epoch": epoch, "first": batch}
         sampler = BatchSampler(len(images), self.batch_size, self.seed, training, shuffle, **options)
+        if training and self.sampling:
+            sampler.weights = 1 / self.class_counts().double()[images.labels.cpu()]
         return DataLoader(
             images,
             sampler=sampler,

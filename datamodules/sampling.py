@@ -107,11 +107,16 @@ class BatchSampler(Sampler):
     With several processes (``world_size``), each takes an equal share of every training batch, and images that do not
     fill a batch are left out; in evaluation every image comes exactly once.
 
+    If ``weights`` is set, ``(N,)`` float, the images of an epoch, as many as without, are drawn with replacement, each
+    with a probability in proportion to its weight.
+
     The indices are on ``device``: the order of an epoch is copied there once, so that no batch waits for a copy.
 
     ``first`` is the first batch of ``epoch``: not 0 if a run resumes within an epoch. The length stays that of a whole
     epoch.
     """
+
+    weights: Tensor | None = None
 
     def __init__(self, size, batch_size, seed, training, shuffle, rank=0, world_size=1, device="cpu", epoch=0, first=0):
         self.device = device
@@ -130,8 +135,10 @@ class BatchSampler(Sampler):
 
     def __iter__(self) -> Iterator[BatchKey]:
         first, self.first = self.first, 0
-        if self.shuffle:
-            generator = torch.Generator().manual_seed(random_key(self.seed, self.epoch))
+        generator = torch.Generator().manual_seed(random_key(self.seed, self.epoch))
+        if self.weights is not None:
+            order = torch.multinomial(self.weights, self.size, replacement=True, generator=generator)
+        elif self.shuffle:
             order = torch.randperm(self.size, generator=generator)
         else:
             order = torch.arange(self.size)

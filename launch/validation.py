@@ -60,6 +60,7 @@ LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
 CHOICES = {
     "mode": ("max", "min"),
     "impossible": ("skip", "refuse"),
+    "datamodule.sampling": (None, "balanced"),
     "datamodule.cache": ("auto", "memory", "none"),
     "lit_module.memory_format": ("contiguous_format", "channels_last", "auto"),
     "lit_module.compile": (False, True, "reduce-overhead", "max-autotune", "auto"),

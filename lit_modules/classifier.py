@@ -1,6 +1,6 @@
 """Train and test an image classifier: one label per image."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from torchmetrics.classification import (
     MulticlassF1Score,
 )
 
+from lit_modules.class_weights import check_class_weights, class_weights
 from lit_modules.nonfinite import NonFiniteGuard
 from lit_modules.parameter_groups import parameter_groups
 from lit_modules.resume_checks import (
@@ -57,6 +58,11 @@ class Classifier(LightningModule):
         scheduler: a ``schedules.Schedule``, which steps after every optimizer step, or None.
         label_smoothing: share of the target spread over all classes (Szegedy et al. 2016, section 7), in
             training only.
+        class_weights: of the classes in the training loss: ``balanced`` (n / (k · count): rare classes count more) or
+            numbers by class name; scaled as in ``class_weights.class_weights``. The loss of N images is
+            −1/N Σᵢ Σₖ wₖ yᵢₖ log pᵢₖ, with y one-hot, mixed or smoothed labels: divided by N, not by the weights of the
+            batch as in ``nn.CrossEntropyLoss``, so that it is the same for any number of processes. Needs a data module
+            with ``class_counts`` (``class_weights.CountedData``).
         backbone_lr_ratio: learning rate of all but the backbone's ``head``, as a share of the optimizer's ``lr``.
         memory_format: ``contiguous_format`` or ``channels_last``, of the backbone and its input.
         compile: compile the backbone: False, True, or a mode of torch.compile such as ``reduce-overhead`` (CUDA
@@ -79,6 +85,7 @@ class Classifier(LightningModule):
         optimizer: Callable[[list[dict]], Optimizer],
         scheduler: Schedule | None = None,
         label_smoothing: float = 0.0,
+        class_weights: str | Mapping[str, float] | None = None,
         backbone_lr_ratio: float = 1.0,
         memory_format: str = "contiguous_format",
         compile: bool | str = False,
@@ -103,6 +110,9 @@ class Classifier(LightningModule):
         self.label_smoothing, self.compile_mode = label_smoothing, compile
         self.backbone_lr_ratio = backbone_lr_ratio
         self.class_names = class_names or tuple(map(str, range(num_classes)))
+        check_class_weights(class_weights, self.class_names)
+        self.class_weights = class_weights
+        self.register_buffer("loss_weights", torch.ones(num_classes) if class_weights else None, persistent=False)
         self.description: dict[str, Any] = {}
         self.restored_options: dict[str, Any] = {}  # of optimizer and schedule, those in effect
         self._trained_by: dict[str, Any] = {}  # the optimization of the checkpoint that is resumed
@@ -125,8 +135,8 @@ class Classifier(LightningModule):
         """``(N, C, H, W)`` float, normalised → logits ``(N, num_classes)``."""
         return self.backbone(images.contiguous(memory_format=self.memory_format))
 
-    def _step(self, batch: tuple[Tensor, Tensor], smoothing: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
-        """Loss, logits and labels of one batch. Nothing in it waits for the device."""
+    def _step(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits and labels of one batch. Nothing in it waits for the device."""
         images, labels = batch
         logits = self(images)
         if logits.shape != (len(labels), self.num_classes):
@@ -134,10 +144,18 @@ class Classifier(LightningModule):
                 f"the backbone gives {tuple(logits.shape)} where (N, num_classes) is ({len(labels)}, "
                 f"{self.num_classes}); it needs a classifier's head of that size (include_top=true)"
             )
-        return F.cross_entropy(logits, labels, label_smoothing=smoothing), logits, labels
+        return logits, labels
+
+    def _training_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        if self.loss_weights is not None:
+            logits = logits.float()
+            if labels.ndim == 1:  # for int64 labels, torch would divide by the weights of the batch
+                labels = F.one_hot(labels, self.num_classes).float()
+        return F.cross_entropy(logits, labels, self.loss_weights, label_smoothing=self.label_smoothing)
 
     def _evaluate(self, batch: tuple[Tensor, Tensor], metrics: MetricCollection) -> tuple[Tensor, Tensor]:
-        loss, logits, labels = self._step(batch)
+        logits, labels = self._step(batch)
+        loss = F.cross_entropy(logits, labels)
         metrics.update(preds=logits, target=labels, total=loss * len(labels), images=len(labels))
         return logits, labels
 
@@ -146,6 +164,11 @@ class Classifier(LightningModule):
         self.log_dict({f"train/{name}": mean for name, mean in self.train_metrics.items()})
 
     def on_fit_start(self) -> None:
+        if self.class_weights:
+            counts = getattr(self.trainer.datamodule, "class_counts", None)
+            if counts is None:
+                raise ValueError(f"class_weights={self.class_weights} needs a data module with class_counts()")
+            self.loss_weights.copy_(class_weights(self.class_weights, self.class_names, counts()))
         self.restored_options = restored_options(self)
         if self._trained_by:
             self.restored_options = check_optimization(self._trained_by, self)
@@ -169,7 +192,8 @@ class Classifier(LightningModule):
     def training_step(self, batch, batch_idx: int) -> Tensor:
         if self.nonfinite == "skip" and batch_idx % self.trainer.accumulate_grad_batches == 0:
             self.guard.snapshot_buffers(self.backbone)
-        loss, logits, labels = self._step(batch, self.label_smoothing)
+        logits, labels = self._step(batch)
+        loss = self._training_loss(logits, labels)
         if labels.ndim == 2:  # mixed
             labels = labels.argmax(1)
         images, mean, hits = len(labels), loss.detach().float(), (logits.argmax(1) == labels).sum()

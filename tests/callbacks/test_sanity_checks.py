@@ -142,6 +142,31 @@ def test_the_first_loss(scale, warned, composed, caplog):
         assert "guessing among 10 classes has 2.3" in lines[0]
 
 
+class Imbalanced(Synthetic):
+    """Most images of band 1 are of band 0 instead."""
+
+    def load(self, split):
+        images = super().load(split)
+        if split == "train":
+            ones = (images.all_labels == 1).nonzero().squeeze(1)
+            images.all_labels[ones[2:]] = 0
+        return images
+
+
+@pytest.mark.parametrize("remedy", ["", "lit_module.class_weights=balanced", "datamodule.sampling=balanced"])
+def test_classes_of_very_different_sizes(remedy, composed, caplog):
+    """Of 640 images, 64 a class: 62 more of band 0, of which a tenth is for validation."""
+    caplog.set_level(logging.WARNING)
+    options = [*TINY, *replaced("datamodule", "Imbalanced"), "datamodule.num_images=640", *filter(None, [remedy])]
+    train(composed(*options, "+trainer.limit_train_batches=2"))
+    lines = [record.message for record in caplog.records if record.message.startswith("imbalance")]
+    expected = (
+        "imbalance    train has 113 images of band 0 and 1 of band 1; look at val/f1_macro, and try "
+        "lit_module.class_weights=balanced or datamodule.sampling=balanced"
+    )
+    assert lines == ([] if remedy else [expected])
+
+
 def test_a_deep_network_with_batch_norm_is_no_cause_for_a_warning(composed, caplog):
     """In evaluation mode the first loss of this one would be in the thousands."""
     caplog.set_level(logging.WARNING)

@@ -11,7 +11,7 @@ from lightning import LightningModule, Trainer
 from torchvision.datasets.utils import download_url
 from torchvision.transforms.v2 import functional as F
 
-from datamodules import FashionMNIST, RandomCrop, RandomHorizontalFlip, Synthetic
+from datamodules import FashionMNIST, RandomCrop, RandomHorizontalFlip, Synthetic, TensorImages
 from datamodules.base import download
 from datamodules.image_files import ImageFiles
 from datamodules.sampling import BatchSampler, random_key, stratified_split
@@ -120,6 +120,28 @@ def test_processes_get_equal_shares_in_training_and_the_same_batches_as_one_proc
     two = [BatchSampler(100, 4, 0, True, True, rank, 2) for rank in range(2)]
     for whole, *parts in zip(one, *two, strict=True):
         assert torch.equal(whole[0], torch.cat([part.indices for part in parts]))
+
+
+def test_balanced_sampling_is_a_function_of_seed_and_epoch_and_draws_each_class_equally_often():
+    labels = (torch.arange(1000) % 10 == 0).long()  # 900 of class 0, 100 of class 1
+    data = synthetic(num_classes=2, sampling="balanced")
+    data.sets["train"] = TensorImages(torch.zeros(1000, 1, 1, 1, dtype=torch.uint8), labels)
+    assert data.class_counts().tolist() == [900, 100]
+    weights = data.train_dataloader().sampler.weights
+    assert weights.unique().tolist() == [1 / 900, 1 / 100] and data.val_dataloader().sampler.weights is None
+
+    def order(epoch, size=20, rank=0, world=1, first=0):
+        sampler = BatchSampler(1000, size, 0, True, True, rank, world, epoch=epoch, first=first)
+        sampler.weights = weights
+        return [(draw.indices.tolist(), draw.key) for draw in sampler]
+
+    drawn = torch.tensor([i for indices, _ in order(0) for i in indices])
+    assert len(drawn) == 1000
+    assert abs(labels[drawn].sum().item() - 500) < 64  # 4 sigma
+    assert order(0) == order(0) != order(1)
+    assert order(1, first=7) == order(1)[7:]  # a run that resumes
+    halves = [order(0, 10, rank, 2) for rank in range(2)]  # two processes
+    assert [a + b for (a, _), (b, _) in zip(*halves, strict=True)] == [indices for indices, _ in order(0)]
 
 
 def test_keys_differ_between_batches_epochs_and_seeds():
@@ -263,6 +285,8 @@ def test_grey_images_meet_an_rgb_network_by_repetition_and_colour_a_grey_one_by_
         ({"in_channels": 2}, "in_channels=2"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"mixup": -0.1}, r"mixup=-0\.1"),
+        ({"sampling": "equal"}, "sampling=equal is neither null nor balanced"),
+        ({"sampling": "balanced", "shuffle": False}, "sampling=balanced draws images at random; expected shuffle=true"),
     ],
 )
 def test_bad_options_are_refused(options, message):
