@@ -3,11 +3,12 @@
 import copy
 import functools
 import logging
+import math
 import os
 import resource
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
@@ -121,6 +122,11 @@ def check_spelling_of_monitors(trainer: Trainer, metrics: Iterable[str]) -> None
         near = get_close_matches(str(monitor), metrics, n=1, cutoff=0.9)
         if monitor and near and monitor not in metrics:
             raise ValueError(f"monitor={monitor}: no such metric; did you mean {near[0]}?")
+
+
+def _rounded(point: Sequence[float]) -> list[float | None]:
+    """An (epochs so far, value) pair for the record: six digits, and null for NaN and infinite values."""
+    return [float(f"{number:.6g}") if math.isfinite(number) else None for number in point]
 
 
 class RunMetrics(Callback):
@@ -272,6 +278,7 @@ class RunMetrics(Callback):
             "train_seconds": self.train_seconds,
             "images_per_second": self.images / self.train_seconds if self.train_seconds else None,
             "peak_memory_mb": peak_memory(device),
+            "history": {name: list(map(_rounded, points)) for name, points in self.history.items()},
             "epochs": trainer.current_epoch,
             "steps": trainer.global_step,
             "device": name if trainer.world_size == 1 else f"{trainer.world_size} × {name}",

@@ -7,22 +7,36 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from results.fonts import drawable, families
 from results.metrics import is_percentage, lower_is_better
 from results.pictures import new_figure
-from results.table import SweepTable, as_number, human, ordered
+from results.statistics import ALPHA
+from results.table import BEST, EQUAL, UNTESTED, WORSE, SweepTable, as_number, ordered
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.transforms import Transform
 
 COLORS = "#0072B2 #D55E00 #009E73 #CC79A7 #E69F00 #56B4E9 #000000 #8C510A".split()  # Okabe and Ito's, without yellow
 MARKERS = "osD^vPX*"
-COSTS = {"params": "parameters", "flops_per_image": "FLOPs per image", "train_seconds": "training time (s)"}
-MAX_LINES = 8  # in one plot
+REST = "0.72"  # the grey of what is not named
+VERDICT_COLORS = {BEST: COLORS[0], EQUAL: COLORS[4], WORSE: "0.45", UNTESTED: COLORS[3]}
+# Costs → title, and units with their sizes, the largest first.
+SIZES = {"G": 1e9, "M": 1e6, "k": 1e3}
+COSTS = {
+    "params": ("parameters", SIZES),
+    "flops_per_image": ("FLOPs per image", {"T": 1e12} | SIZES),
+    "train_seconds": ("training time", {"h": 3600.0, "min": 60.0, "s": 1.0}),
+}
+MAX_ROWS = 40  # configurations in one plot, the best ones
+MAX_PANELS = 12  # of small multiples
+MAX_NAMED = len(COLORS)  # configurations in a legend
 MAX_SIDE = 30  # values along a side of a heat map
+MAX_CELLS = 120  # of a heat map that has numbers in its cells
 
 
 class Plot(NamedTuple):
@@ -44,16 +58,23 @@ def draw(table: SweepTable) -> dict[str, bytes]:
 def plots(table: SweepTable) -> dict[str, Plot]:
     """Every plot that the table has at least two numbers for, under its file name."""
     found: dict[str, Plot] = {}
+    several = len(table.measured) > 1
+    scores = [table.metric, [table.name(table.rows.loc[row]) for row in table.scores], table.scores.T.values.tolist()]
+    if several:
+        found["report_configurations.png"] = Plot(scores, partial(configurations_figure, table))
+    if drawn := curves(table):
+        data = [*scores, {str(row): curve.reset_index().values.tolist() for row, curve in drawn.items()}]
+        found["report_curves.png"] = Plot(data, partial(curves_figure, table))
     for key, title in table.keys.items() or {"seed": "seed"}.items():
-        drawn = {label: line.reset_index().to_numpy().tolist() for label, line in lines(table, key).items()}
-        if sum(map(len, drawn.values())) > 1:
+        data = {label: panel.reset_index().values.tolist() for label, panel in panels(table, key).items()}
+        if sum(map(len, data.values())) > 1:
             name = "report_" + re.sub("[^A-Za-z0-9._-]+", "-", title) + ".png"
-            taken = name in found or title in ("heatmap", "cost")
+            taken = name in found or title in ("heatmap", "cost", "configurations", "curves")
             name = name.replace(".png", f"_{len(found)}.png") if taken else name
-            found[name] = Plot((table.metric, title, drawn), partial(line_figure, table, key))
-    if len(table.measured) > 1:
-        numbers = [table.metric, f"{table.metric} std", *COSTS]
-        data = table.rows[[*table.titles, *numbers, "status"]].to_numpy().tolist()
+            found[name] = Plot((table.metric, title, data), partial(key_figure, table, key))
+    if several:
+        numbers = [table.metric, f"{table.metric} std", f"{table.metric} n", *COSTS]
+        data = table.rows[[*table.titles, *numbers, "status"]].values.tolist()
         if len(table.keys) == 2 and all(table.rows[title].nunique() <= MAX_SIDE for title in table.titles):
             found["report_heatmap.png"] = Plot((table.metric, table.titles, data), partial(heatmap_figure, table))
         found["report_cost.png"] = Plot((table.metric, table.titles, data), partial(cost_figure, table))
@@ -62,149 +83,300 @@ def plots(table: SweepTable) -> dict[str, Plot]:
 
 def to_png(figure: "Figure") -> bytes:
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=150)
+    figure.savefig(file, format="png", dpi=110)
     return file.getvalue()
 
 
-def lines(table: SweepTable, key: str) -> dict[str, pd.DataFrame]:
-    """The lines of the plot of one key: label → ``mean`` and ``std`` (NaN for one number) by the key's values.
+def configurations_figure(table: SweepTable) -> "Figure":
+    """A row for each configuration: its score with each seed, and beside it the paired differences from the best."""
+    scores = _scale(table) * table.scores.iloc[:, :MAX_ROWS]
+    paired = len(scores.dropna(thresh=2)) > 1
+    rows = table.rows.loc[scores.columns]
+    figure = new_figure(11 if paired else 7.5, 1.5 + 0.27 * len(rows))
+    axes = np.atleast_1d(figure.subplots(1, 1 + paired, sharey=True))
+    spread = _scale(table) * rows[f"{table.metric} std"].to_numpy()
+    _dots(axes[0], scores, np.vstack([spread, spread]), rows["verdict"])
+    axes[0].set(xlabel=f"{_metric_label(table)}\ndots: seeds; ◆ mean ± standard deviation")
+    if paired:
+        from matplotlib.ticker import MaxNLocator
 
-    There is a line for each combination of the other keys. More than ``MAX_LINES`` become one line, ``""``, whose
-    statistics are over configurations.
-    """
-    metric = table.metric
-    if key == "seed":
-        completed = table.jobs[table.jobs.status == "completed"]
-        numbers = completed.record.map(lambda record: (record.get("metrics") or {}).get(metric)).astype(float)
-        found = {
-            "": pd.DataFrame({"mean": numbers.to_numpy(), "std": math.nan}, index=completed.seed).dropna(subset="mean")
-        }
-    else:
-        measured, title = table.measured, table.keys[key]
-        labels = measured.apply(lambda row: table.name(row, without=title), axis=1)
-        if labels.nunique() > MAX_LINES:
-            found = {"": measured.groupby(title)[metric].agg(["mean", "std"])}
-        else:
-            columns = {metric: "mean", f"{metric} std": "std"}
-            one = len(table.keys) == 1
-            found = {
-                "" if one else label: measured[labels == label].set_index(title)[list(columns)].rename(columns=columns)
-                for label in ordered(labels)
-            }
-    return {label: line.loc[ordered(line.index)] for label, line in found.items()}
-
-
-def line_figure(table: SweepTable, key: str) -> "Figure":
-    found, title = lines(table, key), table.keys.get(key, key)
-    others = [other for other in table.titles if other != title]
-    averaged = list(found) == [""] and len(others) > 0
-    figure = new_figure(8.2 if len(found) > 1 else 6.4, 4.4)
-    axes = figure.add_subplot()
-    values = ordered(value for line in found.values() for value in line.index)
-    position, is_numeric = _scale_x(axes, values, key)
-    scale = 100 if is_percentage(table.metric) else 1
-    for i, (label, line) in enumerate(found.items()):
-        shift = 0 if is_numeric else 0.1 * (i - (len(found) - 1) / 2) * min(1, 5 / len(found))
-        axes.errorbar(
-            [position[value] + shift for value in line.index],
-            scale * line["mean"],
-            yerr=scale * line["std"],
-            label=plain(label.removeprefix(f"{others[0]} ") if len(others) == 1 else label),
-            color=COLORS[i],
-            marker=MARKERS[i],
-            linestyle="-" if is_numeric and len(values) <= 20 else "",
-            capsize=4,
+        differences = scores.sub(scores.iloc[:, 0], axis=0)
+        mean, low, high = (
+            _scale(table) * rows[name].to_numpy(float) for name in ("difference", "difference low", "difference high")
         )
-    axes.set(xlabel=plain(title), ylabel=_metric_label(table))
-    axes.grid(alpha=0.3)
-    if len(found) > 1:
-        figure.legend(loc="outside right center", title=plain(others[0]) if len(others) == 1 else None)
-    suffix = f", mean over {', '.join(others)}" if averaged else ""
-    axes.set_title(plain(f"{table.metric} by {title}{suffix}"), fontsize=11)
-    if any(line["std"].notna().any() for line in found.values()):
-        over = "configurations" if averaged else "seeds"
-        note = f"bars: ± one standard deviation over {over}"
-        figure.supxlabel(note, fontsize=8, x=0.01, ha="left", color="0.35")
+        _dots(axes[1], differences, np.vstack([mean - low, high - mean]), rows["verdict"])
+        axes[1].axvline(0, color=COLORS[0], linewidth=1)
+        left, right = axes[1].get_xlim()
+        cut = ", cut off at the edge" if (low < left).any() or (high > right).any() else ""
+        axes[1].set_xlabel(f"difference from the best, seed by seed\ndots: seeds; ◆ mean with its 95 % interval{cut}")
+        axes[1].xaxis.set_major_locator(MaxNLocator(6))
+    places = range(len(rows))
+    names = [plain(f"{place + 1}. {table.name(row)}") for place, (_, row) in zip(places, rows.iterrows(), strict=True)]
+    axes[0].set_yticks(places, names, fontsize=9)
+    axes[0].set_ylim(len(rows) - 0.4, -0.6)
+    count = "" if len(rows) == len(table.measured) else f": the best {len(rows)} of {len(table.measured)}"
+    axes[0].set_title(plain(f"{table.metric} of the configurations{count}"), fontsize=11, loc="left")
+    handles = [
+        axes[0].plot([], [], "D", color=color, label=f"{kind}, corrected p > {ALPHA}" if kind == EQUAL else kind)[0]
+        for kind, color in VERDICT_COLORS.items()
+        if (rows["verdict"] == kind).any()
+    ]
+    figure.legend(handles=handles, loc="outside upper right", ncols=4, fontsize=8, frameon=False)
     return figure
 
 
-def _scale_x(axes: "Axes", values: Sequence[str], key: str) -> tuple[dict[str, float], bool]:
-    """Prepare the x axis. Returns the position of each value, and whether the values are numbers."""
+def _dots(axes: "Axes", values: pd.DataFrame, bars: np.ndarray, verdicts: pd.Series) -> None:
+    """Of each column of ``values`` the mean with a bar, and below a dot for each number; the axis fits the dots."""
+    colors = [VERDICT_COLORS.get(verdict, REST) for verdict in verdicts]
+    places = np.arange(len(values.columns))
+    y = np.broadcast_to(places, values.shape)
+    style = {"c": np.broadcast_to(colors, values.shape).ravel(), "transform": _beside(axes, down=6)}
+    axes.scatter(values, y, s=14, alpha=0.6, linewidths=0, zorder=2, **style)
+    mean = values.mean().to_numpy()
+    axes.hlines(places, mean - bars[0], mean + bars[1], colors=colors, linewidth=1.5, zorder=3)
+    axes.scatter(mean, places, s=34, marker="D", c=colors, edgecolors="white", linewidths=0.8, zorder=4)
+    low, high = np.nanmin(values), np.nanmax(values)  # an interval of two seeds would dwarf everything: it is cut off
+    margin = 0.15 * (high - low) or 0.05 * abs(high) or 1
+    axes.set_xlim(low - margin, high + margin)
+    axes.grid(alpha=0.3)
+
+
+def _beside(axes: "Axes", right: float = 0, down: float = 0) -> "Transform":
+    """The axes' coordinates, so many points further, so that dots do not lie on the mean."""
+    from matplotlib.transforms import ScaledTranslation
+
+    return axes.transData + ScaledTranslation(right / 72, -down / 72, axes.figure.dpi_scale_trans)
+
+
+def curves(table: SweepTable) -> dict[Any, pd.Series]:
+    """Configuration → the metric by epoch, mean over seeds, as far as all of its seeds got; best first.
+
+    Empty for records that have no history, which are those of earlier versions.
+    """
+    completed = table.jobs[table.jobs.status == "completed"]
+    found = {}
+    for row in table.scores.columns[:MAX_ROWS]:
+        records = completed.record[completed.configuration == row]
+        histories = [(record.get("history") or {}).get(table.metric) or [] for record in records]
+        columns = [pd.Series(dict(history), dtype=float) for history in histories if history]
+        mean = pd.concat(columns, axis=1).dropna().mean(axis=1) if columns else pd.Series(dtype=float)
+        if len(mean) > 1:
+            found[row] = mean.sort_index()
+    return found
+
+
+def curves_figure(table: SweepTable) -> "Figure":
+    """The metric by epoch, mean over seeds, and beside it the final score of each seed."""
+    found, scale = curves(table), _scale(table)
+    scores = scale * table.scores.iloc[:, :MAX_ROWS]
+    figure = new_figure(12, 4.6)
+    left, right = figure.subplots(1, 2, width_ratios=[1.7, 1])
+    for place, row in reversed(list(enumerate(scores))):
+        named = place < MAX_NAMED
+        color = COLORS[place] if named else REST
+        label = _place(table, row) if named else None
+        if row in found:
+            marker = MARKERS[place] if named and len(found[row]) <= 30 else ""
+            line = {"color": color, "marker": marker, "markersize": 4, "zorder": 3 if named else 1}
+            left.plot(found[row].index, scale * found[row], linewidth=1.6 if named else 0.8, **line)
+        right.plot([place + 1] * len(scores), scores[row], ".", color=color, alpha=0.6, markersize=6)
+        marker = MARKERS[place] if named else "_"
+        size = 8 if len(scores.columns) <= MAX_NAMED else 6
+        right.plot(place + 1, scores[row].mean(), marker, color=color, markersize=size, label=label)
+    further = len(scores.columns) - MAX_NAMED
+    if further > 0:
+        right.plot([], [], color=REST, label=f"{further} further configurations")
+    left.set(xlabel="epoch", ylabel=_metric_label(table))
+    left.set_title("learning curves, mean over seeds", fontsize=11)
+    right.set(xlabel="configuration, best first", ylabel=_metric_label(table))
+    right.set_title("at the best epoch: dots are seeds", fontsize=11)
+    for axes in (left, right):
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+    handles, labels = right.get_legend_handles_labels()
+    order = sorted(range(len(labels)), key=lambda i: (not labels[i][0].isdigit() or "further" in labels[i], -i))
+    figure.legend(
+        [handles[i] for i in order], [labels[i] for i in order], loc="outside lower left", ncols=2, fontsize=8
+    )
+    return figure
+
+
+def panels(table: SweepTable, key: str) -> dict[str, pd.DataFrame]:
+    """What the plot of one key shows: label → by the key's values ``mean``, ``std`` and ``dots``, a list of numbers.
+
+    There is a panel for each combination of the other keys, whose dots are seeds. More than ``MAX_PANELS`` become
+    one, ``""``, whose dots are configurations.
+    """
+    if key == "seed":
+        numbers = table.scores.iloc[:, 0].dropna() if len(table.scores.columns) else pd.Series(dtype=float)
+        dots = [[number] for number in numbers]
+        return {"": pd.DataFrame({"mean": numbers, "std": math.nan, "dots": dots}, index=numbers.index)}
+    measured, title, metric = table.measured, table.keys[key], table.metric
+    labels = measured.apply(lambda row: table.name(row, without=title), axis=1)
+    if labels.nunique() > MAX_PANELS:
+        grouped = measured.groupby(title)[metric]
+        found = {"": grouped.agg(["mean", "std"]).assign(dots=grouped.agg(list))}
+    else:
+        shown = pd.DataFrame({title: measured[title], "mean": measured[metric], "std": measured[f"{metric} std"]})
+        shown["dots"] = [table.scores[row].dropna().tolist() for row in shown.index]
+        places = {other: {value: i for i, value in enumerate(ordered(measured[other]))} for other in table.titles}
+        order = measured[[other for other in table.titles if other != title]].transform(lambda c: c.map(places[c.name]))
+        order = labels[order.sort_values(list(order)).index] if len(order.columns) else labels
+        one = len(table.keys) == 1
+        found = {"" if one else label: shown[labels == label].set_index(title) for label in order.unique()}
+    return {label: panel.loc[ordered(panel.index)] for label, panel in found.items()}
+
+
+def key_figure(table: SweepTable, key: str) -> "Figure":
+    """The metric by the values of one key: small multiples over the other keys, on the same axes.
+
+    Means are joined by lines only if the values are numbers; the other panels' lines are grey.
+    """
+    found, title, scale = panels(table, key), table.keys.get(key, key), _scale(table)
+    others = [other for other in table.titles if other != title]
+    pooled = list(found) == [""] and len(others) > 0
+    across = min(4, len(found))
+    down = -(-len(found) // across)
+    figure = new_figure(6.4, 4.4) if len(found) == 1 else new_figure(1 + 3 * across, 0.9 + 2.5 * down)
+    grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).ravel()
+    place, is_numeric = _scale_x(grid, ordered(value for panel in found.values() for value in panel.index), key)
+    for axes, (label, panel) in zip(grid, found.items(), strict=False):
+        x = [place[value] for value in panel.index]
+        for other in found.values() if is_numeric and len(found) > 1 else ():
+            axes.plot([place[value] for value in other.index], scale * other["mean"], color="0.87", zorder=1)
+        seeds = [(at, scale * dot) for at, dots in zip(x, panel["dots"], strict=True) for dot in dots]
+        style = {"color": COLORS[1], "transform": _beside(axes, right=6)}
+        axes.scatter(*zip(*seeds, strict=True), s=14, alpha=0.7, linewidths=0, zorder=4, **style)
+        axes.update_datalim(seeds)  # the offset hides them from the axes
+        style = {"color": COLORS[0], "linestyle": "-" if is_numeric else "", "marker": "D", "markersize": 5}
+        axes.errorbar(x, scale * panel["mean"], yerr=scale * panel["std"], capsize=3, zorder=3, **style)
+        axes.set_title(plain(label, 40), fontsize=9)
+        axes.grid(alpha=0.3)
+    grid[0].margins(x=0.09, y=0.08)
+    grid[0].autoscale_view()
+    for number, axes in enumerate(grid):
+        axes.set_visible(number < len(found))
+        axes.tick_params("x", labelbottom=number + across >= len(found))
+    over = "configurations" if pooled else "seeds"
+    note = "" if key == "seed" else f"\ndots: {over}; ◆ mean ± standard deviation"
+    figure.supxlabel(f"{plain(title)}{note}", fontsize=10)
+    figure.supylabel(_metric_label(table), fontsize=10)
+    suffix = f", all {', '.join(others)}" if pooled else ""
+    figure.suptitle(plain(f"{table.metric} by {title}{suffix}"), fontsize=11)
+    return figure
+
+
+def _scale_x(grid: Sequence["Axes"], values: Sequence[str], key: str) -> tuple[dict[str, float], bool]:
+    """Prepare the shared x axis. Returns the position of each value, and whether the values are numbers."""
     numbers = [as_number(value) for value in values]
     is_numeric = key != "seed" and None not in numbers
-    position = dict(zip(values, numbers if is_numeric else map(float, range(len(values))), strict=True))
-    if is_numeric and min(numbers) > 0 and max(numbers) / min(numbers) >= 8:
-        axes.set_xscale("log", base=2)
-    axes.set_xticks(list(position.values()), map(plain, values))
-    axes.set_xticks([], minor=True)
-    _rotate_long_labels(axes)
-    return position, is_numeric
+    longest = max(len(plain(value)) for value in values)
+    letters = 11 * grid[0].figure.get_figwidth() / grid[0].get_gridspec().ncols  # that fit side by side
+    places = list(map(float, range(len(values))))
+    if is_numeric:
+        is_log = min(numbers) > 0 and max(numbers) / min(numbers) >= 8
+        gaps = np.diff(np.log(numbers) if is_log else numbers)
+        if len(numbers) == 1 or gaps.min() * letters > gaps.sum() * longest:  # else labels overlap: equal steps
+            places = numbers
+            if is_log:
+                grid[0].set_xscale("log", base=2)
+    step = -(-len(values) // (40 if len(grid) == 1 else 12))
+    grid[0].set_xticks(places[::step], list(map(plain, values))[::step])
+    grid[0].set_xticks([], minor=True)
+    if not is_numeric:
+        grid[0].set_xlim(-0.5, len(values) - 0.5)
+    if len(values[::step]) * (longest + 1) > letters:
+        for axes in grid:
+            axes.tick_params("x", rotation=60 if longest < 12 else 40)
+            for text in axes.get_xticklabels():
+                text.set(ha="right", rotation_mode="anchor")
+    return dict(zip(values, places, strict=True)), is_numeric
 
 
 def heatmap_figure(table: SweepTable) -> "Figure":
-    """The metric by the two keys; a cell without a result says why."""
+    """The metric and n by the two keys; a cell without a result gives the reason."""
     from matplotlib import colormaps
 
     down, across = table.titles
     rows, columns = (ordered(table.rows[title]) for title in (down, across))
-    scale = 100 if is_percentage(table.metric) else 1
+    scale = _scale(table)
     wide = table.rows.pivot(index=down, columns=across)
-    numbers = scale * wide[table.metric].reindex(index=rows, columns=columns)
-    status = wide["status"].reindex(index=rows, columns=columns).astype(object)
-    status = status.where(status.notna(), "not run")
-    figure = new_figure(max(4.5, 2.4 + 0.85 * len(columns)), max(3, 1.4 + 0.55 * len(rows)))
+    numbers, status, count = (
+        wide[name].reindex(index=rows, columns=columns).astype(object)
+        for name in (table.metric, "status", f"{table.metric} n")
+    )
+    numbers = scale * numbers.astype(float)
+    figure = new_figure(max(4.5, 2.4 + 0.8 * len(columns)), max(3, 1.6 + 0.5 * len(rows)))
     axes = figure.add_subplot()
-    colors = colormaps["viridis_r" if lower_is_better(table.metric) else "viridis"].with_extremes(bad="0.93")
-    picture = axes.imshow(numbers.to_numpy(dtype=float), cmap=colors, aspect="auto", origin="lower")
+    colors = colormaps["cividis_r" if lower_is_better(table.metric) else "cividis"].with_extremes(bad="0.93")
+    picture = axes.imshow(numbers.to_numpy(), cmap=colors, aspect="auto", origin="lower")
     figure.colorbar(picture, label=_metric_label(table))
-    axes.set_xticks(range(len(columns)), map(plain, columns))
+    axes.set_xticks(range(len(columns)), map(plain, columns), rotation=40 if max(map(len, columns)) > 7 else 0)
     axes.set_yticks(range(len(rows)), map(plain, rows))
-    _rotate_long_labels(axes)
     axes.set(xlabel=plain(across), ylabel=plain(down))
-    for y, row in enumerate(rows):
-        for x, column in enumerate(columns):
-            value = numbers.loc[row, column]
-            if pd.isna(value):
-                text, color = status.loc[row, column], "0.25"
-            else:
-                red, green, blue, _ = colors(picture.norm(value))
-                text = f"{value:.2f}" if scale == 100 else f"{value:.3g}"
-                color = "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
-            axes.text(x, y, text, ha="center", va="center", color=color, fontsize=9).set_in_layout(False)
+    few, many = count.min(axis=None), count.max(axis=None)
+    text = f"n = {few} in each cell" if few == many else f"n = {few:g} to {many:g}"
+    axes.set_title(plain(f"{table.metric}, mean over seeds; {text}"), fontsize=10)
+    for (y, x), value in np.ndenumerate(numbers.to_numpy() if numbers.size <= MAX_CELLS else np.empty((0, 0))):
+        if math.isnan(value):
+            reason = status.iloc[y, x]
+            text, color = "not run" if pd.isna(reason) else reason, "0.25"
+        else:
+            shown = f"{value:.2f}" if scale == 100 else f"{value:.3g}"
+            text = f"{shown}\nn = {count.iloc[y, x]}"
+            color = "black" if np.dot(colors(picture.norm(value))[:3], (0.299, 0.587, 0.114)) > 0.5 else "white"
+        axes.text(x, y, text, ha="center", va="center", color=color, fontsize=8, wrap=True).set_in_layout(False)
     return figure
 
 
 def cost_figure(table: SweepTable) -> "Figure":
-    """The metric against each cost, with the Pareto front, whose configurations are named."""
-    figure = new_figure(14, 5.2)
-    scale = 100 if is_percentage(table.metric) else 1
-    panels = figure.subplots(1, len(COSTS), sharey=True)
-    for axes, (cost, title) in zip(panels, COSTS.items(), strict=True):
-        found = table.measured[table.measured[cost] > 0]
-        axes.set(xlabel=title)
+    """The metric against each cost; the configurations on a Pareto front have a colour, and names beside the plot."""
+    figure = new_figure(13, 4.6)
+    scale, shown = _scale(table), table.measured
+    grid = figure.subplots(1, len(COSTS), sharey=True)
+    fronts = {
+        cost: pareto_front(found[cost], found[table.metric], lower_is_better(table.metric))
+        for cost in COSTS
+        if len(found := shown[shown[cost] > 0])
+    }
+    union = {row for front in fronts.values() for row in front}
+    named = [row for row in shown.index if row in union][:MAX_NAMED]
+    for axes, (cost, (title, units)) in zip(grid, COSTS.items(), strict=True):
+        found = shown[shown[cost] > 0]
         axes.grid(alpha=0.3)
         if found.empty:
             axes.text(0.5, 0.5, "not recorded", ha="center", va="center", transform=axes.transAxes)
-            axes.set_xticks([])
+            axes.set(xlabel=title, xticks=[])
             continue
-        values = scale * found[table.metric]
-        axes.errorbar(
-            found[cost], values, yerr=scale * found[f"{table.metric} std"], fmt="none", ecolor="0.75", zorder=1
-        )
-        axes.plot(found[cost], values, "o", color=COLORS[0], label="configuration")
-        front = found.loc[pareto_front(found[cost], values, lower_is_better(table.metric))]
-        style = {"color": COLORS[1], "marker": "o", "markersize": 9, "markerfacecolor": "none"}
-        axes.plot(front[cost], scale * front[table.metric], drawstyle="steps-post", label="Pareto front", **style)
-        for _, row in front.iterrows():
-            label = plain("·".join(row[table.titles]))
-            at = (row[cost], scale * row[table.metric])
-            axes.annotate(label, at, (6, -10), textcoords="offset points", fontsize=8)
-        _scale_cost(axes, found[cost])
-    panels[0].set_ylabel(_metric_label(table))
-    handles, labels = next((axes.get_legend_handles_labels() for axes in panels if axes.lines), ([], []))
-    figure.legend(handles, labels, loc="outside upper right", ncols=2)
-    figure.suptitle(plain(f"labels: {' · '.join(table.titles)}"), fontsize=10, x=0.01, ha="left")
+        unit, size = next(((u, s) for u, s in units.items() if found[cost].max() >= s), ("", 1.0))
+        x, y = found[cost] / size, scale * found[table.metric]
+        axes.set_xlabel(f"{title} ({unit})" if unit else title)
+        axes.plot(x, y, "o", color=REST, markersize=5)
+        front = fronts[cost]
+        axes.plot(x[front], y[front], drawstyle="steps-post", color="0.4", linewidth=1)
+        for number, row in enumerate(named):
+            if row in found.index:
+                style = {"color": COLORS[number], "marker": MARKERS[number], "linestyle": ""}
+                axes.plot(x[row], y[row], markersize=9 if row in front else 6, **style)
+                seeds = scale * table.scores[row]
+                axes.plot([x[row]] * len(seeds), seeds, ".", color=COLORS[number], markersize=3)
+        _scale_cost(axes, x)
+    grid[0].set_ylabel(_metric_label(table))
+    handles = [
+        grid[0].plot([], [], color=COLORS[i], marker=MARKERS[i], linestyle="", label=_place(table, row))[0]
+        for i, row in enumerate(named)
+    ]
+    handles += grid[0].plot([], [], color="0.4", linewidth=1, label="Pareto front: no cheaper one is as good")
+    if len(named) < len(shown):
+        handles += grid[0].plot([], [], "o", color=REST, markersize=5, label="further configurations")
+    handles += grid[0].plot([], [], ".", color="0.4", markersize=3, label="seeds")
+    figure.legend(handles=handles, loc="outside lower left", ncols=3, fontsize=8)
+    figure.suptitle(plain(f"{table.metric} against cost, means over seeds"), fontsize=11)
     return figure
+
+
+def _place(table: SweepTable, row: Any) -> str:
+    return plain(f"{table.rows.index.get_loc(row) + 1}. {table.name(table.rows.loc[row])}")
 
 
 def pareto_front(costs: pd.Series, values: pd.Series, lower: bool) -> list:
@@ -218,30 +390,26 @@ def pareto_front(costs: pd.Series, values: pd.Series, lower: bool) -> list:
 
 
 def _scale_cost(axes: "Axes", costs: pd.Series) -> None:
-    """A logarithmic axis with a few ticks that have units, and room for labels."""
+    """A few ticks with plain numbers; logarithmic if the largest cost is at least 8 times the smallest."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-    low, high = costs.min(), costs.max()
-    room = max((high / low) ** 0.14, 1.08)
-    axes.set_xscale("log")
-    axes.set_xlim(low / room, high * room**2)
-    axes.xaxis.set_major_locator(MaxNLocator(4) if high / low < 8 else LogLocator(subs=(1, 2, 5), numticks=8))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: human(value)))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.margins(y=0.12)
+    is_wide = costs.max() / costs.min() >= 8
+    if is_wide:
+        axes.set_xscale("log")
+        axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8) if is_wide else MaxNLocator(5))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.margins(x=0.08, y=0.1)
 
 
-def plain(text: str) -> str:
+def plain(text: str, length: int = 60) -> str:
     """A text in which matplotlib sees no formula, clipped, in characters that can be drawn."""
     text = drawable(text)
-    return (text if len(text) <= 60 else text[:59] + "…").replace("$", r"\$")
+    return (text if len(text) <= length else text[: length - 1] + "…").replace("$", r"\$")
 
 
-def _rotate_long_labels(axes: "Axes") -> None:
-    texts = axes.get_xticklabels()
-    if len(texts) * (max(len(text.get_text()) for text in texts) + 1) > 9 * axes.figure.get_figwidth():
-        for text in texts:
-            text.set(rotation=40, ha="right", rotation_mode="anchor")
+def _scale(table: SweepTable) -> int:
+    return 100 if is_percentage(table.metric) else 1
 
 
 def _metric_label(table: SweepTable) -> str:

@@ -15,9 +15,10 @@ from typing import Any
 # `metrics` is flat: `val/top1`, `test/loss`, …; accuracies are fractions from 0 to 1. Seconds count training alone,
 # memory is in MiB (without a GPU, of the whole process, which includes earlier jobs of a sweep), FLOPs are for one
 # forward pass of one image, paths are relative to the run's folder. `findings` is the diagnosis, one sentence each.
+# `history` has (epochs so far, value) pairs of each metric of training and validation, to six digits.
 KEYS = (
     "status error overrides seed metrics params flops_per_image train_seconds images_per_second peak_memory_mb "
-    "epochs steps best_checkpoint findings versions device git_commit"
+    "epochs steps best_checkpoint findings history versions device git_commit"
 ).split()
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core")
 FILE = "result.json"
@@ -30,6 +31,7 @@ SECRET = re.compile(
     rf"""({SECRET_NAME.pattern}["']?\s*[=:]\s*)("[^"]*"|'[^']*'|\[[^\]]*\]|[^\s,}}\]]+)""", re.IGNORECASE
 )
 ACCOUNT = re.compile(r"(\w://)[^/\s@]+@")
+NUMBERS = re.compile(r"\[\n[\d\s.,eE+\-\[\]nul]*\]")  # a list of numbers, of pairs of them and of nulls: one line
 STOPPED = {130: "stopped by SIGINT", 143: "stopped by SIGTERM"}
 
 
@@ -162,11 +164,15 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Replace a file in one step. NaN and infinite metrics become null, because JSON has neither."""
+    """Replace a file in one step. NaN and infinite metrics become null, because JSON has neither.
+
+    A list of numbers takes one line.
+    """
     if "metrics" in content:
         finite = {name: value if math.isfinite(value) else None for name, value in content["metrics"].items()}
         content = {**content, "metrics": finite}
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = NUMBERS.sub(lambda found: " ".join(found[0].split()), text)
     try:
         with replacing(path) as temporary:
             # A file's name may not be valid text: its bytes become \udc80 to \udcff.

@@ -1,4 +1,4 @@
-"""The report of a sweep, built from the records of its jobs: ``report.md``, ``report.csv`` and plots."""
+"""The report of a sweep, built from the records of its jobs: ``report.html``, ``report.md``, ``report.csv``, plots."""
 
 import os
 import re
@@ -8,12 +8,34 @@ from pathlib import Path
 
 import pandas as pd
 
+from results import page
 from results.metrics import is_percentage
 from results.record import replacing
-from results.table import ABSENT, SweepTable, human, job_folders, read_jobs, tabulate
+from results.statistics import FEW
+from results.table import (
+    ABSENT,
+    COMPARED,
+    EQUAL,
+    UNTESTED,
+    WORSE,
+    SweepTable,
+    human,
+    job_folders,
+    ordered,
+    read_jobs,
+    tabulate,
+)
 
 SHOWN = 12  # rows and failures in the terminal
 MAX_WIDTH = 32  # characters of a terminal column
+MAX_SEEDS = 999  # more are not worth naming
+METHOD = (
+    "Each configuration is compared with the best over the seeds that both have: the mean of the differences seed by "
+    "seed, and its 95 % interval by Student's t. The test is a paired t test, two-sided, at 5 %; because the best was "
+    "chosen by looking at all configurations, p is multiplied by the number of all pairs (Bonferroni), while each "
+    "interval is for one comparison alone. The seeds named would find a difference as large as the one measured in "
+    "80 % of sweeps. Only the validation set is compared; nothing is chosen by the test set."
+)
 
 
 def write(folders: Sequence[Path], output: Path | None = None, metric: str = "val/top1", plots: bool = True) -> str:
@@ -42,12 +64,13 @@ def write(folders: Sequence[Path], output: Path | None = None, metric: str = "va
     for name, picture in pictures.items():
         _replace(target / name, picture)
     _replace(target / "report.csv", to_csv(table).encode())
-    command = ["python", "report.py", *map(str, folders)] + ["--metric", metric] * (metric != "val/top1")
-    command += ["--output", str(output)] * (output is not None)
+    rebuild = ["python", "report.py", *map(str, folders)] + ["--metric", metric] * (metric != "val/top1")
+    rebuild += ["--output", str(output)] * (output is not None)
+    commands = {"repeat": repeat_command(table), "resume": resume_commands(folders), "rebuild": shlex.join(rebuild)}
     title = "/".join(Path(os.path.abspath(target)).parts[-2:])
     previous = _linked_plots(target / "report.md")
-    page = to_markdown(table, title, shlex.join(command), list(pictures))
-    _replace(target / "report.md", page.encode())
+    _replace(target / "report.html", to_html(table, title, commands, pictures, target).encode())
+    _replace(target / "report.md", to_markdown(table, title, commands, list(pictures)).encode())
     for stale in previous - set(pictures):
         (target / stale).unlink(missing_ok=True)
     return to_text(table)
@@ -64,6 +87,28 @@ def _linked_plots(page: Path) -> set[str]:
     return set(re.findall(r"\]\((report_[^)/]+\.png)\)", text))
 
 
+def repeat_command(table: SweepTable) -> str:
+    """The command that runs these jobs again; empty if they are no grid, so that one command would run others too."""
+    jobs = table.jobs[table.jobs.configuration >= 0]
+    values: dict[str, dict[str, None]] = {}
+    typed = [{text.partition("=")[0]: text.partition("=")[2] for text in record["overrides"]} for record in jobs.record]
+    for key in dict.fromkeys(key for job in typed for key in job):
+        values[key] = dict.fromkeys(job[key] for job in typed if key in job)
+    size = 1
+    for found in values.values():
+        size *= len(found)
+    if not typed or size != len({tuple(sorted(job.items())) for job in typed}):
+        return ""
+    keys = sorted(values, key=lambda key: len(values[key]) > 1)  # as typed, those that are swept last
+    given = [f"{key}={','.join(ordered(values[key]))}" for key in keys]
+    return shlex.join(["python", "train.py", *["-m"] * (size > 1), *given])
+
+
+def resume_commands(folders: Sequence[Path]) -> str:
+    """The commands that run what is missing of each sweep."""
+    return "\n".join(f"python train.py {shlex.quote(f'resume={folder}')}" for folder in folders)
+
+
 def to_csv(table: SweepTable) -> str:
     """The table for programs: plain numbers, accuracies as fractions, an empty cell for a missing value."""
     rows = table.rows.rename(columns={f"{table.metric} n": "seeds"})
@@ -77,7 +122,7 @@ def to_csv(table: SweepTable) -> str:
         "images_per_second",
         "images_per_second std",
     ]
-    columns = [*table.titles, *spread, *costs, "seeds", "completed", "jobs", "status"]
+    columns = [*table.titles, *spread, *costs, "seeds", "completed", "jobs", "status", *COMPARED]
     return rows[columns].replace(ABSENT, "").to_csv(index=False)
 
 
@@ -85,49 +130,107 @@ def cells(table: SweepTable, more: Sequence[str] = ()) -> pd.DataFrame:
     """The table for people, as text: ``titles``, metrics, costs, n, status, then further metrics."""
     rows, shown = table.rows, table.rows[table.titles].copy()
     for name in (table.metric, table.test_metric):
-        shown[f"{name} (%)" if is_percentage(name) else name] = [with_spread(row, name) for _, row in rows.iterrows()]
+        shown[f"{name} (%)" if is_percentage(name) else name] = spreads(rows, name)
     shown["params"] = rows["params"].map(human)
     shown["FLOPs/image"] = rows["flops_per_image"].map(human)
-    shown["train s"] = [with_spread(row, "train_seconds") for _, row in rows.iterrows()]
-    shown["images/s"] = [with_spread(row, "images_per_second") for _, row in rows.iterrows()]
+    shown["train s"] = spreads(rows, "train_seconds")
+    shown["images/s"] = spreads(rows, "images_per_second")
     shown["n"], shown["status"] = rows[f"{table.metric} n"].astype(str), rows["status"]
     for name in more:
-        shown[name] = [with_spread(row, name) for _, row in rows.iterrows()]
+        shown[name] = spreads(rows, name)
     return shown
 
 
-def with_spread(row: pd.Series, name: str) -> str:
+def compared_cells(table: SweepTable) -> pd.DataFrame:
+    """The comparison with the best as text: difference and 95 % interval, corrected p, seeds needed, verdict."""
+    scale, digits = (100, 2) if is_percentage(table.metric) else (1, 4)
+
+    def difference(mean: float, low: float, high: float) -> str:
+        if pd.isna(mean):
+            return ABSENT
+        interval = "" if pd.isna(low) else f" [{scale * low:+.{digits}f}, {scale * high:+.{digits}f}]"
+        return f"{scale * mean:+.{digits}f}{interval}"
+
+    rows = table.rows
+    three = (rows[name] for name in ("difference", "difference low", "difference high"))
+    return pd.DataFrame(
+        {
+            "minus best": list(map(difference, *three)),
+            "p": [ABSENT if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.3f}" for p in rows["p corrected"]],
+            "seeds to tell": [
+                _seeds(needed) if verdict == EQUAL and needed > 0 else ABSENT
+                for needed, verdict in zip(rows["seeds needed"], rows["verdict"], strict=True)
+            ],
+            "verdict": rows["verdict"].fillna(ABSENT),
+        },
+        index=rows.index,
+    )
+
+
+def _seeds(needed: float) -> str:
+    return f"> {MAX_SEEDS}" if needed > MAX_SEEDS else f"{needed:.0f}"
+
+
+def spreads(rows: pd.DataFrame, name: str) -> list[str]:
+    """``with_spread`` of each row."""
+    columns = [name, f"{name} std"]
+    return [with_spread(dict(zip(columns, pair, strict=True)), name) for pair in rows[columns].to_numpy()]
+
+
+def with_spread(row: pd.Series | dict[str, float], name: str) -> str:
     """The mean, with ± the sample standard deviation if there are several seeds."""
-    if pd.isna(row[name]):
+    mean, std = row[name], row[f"{name} std"]
+    if pd.isna(mean):
         return ABSENT
     scale = 100 if is_percentage(name) else 1
-    digits = 2 if scale == 100 else 4 if "/" in name else 1 if row[name] < 100 else 0
-    numbers = [row[name]] if pd.isna(row[f"{name} std"]) else [row[name], row[f"{name} std"]]
-    return " ± ".join(f"{scale * value:.{digits}f}" for value in numbers)
+    digits = 2 if scale == 100 else 4 if "/" in name else 1 if mean < 100 else 0
+    return " ± ".join(f"{scale * value:.{digits}f}" for value in ([mean] if pd.isna(std) else [mean, std]))
 
 
-def verdict(table: SweepTable) -> str:
-    """The best configuration, and how far the second is behind, in sentences."""
+def verdict(table: SweepTable, names: int = 8) -> list[str]:
+    """Sentences: the best configuration, which cannot be distinguished from it, and how much the seeds can tell.
+
+    Args:
+        names: how many configurations a sentence lists.
+    """
     measured = table.measured
     if measured.empty:
-        return "No job has a result."
+        return ["No job has a result."]
     metric, best = table.metric, measured.iloc[0]
-    n, scale, unit = int(best[f"{metric} n"]), *((100, " %") if is_percentage(metric) else (1, ""))
-    text = (
+    unit = " %" if is_percentage(metric) else ""
+    said = [
         f"Best by {metric}: {table.name(best)}, with {with_spread(best, metric)}{unit}"
-        f" (n = {n}; {table.test_metric} {with_spread(best, table.test_metric)}{unit})."
-    )
-    if len(measured) == 1:
-        return text
-    second = measured.iloc[1]
-    gap, spread = abs(best[metric] - second[metric]), best[f"{metric} std"]
-    digits, points = (2, " points") if unit else (4, "")
-    text += f" The second, {table.name(second)}, is {scale * gap:.{digits}f}{points} behind"
-    if pd.isna(spread):
-        return f"{text}; the best has only one seed, so the effect of the seed is unknown."
-    within = "within" if gap <= spread else "more than"
-    text += f": {within} one standard deviation of the best's {n} seeds ({scale * spread:.{digits}f}{points})."
-    return f"{text} That is the spread of single runs, not a test of which is better."
+        f" (n = {best[f'{metric} n']}; {table.test_metric} {with_spread(best, table.test_metric)}{unit})."
+    ]
+    rest = measured.iloc[1:]
+    found = {kind: rest[rest["verdict"] == kind] for kind in (EQUAL, WORSE, UNTESTED)}
+    if len(found[WORSE]):
+        said.append(f"Worse than it, beyond the effect of the seed: {_listed(table, found[WORSE], len(rest), names)}.")
+    if len(found[EQUAL]):
+        text = f"Not distinguished from it: {_listed(table, found[EQUAL], len(rest), names)}."
+        needed = found[EQUAL]["seeds needed"].dropna()
+        if len(needed):
+            few, many = _seeds(needed.min()), _seeds(needed.max())
+            count = f"about {few}" if few == many else f"from about {few} to {many}"
+            text += f" To tell them apart would probably take {count} seeds each (column: seeds to tell)."
+        said.append(text)
+    if len(found[UNTESTED]):
+        said.append(
+            f"Not tested, with fewer than two seeds shared with the best: "
+            f"{_listed(table, found[UNTESTED], len(rest), names)}. The effect of the seed is unknown there."
+        )
+    shared = rest["shared seeds"][rest["verdict"].isin([EQUAL, WORSE])]
+    if len(shared) and shared.min() < FEW:
+        said.append(f"Weak evidence: only {shared.min():.0f} shared seeds; {FEW} or more say how large the noise is.")
+    return said
+
+
+def _listed(table: SweepTable, rows: pd.DataFrame, of: int, names: int) -> str:
+    """Configurations in words: how many, and the names of the first."""
+    count = f"all {of} others" if len(rows) == of > 1 else f"{len(rows)} of {of}" if of > 1 else ""
+    listed = "; ".join(table.name(row) for _, row in rows.head(names).iterrows())
+    more = f"; and {len(rows) - names} more" if len(rows) > names else ""
+    return f"{count} ({listed}{more})" if count else listed
 
 
 def shared(table: SweepTable) -> Iterable[tuple[str, str]]:
@@ -148,28 +251,61 @@ def shared(table: SweepTable) -> Iterable[tuple[str, str]]:
         yield fact.replace("_", " "), "; ".join(sorted(texts)) or "not recorded"
 
 
-def to_markdown(table: SweepTable, title: str, command: str, pictures: Sequence[str] = ()) -> str:
-    failures = [
+def counts(table: SweepTable) -> list[str]:
+    """Sentences: how many jobs there are, and what the numbers of the table are."""
+    said = [
+        f"{len(table.jobs)} jobs, {len(table.rows)} configurations, {len(list(table.failures()))} jobs without a "
+        f"result. Sorted by {table.metric}; mean ± sample standard deviation over the n seeds that have a result."
+    ]
+    if copies := table.repeated():
+        said.append(f"{copies} jobs repeat a configuration and a seed: n counts them, and ± is too small there.")
+    return said
+
+
+def failure_rows(table: SweepTable) -> list[list[str]]:
+    return [
         [name, *(job.overrides.get(key, ABSENT) for key in table.keys), job.seed, job.status, reason]
         for name, job, reason in table.failures()
     ]
-    lines = [f"# {title}", "", escape(verdict(table)), ""]
-    lines += [
-        f"{len(table.jobs)} jobs, {len(table.rows)} configurations, {len(failures)} jobs without a result. Sorted by "
-        f"{table.metric}; mean ± sample standard deviation over the n seeds that have a result.",
-        "",
-    ]
-    if copies := table.repeated():
-        lines += [f"{copies} jobs repeat a configuration and a seed: n counts them, and ± is too small there.", ""]
-    shown = cells(table)
+
+
+def to_html(table: SweepTable, title: str, commands: dict[str, str], pictures: dict[str, bytes], target: Path) -> str:
+    """The report as one page that needs no other file; links to the jobs' folders are relative to ``target``."""
+    shown, compared = cells(table), compared_cells(table)
+    first = len(table.keys) + 1  # after the metric
+    if len(table.measured) > 1:
+        shown = pd.concat([shown.iloc[:, :first], compared[compared.columns[::-1]], shown.iloc[:, first:]], axis=1)
+    if (table.rows["status"] == "completed").all():
+        shown = shown.drop(columns="status")
+    sections = {
+        "verdict": verdict(table),
+        "counts": counts(table),
+        "method": METHOD if len(table.measured) > 1 else "",
+        "failures": (["job", *table.titles, "seed", "status", "reason"], failure_rows(table)),
+        "shared": [(fact, value.replace("`", "")) for fact, value in shared(table)],
+        "commands": commands,
+    }
+    return page.render(table, title, shown, sections, pictures, target)
+
+
+def to_markdown(table: SweepTable, title: str, commands: dict[str, str], pictures: Sequence[str] = ()) -> str:
+    failures, several = failure_rows(table), len(table.measured) > 1
+    lines = [f"# {title}", ""]
+    for sentence in (*verdict(table), *counts(table)):
+        lines += [escape(sentence), ""]
+    shown = cells(table).join(compared_cells(table)) if several else cells(table)
     lines += grid(list(shown), shown.to_numpy().tolist(), left=len(table.keys))
+    lines += ["", METHOD] if several else []
     if failures:
         lines += ["", "## Failures", ""]
         lines += grid(["job", *table.titles, "seed", "status", "reason"], failures, left=99)
     if pictures:
         lines += ["", "## Plots", "", *(f"![{name[7:-4]}]({name})" for name in pictures)]
     lines += ["", "## What all jobs share", "", *(f"- {fact}: {value}" for fact, value in shared(table))]
-    return "\n".join([*lines, "", f"Rebuild with `{command}`; for spreadsheets: [report.csv](report.csv).", ""])
+    if commands["repeat"]:
+        lines += ["", f"Repeat with `{commands['repeat']}`."]
+    rebuild = f"Rebuild with `{commands['rebuild']}`; to sort and filter: [report.html](report.html)"
+    return "\n".join([*lines, "", f"{rebuild}; for spreadsheets: [report.csv](report.csv).", ""])
 
 
 def grid(head: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> list[str]:
@@ -183,7 +319,7 @@ def escape(text: str) -> str:
 
 
 def to_text(table: SweepTable) -> str:
-    """The table for a terminal: the best rows, then one line per failure."""
+    """The table for a terminal: the best rows, one line per failure, then the verdict."""
     shown = cells(table).head(SHOWN).map(_clip)
     width = {title: max(len(_clip(title)), *shown[title].map(len)) for title in shown}
     align = {title: str.ljust if title in table.titles else str.rjust for title in shown}
@@ -197,7 +333,7 @@ def to_text(table: SweepTable) -> str:
     lines += failures[:SHOWN]
     if len(failures) > SHOWN:
         lines.append(f"… and {len(failures) - SHOWN} more failures in report.md")
-    return "\n".join(lines)
+    return "\n".join([*lines, *verdict(table, names=3)[: 4 * (len(table.measured) > 1)]])
 
 
 def _clip(text: str) -> str:

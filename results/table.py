@@ -18,12 +18,17 @@ from results import record as records
 from results.metrics import lower_is_better
 from results.record import RESULT_NEUTRAL_KEYS
 from results.run_folder import nearest
+from results.statistics import ALPHA, compare
 
 ABSENT = "–"  # an override that a configuration lacks
 COSTS = ("params", "flops_per_image", "train_seconds", "images_per_second")
 EXPECTED = "expected a sweep's folder, runs/<name>/<date>, whose job folders contain result.json"
+# Of the comparison with the best; ``results.statistics.Comparison`` explains the numbers.
+COMPARED = ("difference", "difference low", "difference high", "shared seeds", "p corrected", "seeds needed", "verdict")
 # Column titles that a swept key may not take.
-RESERVED = {*COSTS, "seeds", "completed", "jobs", "status", "job", "seed", "reason", "n"}
+RESERVED = {*COSTS, *COMPARED, "seeds", "completed", "jobs", "status", "job", "seed", "reason", "n"}
+# Verdicts on a configuration.
+BEST, WORSE, EQUAL, UNTESTED = "best", "worse", "not distinguished", "not tested"
 
 
 @dataclass(frozen=True)
@@ -33,17 +38,19 @@ class SweepTable:
     Attributes:
         metric: the validation metric that sorts the configurations.
         keys: override keys that differ between configurations → their column titles.
-        jobs: one row per job, indexed by its folder below the sweep's: ``status``, ``error``, ``seed``,
+        jobs: one row per job, indexed by its folder below the sweep's: ``status``, ``error``, ``seed``, ``folder``,
             ``overrides`` and ``record`` (empty if unreadable), and ``configuration``, its row in ``rows``.
         rows: one row per configuration, best first: the titles of ``keys`` (text), then for each number its mean over
             completed jobs, ``<name>``, sample standard deviation, ``<name> std``, and count, ``<name> n``; then
-            ``completed``, ``jobs`` and ``status``.
+            ``completed``, ``jobs`` and ``status``; then ``COMPARED``, the paired comparison with the best.
+        scores: the metric, one row per seed, one column per configuration that has a result, best first.
     """
 
     metric: str
     keys: dict[str, str]
     jobs: pd.DataFrame
     rows: pd.DataFrame
+    scores: pd.DataFrame
 
     @property
     def titles(self) -> list[str]:
@@ -68,11 +75,12 @@ class SweepTable:
 
     def failures(self) -> Iterable[tuple[str, pd.Series, str]]:
         """(name, job, reason) of each job without a result."""
-        for name, job in self.jobs.iterrows():
+        lacking = self.jobs.record.map(lambda record: number(record, self.metric) is None)
+        for name, job in self.jobs[(self.jobs.status != "completed") | lacking].iterrows():
             if job.status != "completed":
                 unknown = "started; its end is not recorded" if job.status == "running" else "no reason recorded"
                 yield name, job, " ".join(str(job.error or unknown).split())
-            elif number(job.record, self.metric) is None:
+            else:
                 yield name, job, f"no finite {self.metric} in its record"
 
     def repeated(self) -> int:
@@ -116,6 +124,7 @@ def read_jobs(folders: Sequence[Path]) -> pd.DataFrame:
             job["overrides"] |= _configured(place, {key: typed[key] for key in sorted(lacking)})
         seed = job["overrides"].get("seed", job["record"].get("seed"))
         job["seed"] = ABSENT if seed is None else str(seed)
+        job["folder"] = str(place)
     names = [place.name if place == parent else place.relative_to(parent).as_posix() for place in places]
     return pd.DataFrame(jobs, index=names)
 
@@ -207,7 +216,27 @@ def tabulate(jobs: pd.DataFrame, metric: str, more: Sequence[str] = ()) -> Sweep
     order = pd.DataFrame(
         {"none": rows.completed == 0, "value": (direction * rows[metric]).round(9), "loss": rows["val/loss"]}
     )
-    return SweepTable(metric, keys, jobs, rows.loc[order.sort_values(["none", "value", "loss"], kind="stable").index])
+    rows = rows.loc[order.sort_values(["none", "value", "loss"], kind="stable").index]
+    scores = numbers[metric].groupby([jobs.seed[readable.index], groups]).mean().unstack()  # a repeated job counts once
+    scores = scores.loc[ordered(scores.index), [row for row in rows.index if rows[f"{metric} n"][row]]]
+    return SweepTable(metric, keys, jobs, rows.join(_compared(scores, direction)), scores)
+
+
+def _compared(scores: pd.DataFrame, direction: int) -> pd.DataFrame:
+    """The columns ``COMPARED`` of the configurations that have a result.
+
+    Args:
+        scores: as in ``SweepTable.scores``; the best first.
+        direction: 1 if smaller values of the metric are better, else -1.
+    """
+    if scores.empty:
+        return pd.DataFrame(columns=list(COMPARED), index=scores.columns)
+    found = compare(scores.drop(index=ABSENT, errors="ignore"), scores.columns[0])
+    worse = (found["p"] <= ALPHA) & (direction * found["difference"] > 0)
+    found["verdict"] = [UNTESTED if math.isnan(p) else WORSE if w else EQUAL for p, w in zip(found.p, worse, strict=True)]
+    found.columns = list(COMPARED)
+    best = pd.DataFrame({"verdict": [BEST]}, index=scores.columns[:1])
+    return pd.concat([best, found])
 
 
 def _titles(keys: Sequence[str]) -> dict[str, str]:
