@@ -14,7 +14,7 @@ from results.fonts import drawable, families
 from results.metrics import is_percentage, lower_is_better
 from results.pictures import new_figure
 from results.statistics import ALPHA
-from results.table import BEST, EQUAL, UNTESTED, WORSE, SweepTable, as_number, ordered
+from results.table import ABSENT, BEST, EQUAL, UNTESTED, WORSE, SweepTable, as_number, ordered
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -90,8 +90,8 @@ def to_png(figure: "Figure") -> bytes:
 def configurations_figure(table: SweepTable) -> "Figure":
     """A row for each configuration: its score with each seed, and beside it the paired differences from the best."""
     scores = _scale(table) * table.scores.iloc[:, :MAX_ROWS]
-    paired = len(scores.dropna(thresh=2)) > 1
     rows = table.rows.loc[scores.columns]
+    paired = bool((rows["shared seeds"] >= 1).any())
     figure = new_figure(11 if paired else 7.5, 1.5 + 0.27 * len(rows))
     axes = np.atleast_1d(figure.subplots(1, 1 + paired, sharey=True))
     spread = _scale(table) * rows[f"{table.metric} std"].to_numpy()
@@ -100,7 +100,7 @@ def configurations_figure(table: SweepTable) -> "Figure":
     if paired:
         from matplotlib.ticker import MaxNLocator
 
-        differences = scores.sub(scores.iloc[:, 0], axis=0)
+        differences = scores.sub(scores.iloc[:, 0], axis=0).drop(index=ABSENT, errors="ignore")
         mean, low, high = (
             _scale(table) * rows[name].to_numpy(float) for name in ("difference", "difference low", "difference high")
         )
@@ -315,7 +315,7 @@ def heatmap_figure(table: SweepTable) -> "Figure":
     axes.set_yticks(range(len(rows)), map(plain, rows))
     axes.set(xlabel=plain(across), ylabel=plain(down))
     few, many = count.min(axis=None), count.max(axis=None)
-    text = f"n = {few} in each cell" if few == many else f"n = {few:g} to {many:g}"
+    text = f"n = {few:g} in each cell" if few == many else f"n = {few:g} to {many:g}"
     axes.set_title(plain(f"{table.metric}, mean over seeds; {text}"), fontsize=10)
     for (y, x), value in np.ndenumerate(numbers.to_numpy() if numbers.size <= MAX_CELLS else np.empty((0, 0))):
         if math.isnan(value):
@@ -323,7 +323,7 @@ def heatmap_figure(table: SweepTable) -> "Figure":
             text, color = "not run" if pd.isna(reason) else reason, "0.25"
         else:
             shown = f"{value:.2f}" if scale == 100 else f"{value:.3g}"
-            text = f"{shown}\nn = {count.iloc[y, x]}"
+            text = f"{shown}\nn = {count.iloc[y, x]:.0f}"
             color = "black" if np.dot(colors(picture.norm(value))[:3], (0.299, 0.587, 0.114)) > 0.5 else "white"
         axes.text(x, y, text, ha="center", va="center", color=color, fontsize=8, wrap=True).set_in_layout(False)
     return figure

@@ -1,5 +1,6 @@
 """The report of a sweep, built from the records of its jobs: ``report.html``, ``report.md``, ``report.csv``, plots."""
 
+import math
 import os
 import re
 import shlex
@@ -10,7 +11,7 @@ import pandas as pd
 
 from results import page
 from results.metrics import is_percentage
-from results.record import replacing
+from results.record import RESULT_NEUTRAL_KEYS, replacing
 from results.statistics import FEW
 from results.table import (
     ABSENT,
@@ -88,15 +89,16 @@ def _linked_plots(page: Path) -> set[str]:
 
 
 def repeat_command(table: SweepTable) -> str:
-    """The command that runs these jobs again; empty if they are no grid, so that one command would run others too."""
-    jobs = table.jobs[table.jobs.configuration >= 0]
-    values: dict[str, dict[str, None]] = {}
-    typed = [{text.partition("=")[0]: text.partition("=")[2] for text in record["overrides"]} for record in jobs.record]
-    for key in dict.fromkeys(key for job in typed for key in job):
-        values[key] = dict.fromkeys(job[key] for job in typed if key in job)
-    size = 1
-    for found in values.values():
-        size *= len(found)
+    """The command that runs these jobs again, without overrides that change no result.
+
+    Empty if the jobs are no grid, so that one command would run others too.
+    """
+    records = table.jobs.record[table.jobs.configuration >= 0]
+    pairs = [[text.partition("=")[::2] for text in record["overrides"]] for record in records]
+    typed = [{key: value for key, value in job if key.lstrip("+") not in RESULT_NEUTRAL_KEYS} for job in pairs]
+    keys = dict.fromkeys(key for job in typed for key in job)
+    values = {key: {job[key] for job in typed if key in job} for key in keys}
+    size = math.prod(map(len, values.values()))
     if not typed or size != len({tuple(sorted(job.items())) for job in typed}):
         return ""
     keys = sorted(values, key=lambda key: len(values[key]) > 1)  # as typed, those that are swept last

@@ -51,7 +51,7 @@ def compare(scores: pd.DataFrame, best: object) -> pd.DataFrame:
     values = scores.to_numpy(dtype=float)
     differences = values - values[:, [scores.columns.get_loc(best)]]
     found = [_compare(column[np.isfinite(column)], pairs) for column in differences.T]
-    return pd.DataFrame(found, index=scores.columns, columns=Comparison._fields).drop(index=best)
+    return pd.DataFrame(found, index=scores.columns).drop(index=best)
 
 
 def _compare(differences: np.ndarray, pairs: int) -> Comparison:

@@ -233,7 +233,7 @@ def _compared(scores: pd.DataFrame, direction: int) -> pd.DataFrame:
         return pd.DataFrame(columns=list(COMPARED), index=scores.columns)
     found = compare(scores.drop(index=ABSENT, errors="ignore"), scores.columns[0])
     worse = (found["p"] <= ALPHA) & (direction * found["difference"] > 0)
-    found["verdict"] = [UNTESTED if math.isnan(p) else WORSE if w else EQUAL for p, w in zip(found.p, worse, strict=True)]
+    found["verdict"] = worse.map({True: WORSE, False: EQUAL}).where(found["p"].notna(), UNTESTED)
     found.columns = list(COMPARED)
     best = pd.DataFrame({"verdict": [BEST]}, index=scores.columns[:1])
     return pd.concat([best, found])

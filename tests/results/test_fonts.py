@@ -75,4 +75,4 @@ def test_plots_of_a_report_have_no_boxes(installed, tmp_path):
         put(tmp_path / str(number), f"datamodule.name={name}", metrics={"val/top1": number / 10}, params=number + 1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # matplotlib warns of a missing glyph
-        assert len(figures.draw(tabulate(read_jobs([tmp_path]), "val/top1"))) == 2
+        assert len(figures.draw(tabulate(read_jobs([tmp_path]), "val/top1"))) == 3

@@ -151,8 +151,8 @@ def test_only_seeds(tmp_path):
         put(tmp_path / str(seed), "model=lenet", f"seed={seed}", metrics=scores(top1))
     text = report.write([tmp_path])
     assert "60.00 ± 10.00" in text and len(text.splitlines()) == 2
-    line = figures.lines(table_of(tmp_path), "seed")[""]
-    assert (list(line.index), list(line["mean"])) == (["1", "2", "10"], [0.5, 0.6, 0.7])
+    panel = figures.panels(table_of(tmp_path), "seed")[""]
+    assert (list(panel.index), list(panel["mean"])) == (["1", "2", "10"], [0.5, 0.6, 0.7])
     assert {path.name for path in tmp_path.glob("*.png")} == {"report_seed.png"}
 
 
@@ -189,20 +189,79 @@ def test_nothing_but_failures(tmp_path):
     assert "No job has a result." in (tmp_path / "report.md").read_text()
 
 
+def put_models(folder, **values):
+    """A configuration for each model, with these scores of seeds 0, 1, …; None is a job that failed."""
+    for model, numbers in values.items():
+        for seed, value in enumerate(numbers):
+            facts = {"status": "failed"} if value is None else {"metrics": scores(value)}
+            put(folder / f"{model}{seed}", f"model={model}", f"seed={seed}", seed=seed, **facts)
+
+
+WEAK = "Weak evidence: only 2 shared seeds; 4 or more say how large the noise is."
+
+
 @pytest.mark.parametrize(
-    ("best", "second", "said"),
-    [
-        ([0.90, 0.92], [0.90, 0.91], "0.50 points behind: within one standard deviation of the best's 2 seeds (1.41"),
-        ([0.90, 0.92], [0.89, 0.89], "2.00 points behind: more than one standard deviation of the best's 2 seeds"),
-        ([0.91], [0.89, 0.90], "1.50 points behind; the best has only one seed"),
+    ("models", "said"),
+    [  # differences -4, -5, -6, -5 points: t = -12.25, p = 0.0012
+        ({"a": [0.9] * 4, "b": [0.86, 0.85, 0.84, 0.85]}, ["Worse than it, beyond the effect of the seed: model b."]),
+        (  # differences 1, -3, -2, 0: mean -1, deviation 1.826, t = -1.095, p = 0.353; (2.80 × 1.826)² + 1.92 = 28.1
+            {"a": [0.9] * 4, "b": [0.91, 0.87, 0.88, 0.90]},
+            [
+                "Not distinguished from it: model b. To tell them apart would probably take about 29 seeds each "
+                "(column: seeds to tell)."
+            ],
+        ),
+        (  # differences 0, -2: mean -1, deviation 1.414; 6 pairs: (3.48 × 1.414)² + 2.64² / 2 = 27.7
+            {"a": [0.91, 0.93], "b": [0.91, 0.91], "c": [0.5, None], "d": [0.6]},
+            [
+                "Not distinguished from it: 1 of 3 (model b). To tell them apart would probably take about 28 seeds "
+                "each (column: seeds to tell).",
+                "Not tested, with fewer than two seeds shared with the best: 2 of 3 (model d; model c). The effect of "
+                "the seed is unknown there.",
+                WEAK,
+            ],
+        ),
+        ({"a": [0.9, 0.8], "b": [0.9, 0.8]}, ["Not distinguished from it: model b.", WEAK]),
     ],
 )
-def test_the_verdict(tmp_path, best, second, said):
-    for model, values in (("a", best), ("b", second)):
-        for seed, value in enumerate(values):
-            put(tmp_path / f"{model}{seed}", f"model={model}", f"seed={seed}", metrics=scores(value))
-    assert report.verdict(table_of(tmp_path)).startswith("Best by val/top1: model a, with 91.00")
-    assert said in report.verdict(table_of(tmp_path))
+def test_the_verdict(tmp_path, models, said):
+    put_models(tmp_path, **models)
+    best, *rest = report.verdict(table_of(tmp_path))
+    assert best.startswith("Best by val/top1: model a, with ") and rest == said
+    assert report.write([tmp_path], plots=False).splitlines()[-len(said) :] == said
+
+
+def test_a_lucky_best_is_not_called_better_than_what_beats_it_on_the_seeds_they_share(tmp_path):
+    put_models(tmp_path, a=[0.70, 0.71, 0.70, 0.72, 0.99, 0.99, 0.99], b=[0.80, 0.81, 0.80, 0.82, None, None, None])
+    assert list(table_of(tmp_path).rows["verdict"]) == ["best", "not distinguished"]
+
+
+def test_new_columns_follow_the_old_ones(tmp_path):
+    put_models(tmp_path, a=[0.9] * 4, b=[0.91, 0.87, 0.88, 0.90])
+    report.write([tmp_path], plots=False)
+    best, other = rows_of(tmp_path)
+    assert list(best)[-8:] == ["status", *table.COMPARED]
+    assert [best[name] for name in table.COMPARED] == [""] * 6 + ["best"]
+    assert (other["shared seeds"], other["seeds needed"], other["verdict"]) == ("4.0", "29.0", "not distinguished")
+    found = [float(other[name]) for name in table.COMPARED[:3]]
+    margin = 3.1824 * 1.8257 / 2 / 100  # t for 3 degrees of freedom
+    assert found == pytest.approx([-0.01, -0.01 - margin, -0.01 + margin], abs=1e-5)
+    assert float(other["p corrected"]) == pytest.approx(0.3534, abs=1e-4)
+    line = next(line for line in (tmp_path / "report.md").read_text().splitlines() if line.startswith("| b "))
+    assert line.endswith("| completed | -1.00 \\[-3.91, +1.91] | 0.353 | 29 | not distinguished |")
+
+
+def test_the_command_that_repeats_a_sweep(tmp_path):
+    for lr in ("0.1", "1e-2"):
+        for seed in (0, 1):
+            typed = ["study=x", f"+optimizer.lr={lr}", f"seed={seed}", f"verbose={seed}"]
+            put(tmp_path / f"{lr}-{seed}", *typed, metrics=scores(0.5))
+    wanted = "python train.py -m study=x +optimizer.lr=1e-2,0.1 seed=0,1"
+    assert report.repeat_command(table_of(tmp_path)) == wanted
+    report.write([tmp_path], plots=False)
+    assert f"Repeat with `{wanted}`." in (tmp_path / "report.md").read_text()
+    put(tmp_path / "another", "study=x", "+optimizer.lr=5", "seed=0", metrics=scores(0.5))  # 5 of 6 jobs
+    assert report.repeat_command(table_of(tmp_path)) == ""
 
 
 def test_joined_sweeps(tmp_path):
@@ -223,63 +282,127 @@ def test_joined_sweeps(tmp_path):
 
 def test_plots_are_drawn_and_stale_ones_removed(sweep):
     report.write([sweep])
-    names = {"report_depth.png", "report_groups.png", "report_heatmap.png", "report_cost.png"}
+    names = {f"report_{name}.png" for name in ("configurations", "depth", "groups", "heatmap", "cost")}
     assert {path.name for path in sweep.glob("*.png")} == names
     assert set(re.findall(r"\]\((report_\w+\.png)\)", (sweep / "report.md").read_text())) == names
     for name in names:
         pixels = np.asarray(Image.open(sweep / name).convert("L"))
-        assert pixels.shape[1] > 600 and 0.005 < (pixels < 200).mean() < 0.9, name
+        assert pixels.shape[1] > 500 and 0.005 < (pixels < 200).mean() < 0.9, name
     (sweep / "report_mine.png").write_bytes(b"not ours")
     for path in list(sweep.glob("*/result.json")):
         if "++model.groups=1" not in path.read_text():
             path.unlink()
     report.write([sweep])
-    assert {path.name for path in sweep.glob("*.png")} == {"report_depth.png", "report_cost.png", "report_mine.png"}
+    left = {f"report_{name}.png" for name in ("configurations", "depth", "cost", "mine")}
+    assert {path.name for path in sweep.glob("*.png")} == left
     assert not [path.name for path in sweep.iterdir() if path.name.startswith(".report.") and path.suffix != ".lock"]
 
 
-def test_what_the_lines_show(sweep):
+def test_what_the_panels_show(sweep):
     shown = table_of(sweep)
-    found = figures.lines(shown, "model.depth")
+    found = figures.panels(shown, "model.depth")
     assert list(found) == ["groups 1", "groups 2", "groups 4"]
-    assert [list(line.index) for line in found.values()] == [["8", "14", "20"], ["8", "14", "20"], ["14"]]
+    assert [list(panel.index) for panel in found.values()] == [["8", "14", "20"], ["8", "14", "20"], ["14"]]
     records = [json.loads(path.read_text()) for path in sweep.rglob("result.json")]
-    figure = figures.line_figure(shown, "model.depth")
-    for (label, line), drawn in zip(found.items(), figure.axes[0].containers, strict=True):
-        for (x, row), ends in zip(line.iterrows(), drawn.lines[2][0].get_segments(), strict=True):
+    grid = figures.key_figure(shown, "model.depth").axes
+    for (label, panel), axes in zip(found.items(), grid, strict=True):
+        assert axes.get_title() == label
+        segments = axes.containers[0].lines[2][0].get_segments()
+        dots = axes.collections[0].get_offsets()
+        for (x, row), ends in zip(panel.iterrows(), segments, strict=True):
             wanted = {f"model.depth={x}", f"++model.groups={label.split()[1]}"}
             jobs = [r for r in records if wanted <= set(r["overrides"]) and r["status"] == "completed"]
             numbers = np.array([job["metrics"]["val/top1"] for job in jobs])
             assert (row["mean"], row["std"]) == pytest.approx((numbers.mean(), numbers.std(ddof=1)))
             assert list(ends[:, 0]) == [float(x)] * 2
-            assert list(ends[:, 1]) == pytest.approx(
-                [100 * (row["mean"] - row["std"]), 100 * (row["mean"] + row["std"])]
-            )
+            assert list(ends[:, 1]) == pytest.approx([100 * (row["mean"] + s * row["std"]) for s in (-1, 1)])
+            assert sorted(dots[dots[:, 0] == float(x), 1]) == pytest.approx(sorted(100 * numbers))
 
 
-def test_more_than_eight_lines_become_their_mean(tmp_path):
+def test_more_than_twelve_panels_become_one_of_means(tmp_path):
     rng = np.random.default_rng(1)
-    values = {(lr, wd): rng.random() for lr in ("0.001", "0.1") for wd in range(9)}
+    values = {(lr, wd): rng.random() for lr in ("0.001", "0.1") for wd in range(13)}
     for (lr, wd), value in values.items():
         put(tmp_path / f"{lr}-{wd}", f"optimizer.lr={lr}", f"wd={wd}", metrics=scores(value))
     shown = table_of(tmp_path)
-    found = figures.lines(shown, "optimizer.lr")
+    found = figures.panels(shown, "optimizer.lr")
     assert list(found) == [""] and list(found[""].index) == ["0.001", "0.1"]
     for x, row in found[""].iterrows():
         part = [value for (lr, _), value in values.items() if lr == x]
         assert (row["mean"], row["std"]) == pytest.approx((np.mean(part), np.std(part, ddof=1)))
-    axes = figures.line_figure(shown, "optimizer.lr").axes[0]
-    assert "mean over wd" in axes.get_title()
+        assert sorted(row["dots"]) == sorted(part)
+    figure = figures.key_figure(shown, "optimizer.lr")
+    (axes,) = figure.axes
+    assert "all wd" in figure.get_suptitle() and "dots: configurations" in figure.get_supxlabel()
     assert axes.get_xscale() == "log" and [text.get_text() for text in axes.get_xticklabels()] == ["0.001", "0.1"]
-    by_decay = figures.lines(shown, "wd")
+    by_decay = figures.panels(shown, "wd")
     assert len(by_decay) == 2 and by_decay["lr 0.1"]["std"].isna().all()  # one seed
+
+
+@pytest.mark.parametrize(
+    ("values", "places", "joined"),
+    [
+        (("8", "14", "20"), [8, 14, 20], True),
+        (("0", "1e-5", "1"), [0, 1, 2], True),  # the first two labels would overlap
+        (("batch", "group"), [0, 1], False),
+    ],
+)
+def test_lines_join_only_numbers(tmp_path, values, places, joined):
+    for value in values:
+        put(tmp_path / value, f"model.x={value}", metrics=scores(0.5))
+    (axes,) = figures.key_figure(table_of(tmp_path), "model.x").axes
+    assert list(axes.get_xticks()) == places
+    assert axes.containers[0].lines[0].get_linestyle() == ("-" if joined else "None")
+
+
+def test_the_paired_differences_are_drawn(tmp_path):
+    put_models(tmp_path, a=[0.9] * 4, b=[0.91, 0.87, 0.88, 0.90])
+    left, right = figures.configurations_figure(table_of(tmp_path)).axes
+    assert [text.get_text() for text in left.get_yticklabels()] == ["1. model a", "2. model b"]
+    assert list(left.collections[0].get_offsets()[1::2, 0]) == pytest.approx([91, 87, 88, 90])
+    assert list(right.collections[0].get_offsets()[1::2, 0]) == pytest.approx([1, -3, -2, 0])
+    assert list(right.collections[1].get_segments()[1][:, 0]) == pytest.approx([-3.905, 1.905], abs=1e-3)
+
+
+def test_learning_curves_are_means_over_seeds_as_far_as_all_got(tmp_path):
+    histories = {0: [[1, 0.2], [2, 0.4], [3, 0.5]], 1: [[1, 0.4], [2, None]], 2: [[1, 0.6], [2, 0.8], [3, 0.9]]}
+    for seed, points in histories.items():
+        put(tmp_path / f"a{seed}", "model=a", f"seed={seed}", metrics=scores(0.5), history={"val/top1": points})
+    put(tmp_path / "b", "model=b", "seed=0", metrics=scores(0.4))  # a record of an earlier version
+    assert figures.curves(table_of(tmp_path)) == {}  # of one epoch there is no curve
+    put(tmp_path / "a1", "model=a", "seed=1", metrics=scores(0.5), history={"val/top1": [[1, 0.4], [2, 0.6]]})
+    (curve,) = figures.curves(table_of(tmp_path)).values()
+    assert dict(curve) == pytest.approx({1: 0.4, 2: 0.6})
+    assert "report_curves.png" in figures.plots(table_of(tmp_path))
+    left, right = figures.curves_figure(table_of(tmp_path)).axes
+    assert list(left.lines[0].get_ydata()) == pytest.approx([40, 60])
+    assert len(right.lines) == 4  # the seeds and the mean of two configurations
+
+
+@pytest.mark.parametrize("configurations", [2, 40])
+def test_plots_of_few_and_many_configurations(tmp_path, configurations):
+    for i in range(configurations):
+        for seed in (0, 1):
+            history = {"val/top1": [[1, 0.1], [2, 0.5 + i / 100]]}
+            facts = {"params": 1000 * (i + 1), "flops_per_image": 10**6, "train_seconds": 90 * (i + 1)}
+            typed = (f"model.width={i}", f"seed={seed}")
+            put(tmp_path / f"{i}-{seed}", *typed, metrics=scores(0.5 + i / 100), history=history, **facts)
+    plots = figures.plots(table_of(tmp_path))
+    assert set(plots) == {f"report_{name}.png" for name in ("configurations", "curves", "width", "cost")}
+    for figure in (plot.figure() for plot in plots.values()):
+        figure.canvas.draw()
+        for axes in figure.axes:
+            for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
+                boxes = [text.get_window_extent() for text in labels if text.get_text() and text.get_visible()]
+                flat = not labels or labels[0].get_rotation() == 0
+                assert not flat or not any(a.overlaps(b) for a, b in zip(boxes, boxes[1:], strict=False))
 
 
 def test_axes(tmp_path):
     for i, value in enumerate(("16", "2", "–", "auto")):
         put(tmp_path / str(i), *([f"model.groups={value}"] if value != "–" else []), metrics=scores(0.5))
     assert table.ordered(table_of(tmp_path).rows["groups"]) == ["2", "16", "auto", "–"]
-    axes = figures.line_figure(table_of(tmp_path), "model.groups").axes[0]
+    axes = figures.key_figure(table_of(tmp_path), "model.groups").axes[0]
     assert axes.get_xscale() == "linear" and list(axes.get_xticks()) == [0, 1, 2, 3]
     for odd in ("$x$ ${y}", "a|b_c"):
         put(tmp_path / "odd", f"model.groups={odd}", metrics=scores(0.5))
@@ -291,7 +414,7 @@ def test_what_the_heat_map_shows(sweep):
     wanted = {(row["depth"], row["groups"]): row["val/top1"] for row in rows_of(sweep)}
     texts = [text.get_text() for text in figures.heatmap_figure(table_of(sweep)).axes[0].texts]  # depth by depth
     assert (len(texts), texts[2], texts[8]) == (9, "failed", "not run")
-    assert texts[4] == f"{100 * float(wanted['14', '2']):.2f}"
+    assert texts[4] == f"{100 * float(wanted['14', '2']):.2f}\nn = 2"
 
 
 @pytest.mark.parametrize("lower", [True, False])
@@ -308,10 +431,12 @@ def test_the_cost_plot_draws_the_front(sweep):
     rows = table_of(sweep).measured
     front = rows.loc[figures.pareto_front(rows["params"], rows["val/top1"], lower=False)]
     panel = figures.cost_figure(table_of(sweep)).axes[0]
-    drawn = next(line for line in panel.lines if line.get_label() == "Pareto front")
-    assert list(drawn.get_xdata()) == list(front["params"])
-    assert panel.get_xscale() == "log"
-    assert {text.get_text() for text in panel.texts} == {f"{row.depth}·{row.groups}" for row in front.itertuples()}
+    drawn = next(line for line in panel.lines if line.get_drawstyle() == "steps-post")
+    assert list(drawn.get_xdata()) == list(front["params"] / 1000)
+    assert panel.get_xlabel() == "parameters (k)" and panel.get_xscale() == "linear"
+    assert not panel.texts  # names are beside the plot, where nothing crosses them
+    named = {text.get_text().partition(". ")[2] for text in panel.figure.legends[0].get_texts()}
+    assert {table_of(sweep).name(row) for _, row in front.iterrows()} <= named
 
 
 def test_the_terminal_table_is_short(tmp_path):
@@ -322,7 +447,7 @@ def test_the_terminal_table_is_short(tmp_path):
     assert lines[0].split()[0] == "width" and lines[1].split()[:2] == ["39", "39.00"]
     assert lines[13] == "… and 28 more in report.md" and lines[14] == "f0: failed: no"
     assert len({len(line) for line in lines[:13]}) == 1
-    assert len(lines) == 27
+    assert len(lines) == 29  # with the verdict
 
 
 @pytest.mark.parametrize(
