@@ -1,4 +1,4 @@
-"""Write the report of a sweep, or rebuild it: report.md, report.csv and plots, in the sweep's folder.
+"""Write the report of a sweep, or rebuild it: report.html, report.md, report.csv and plots, in the sweep's folder.
 
 python report.py runs/<name>/<date>
 python report.py runs/<name>/<date> --metric val/loss
@@ -18,7 +18,7 @@ def main() -> int:
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="a sweep's folder")
     parser.add_argument("--metric", default="val/top1", help="what the configurations are sorted by (%(default)s)")
     parser.add_argument("--output", type=Path, metavar="DIR", help="where the report goes; needed for several folders")
-    parser.add_argument("--no-plots", dest="plots", action="store_false", help="tables only; earlier plots stay")
+    parser.add_argument("--no-plots", dest="plots", action="store_false", help="tables only")
     given = parser.parse_args()
     try:
         print(report.write(**vars(given)))

@@ -2,6 +2,7 @@
 
 python docs/screenshots.py                      train six LeNets first (some minutes on 2 cores)
 python docs/screenshots.py --sweep FOLDER       of a sweep that is there
+python docs/screenshots.py --report             only report.png: the page of a report, of docs/records/groups
 
 It also keeps the record of curves.png, which docs/make.py draws.
 """
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +23,9 @@ from PIL.PngImagePlugin import PngInfo
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # it is a script in a folder of its own
 
-from docs.make import IMAGES, RECORDS, STAMP, digest  # noqa: E402
+from docs.make import IMAGES, RECORDS, STAMP, digest, table  # noqa: E402
 from inference import checkpoints  # noqa: E402
+from results import figures, report  # noqa: E402
 from results.record import write_json  # noqa: E402
 from tests.browser import Page, tensorboard  # noqa: E402
 
@@ -32,6 +35,7 @@ SWEEP = (
 ).split()
 ONE = "batch_size-64_optimizer.lr-0.03"
 EXPLAIN = "explain=8"
+REPORT = "groups"  # the records whose report is shown
 # What the table of hyperparameters need not show: the rest of what TensorBoard ticks at first.
 UNTICK = ("datamodule", "model", "optimizer", "best/f1_macro", "best/loss", "best/top5", "test/f1_macro")
 
@@ -69,6 +73,8 @@ SHOTS = {
 
 def made_from(picture: str) -> str:
     """A hash of the commands and the settings that a picture is taken with."""
+    if picture == "report.png":
+        return digest(figures.plots(table(REPORT))["report_configurations.png"].data)
     name = picture.removeprefix("tensorboard_").removesuffix(".png")
     return digest([SWEEP, ONE, vars(SHOTS[name]) if name in SHOTS else EXPLAIN])
 
@@ -76,7 +82,11 @@ def made_from(picture: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sweep", type=Path, metavar="FOLDER")
+    parser.add_argument("--report", action="store_true")
     given = parser.parse_args()
+    keep_report()
+    if given.report:
+        return
     with tempfile.TemporaryDirectory() as scratch:
         sweep = given.sweep or Path(scratch) / "runs" / "lenet"
         if not given.sweep:
@@ -106,6 +116,15 @@ def main() -> None:
                 keep(page.driver.get_screenshot_as_png(), f"tensorboard_{name}.png")
 
 
+def keep_report() -> None:
+    """The top of the report of docs/records/groups, as a browser shows it."""
+    with tempfile.TemporaryDirectory() as scratch, chdir(ROOT), Page(1400, 1000) as page:
+        output = Path(scratch) / "study" / REPORT
+        report.write([RECORDS.relative_to(ROOT) / REPORT], output=output)
+        page.driver.get((output / "report.html").as_uri())
+        keep(page.driver.get_screenshot_as_png(), "report.png")
+
+
 def keep_curves(run: Path) -> None:
     """Copy what a run's curves.png shows into docs/records."""
     states = checkpoints.read_checkpoint(run / "checkpoints" / "last.ckpt")["callbacks"]
@@ -120,7 +139,7 @@ def keep(png: bytes, name: str) -> None:
     info = PngInfo()
     info.add_text(STAMP, made_from(name))
     picture = Image.open(io.BytesIO(png)).convert("RGB")
-    picture = picture.quantize(128) if name.startswith("tensorboard") else picture
+    picture = picture.quantize(128) if name != "explain.png" else picture
     picture.save(IMAGES / name, optimize=True, pnginfo=info)
     print(f"{name}  {(IMAGES / name).stat().st_size / 1000:.0f} kB")
 

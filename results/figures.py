@@ -33,7 +33,7 @@ COSTS = {
     "train_seconds": ("training time", {"h": 3600.0, "min": 60.0, "s": 1.0}),
 }
 MAX_ROWS = 40  # configurations in one plot, the best ones
-MAX_PANELS = 12  # of small multiples
+MAX_PANELS, MAX_POINTS = 12, 100  # of small multiples: panels, and means in all of them
 MAX_NAMED = len(COLORS)  # configurations in a legend
 MAX_SIDE = 30  # values along a side of a heat map
 MAX_CELLS = 120  # of a heat map that has numbers in its cells
@@ -204,8 +204,8 @@ def curves_figure(table: SweepTable) -> "Figure":
 def panels(table: SweepTable, key: str) -> dict[str, pd.DataFrame]:
     """What the plot of one key shows: label → by the key's values ``mean``, ``std`` and ``dots``, a list of numbers.
 
-    There is a panel for each combination of the other keys, whose dots are seeds. More than ``MAX_PANELS`` become
-    one, ``""``, whose dots are configurations.
+    There is a panel for each combination of the other keys, whose dots are seeds. More than ``MAX_PANELS`` or
+    ``MAX_POINTS`` become one panel, ``""``, whose dots are configurations.
     """
     if key == "seed":
         numbers = table.scores.iloc[:, 0].dropna() if len(table.scores.columns) else pd.Series(dtype=float)
@@ -213,7 +213,7 @@ def panels(table: SweepTable, key: str) -> dict[str, pd.DataFrame]:
         return {"": pd.DataFrame({"mean": numbers, "std": math.nan, "dots": dots}, index=numbers.index)}
     measured, title, metric = table.measured, table.keys[key], table.metric
     labels = measured.apply(lambda row: table.name(row, without=title), axis=1)
-    if labels.nunique() > MAX_PANELS:
+    if labels.nunique() > MAX_PANELS or len(table.keys) > 1 and len(measured) > MAX_POINTS:
         grouped = measured.groupby(title)[metric]
         found = {"": grouped.agg(["mean", "std"]).assign(dots=grouped.agg(list))}
     else:
@@ -306,18 +306,21 @@ def heatmap_figure(table: SweepTable) -> "Figure":
         for name in (table.metric, "status", f"{table.metric} n")
     )
     numbers = scale * numbers.astype(float)
-    figure = new_figure(max(4.5, 2.4 + 0.8 * len(columns)), max(3, 1.6 + 0.5 * len(rows)))
+    is_labelled = numbers.size <= MAX_CELLS
+    width, height = (0.8, 0.5) if is_labelled else (0.35, 0.25)
+    figure = new_figure(max(4.5, 2.4 + width * len(columns)), max(3, 1.6 + height * len(rows)))
     axes = figure.add_subplot()
     colors = colormaps["cividis_r" if lower_is_better(table.metric) else "cividis"].with_extremes(bad="0.93")
     picture = axes.imshow(numbers.to_numpy(), cmap=colors, aspect="auto", origin="lower")
     figure.colorbar(picture, label=_metric_label(table))
-    axes.set_xticks(range(len(columns)), map(plain, columns), rotation=40 if max(map(len, columns)) > 7 else 0)
+    longest = max(map(len, columns))
+    axes.set_xticks(range(len(columns)), map(plain, columns), rotation=40 if longest > 9 * width else 0)
     axes.set_yticks(range(len(rows)), map(plain, rows))
     axes.set(xlabel=plain(across), ylabel=plain(down))
     few, many = count.min(axis=None), count.max(axis=None)
     text = f"n = {few:g} in each cell" if few == many else f"n = {few:g} to {many:g}"
     axes.set_title(plain(f"{table.metric}, mean over seeds; {text}"), fontsize=10)
-    for (y, x), value in np.ndenumerate(numbers.to_numpy() if numbers.size <= MAX_CELLS else np.empty((0, 0))):
+    for (y, x), value in np.ndenumerate(numbers.to_numpy() if is_labelled else np.empty((0, 0))):
         if math.isnan(value):
             reason = status.iloc[y, x]
             text, color = "not run" if pd.isna(reason) else reason, "0.25"

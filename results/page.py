@@ -55,7 +55,7 @@ def render(
         columns=list(shown),
         keys=len(table.keys),
         rows=list(configuration_rows(table, shown)),
-        verdicts=table.rows["verdict"].tolist(),
+        verdicts=table.rows["verdict"].fillna("").tolist(),
         jobs=list(job_rows(table, target)),
         metric=table.metric,
         images=images,

@@ -276,7 +276,9 @@ def to_html(table: SweepTable, title: str, commands: dict[str, str], pictures: d
     shown, compared = cells(table), compared_cells(table)
     first = len(table.keys) + 1  # after the metric
     if len(table.measured) > 1:
-        shown = pd.concat([shown.iloc[:, :first], compared[compared.columns[::-1]], shown.iloc[:, first:]], axis=1)
+        shown = pd.concat(
+            [shown.iloc[:, :first], compared[["verdict", *compared.columns[:-1]]], shown.iloc[:, first:]], axis=1
+        )
     if (table.rows["status"] == "completed").all():
         shown = shown.drop(columns="status")
     sections = {

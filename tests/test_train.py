@@ -55,6 +55,9 @@ def test_the_default_run_learns_digits_and_leaves_exactly_these_files(tmp_path):
     assert record["best_checkpoint"] == "checkpoints/best.ckpt"
     assert record["seed"] == 0
     assert record["findings"] == []
+    assert [epochs for epochs, _ in record["history"]["val/top1"]] == list(range(1, 11))
+    best = max(value for _, value in record["history"]["val/top1"])
+    assert best == float(f"{record['metrics']['val/top1']:.6g}")
     assert str(tmp_path) not in json.dumps(record)
     lines = done.stdout.splitlines()
     scores = [f"{record['metrics'][f'{split}/top1']:.4f}" for split in ("val", "test")]

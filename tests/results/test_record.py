@@ -132,3 +132,15 @@ def test_a_name_that_is_no_text_is_kept_in_json(tmp_path):
     records.write_json(tmp_path / "a.json", {"name": name})
     assert (tmp_path / "a.json").read_bytes().isascii()
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"name": name}
+
+
+def test_a_list_of_numbers_is_one_line(tmp_path):
+    content = {
+        "history": {"val/top1": [[1, 0.5], [2.0, None], [1e-5, -3]]},
+        "overrides": ["a=[1, 2]", "[\n 1 ]"],
+        "x": [],
+    }
+    records.write_json(tmp_path / "a.json", content)
+    text = (tmp_path / "a.json").read_text()
+    assert '    "val/top1": [ [ 1, 0.5 ], [ 2.0, null ], [ 1e-05, -3 ] ]\n' in text
+    assert json.loads(text) == content

@@ -83,7 +83,7 @@ def test_seeds_needed_are_those_of_the_noncentral_t(d, alpha, n):
     ("configurations", "lead", "least", "most"), [(2, 0, 0.02, 0.08), (10, 0, 0, 0.10), (2, 1, 0.6, 0.75)]
 )
 def test_how_often_a_difference_is_seen(configurations, lead, least, most):
-    """300 simulated sweeps of 8 seeds; benchmarks/report.py has 10,000."""
+    """300 simulated sweeps of 8 seeds; benchmarks/report.py has more."""
     from benchmarks.report import simulate
 
     rng = np.random.default_rng(0)
