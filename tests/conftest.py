@@ -18,6 +18,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # two at work: with two threads each th
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).parent.parent
 CONF = ROOT / "conf"
+# Without figures: they take two thirds of a short run's time.
+PLAIN = [f"callbacks.{name}=null" for name in ("curves", "confusion_matrix", "mistakes", "pictures")]
+# A run of a third of a second: three batches of training, one epoch.
+TINY = "datamodule=synthetic datamodule.num_images=64 datamodule.batch_size=16 trainer=cpu trainer.max_epochs=1".split()
+TINY += PLAIN
+SCORED = ["trainer=cpu", *(f"callbacks.{name}=null" for name in ("confusion_matrix", "reliability", "mistakes"))]
 
 
 def compose_in(folder: Path, overrides, config_name: str) -> DictConfig:
@@ -78,7 +84,7 @@ def trained(tmp_path_factory):
     from train import train
 
     folder = tmp_path_factory.mktemp("runs") / "digits"
-    train(compose_in(folder, ["trainer=cpu", "trainer.max_epochs=2"], "train"))
+    train(compose_in(folder, ["trainer=cpu", "trainer.max_epochs=2", *PLAIN], "train"))
     return folder
 
 
@@ -120,7 +126,7 @@ def contest_run(contest, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "contest"
     data = "image_size=64 batch_size=16 test_fraction=0.25 val_fraction=0.2 num_workers=0".split()
     others = "optimizer.lr=0.02 trainer.max_epochs=7 trainer.accelerator=cpu model.widths=[16,32,64,128]".split()
-    overrides = ["experiment=cats_vs_dogs_resnet34", f"datamodule.data_dir={contest.folder}", *others]
+    overrides = ["experiment=cats_vs_dogs_resnet34", f"datamodule.data_dir={contest.folder}", *others, *PLAIN]
     train(compose_in(folder, [*overrides, *(f"datamodule.{value}" for value in data)], "train"))
     return folder
 

@@ -25,7 +25,7 @@ SMALL = (
     "datamodule=synthetic datamodule.num_images=150 datamodule.batch_size=32 datamodule.image_size=8 model=lenet "
     "model._target_=tests.killed.Dropout trainer=cpu trainer.max_epochs=3 trainer.log_every_n_steps=1 "
     "callbacks.last.every_n_train_steps=1 callbacks.confusion_matrix=null callbacks.curves=null "
-    "+datamodule.augmentation={flip:{_target_:datamodules.RandomHorizontalFlip,p:0.5}}"
+    "callbacks.mistakes=null +datamodule.augmentation={flip:{_target_:datamodules.RandomHorizontalFlip,p:0.5}}"
 ).split()
 
 

@@ -9,14 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
-SMALL = (
-    "datamodule=synthetic datamodule.num_images=64 datamodule.batch_size=16 trainer=cpu trainer.max_epochs=1 "
-    "hydra.run.dir=new callbacks.confusion_matrix=null"
-).split()
-PHOTOS = (
-    "datamodule=image_folder datamodule.image_size=32 datamodule.batch_size=4 datamodule.num_workers=0 model=lenet "
-    "trainer=cpu trainer.max_epochs=1 hydra.run.dir=new callbacks.confusion_matrix=null"
-).split()
+from tests.conftest import PLAIN, TINY
+
+SMALL = [*TINY, "hydra.run.dir=new"]
+PHOTOS = [
+    *"datamodule=image_folder datamodule.image_size=32 datamodule.batch_size=4 datamodule.num_workers=0".split(),
+    *"model=lenet trainer=cpu trainer.max_epochs=1 hydra.run.dir=new".split(),
+    *PLAIN,
+]
 
 # Config: what is typed for train.py → what is said. Torch is not imported for these, and no folder is made.
 CONFIG = {

@@ -14,23 +14,21 @@ from inference import checkpoints
 from predict import predict
 from results import record as records
 from results.errors import is_user_error
+from tests.conftest import PLAIN, SCORED, compose_in
 from tests.datamodules.test_image_files import write_images
 from train import train
 
-OPTIONS = (
-    "datamodule=image_folder datamodule.image_size=16 datamodule.batch_size=16 datamodule.num_workers=0 model=lenet "
-    "trainer=cpu trainer.max_epochs=1 logger=none callbacks.confusion_matrix=null callbacks.curves=null "
-    "callbacks.mistakes=null"
-).split()
-SCORED = "trainer=cpu callbacks.confusion_matrix=null callbacks.reliability=null callbacks.mistakes=null".split()
+OPTIONS = [
+    *"datamodule=image_folder datamodule.image_size=16 datamodule.batch_size=16 datamodule.num_workers=0".split(),
+    *"model=lenet trainer=cpu trainer.max_epochs=1 logger=none".split(),
+    *PLAIN,
+]
 NAMES = [str(n) for n in range(12)]
 
 
 @pytest.fixture(scope="module")
 def numbered(tmp_path_factory):
     """(the folder of a run on classes 0 to 11, the images' folder)."""
-    from tests.conftest import compose_in
-
     folder = tmp_path_factory.mktemp("numbered")
     images = write_images(folder / "images", dict.fromkeys(NAMES, 9))
     train(compose_in(folder / "run", [*OPTIONS, f"datamodule.data_dir={images}", "optimizer.lr=0.01"], "train"))

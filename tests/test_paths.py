@@ -10,12 +10,14 @@ from PIL import Image
 
 from launch.validation import quote, readable
 from results import record as records
+from tests.conftest import PLAIN
 
 ODD = "my photos, (x) [1]=ä'q"
-TRAIN = (
-    "datamodule=image_folder datamodule.image_size=32 datamodule.batch_size=8 datamodule.num_workers=0 model=lenet "
-    "trainer=cpu trainer.max_epochs=1 callbacks.confusion_matrix=null callbacks.mistakes=null callbacks.curves=null"
-).split()
+TRAIN = [
+    *"datamodule=image_folder datamodule.image_size=32 datamodule.batch_size=8 datamodule.num_workers=0".split(),
+    *"model=lenet trainer=cpu trainer.max_epochs=1".split(),
+    *PLAIN,
+]
 
 
 def value(override):

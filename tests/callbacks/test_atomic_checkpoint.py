@@ -12,9 +12,10 @@ from omegaconf import ListConfig, OmegaConf
 from callbacks.atomic_checkpoint import AtomicCheckpointIO
 from inference import checkpoints
 from results import record as records
+from tests.conftest import TINY
 from train import train
 
-TINY = "datamodule=synthetic datamodule.num_images=60 datamodule.batch_size=16 trainer=cpu logger=none".split()
+RUN = [*TINY, "logger=none"]
 
 
 @pytest.mark.parametrize(
@@ -60,7 +61,7 @@ def test_a_state_that_cannot_be_opened_ends_the_run_before_its_first_step(compos
     made = []
     monkeypatch.setattr(Stateful, "__new__", lambda cls: made.append(object.__new__(cls)) or made[-1])
     with pytest.raises(ValueError, match="callbacks/Stateful/file is a pathlib.PosixPath; a checkpoint holds only"):
-        train(composed(*TINY, f"+callbacks.mine._target_={__name__}.Stateful"))
+        train(composed(*RUN, f"+callbacks.mine._target_={__name__}.Stateful"))
     assert made[0].steps == 0
     assert records.read(tmp_path)["status"] == "failed"
 
@@ -74,11 +75,11 @@ def test_a_state_that_cannot_be_opened_ends_the_run_before_its_first_step(compos
     ],
 )
 def test_lists_in_the_config_are_plain_lists_in_the_checkpoint(options, composed, tmp_path):
-    train(composed(*TINY, *options, "trainer.max_epochs=1"))
+    train(composed(*RUN, *options, "trainer.max_epochs=1"))
     file, checkpoint = checkpoints.load_for_resume(str(tmp_path / "checkpoints" / "last.ckpt"), str(tmp_path))
     if "optimizer=adamw" in options:
         assert [group["betas"] for group in checkpoint["optimizer_states"][0]["param_groups"]] == [[0.9, 0.999]] * 2
-    train(composed(*TINY, *options, "trainer.max_epochs=2", f"ckpt_path={file}"))
+    train(composed(*RUN, *options, "trainer.max_epochs=2", f"ckpt_path={file}"))
     assert torch.load(file, weights_only=True)["global_step"] == 6
 
 

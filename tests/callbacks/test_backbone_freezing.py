@@ -16,11 +16,12 @@ import train as script
 from callbacks.backbone_freezing import BackboneFreezing
 from inference import checkpoints
 from lit_modules import Classifier
+from tests.conftest import PLAIN
 
 QUICK = (
     "trainer=cpu",
     "callbacks=finetune",
-    "callbacks.confusion_matrix=null",
+    *PLAIN,
     "datamodule=synthetic",
     "datamodule.num_images=96",
     "datamodule.batch_size=32",

@@ -9,12 +9,11 @@ import torch
 
 from callbacks.best_checkpoint import BestCheckpoint
 from results import record as records
+from tests.conftest import TINY
 from train import train
 
-TINY = (
-    "datamodule=synthetic datamodule.num_images=100 datamodule.batch_size=16 trainer=cpu logger=none optimizer.lr=0.02 "
-    "callbacks.confusion_matrix=null callbacks.curves=null"
-).split()  # five batches an epoch, ten images for validation
+# Five batches an epoch, ten images for validation.
+FIVE = [*TINY, "datamodule.num_images=100", "logger=none", "optimizer.lr=0.02"]
 NAN = math.nan
 
 
@@ -76,7 +75,7 @@ def saved_epochs(callback, validations):
 )
 def test_what_is_reported_is_what_is_tested(options, composed, tmp_path, caplog):
     caplog.set_level("INFO")
-    value = train(composed(*TINY, *options))
+    value = train(composed(*FIVE, *options))
     record, last = records.read(tmp_path), torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert record["best_checkpoint"] == "checkpoints/best.ckpt"
     epoch, scores = measured(tmp_path / "checkpoints" / "best.ckpt")
@@ -95,7 +94,7 @@ def test_what_is_reported_is_what_is_tested(options, composed, tmp_path, caplog)
 
 
 def test_without_a_best_checkpoint_the_last_validation_is_reported(composed, tmp_path):
-    value = train(composed(*TINY, "trainer.max_epochs=4", "callbacks.checkpoint=null", "optimizer.lr=1"))
+    value = train(composed(*FIVE, "trainer.max_epochs=4", "callbacks.checkpoint=null", "optimizer.lr=1"))
     epoch, scores = measured(tmp_path / "checkpoints" / "last.ckpt")
     record = records.read(tmp_path)
     assert (epoch, record["best_checkpoint"]) == (3, None)
@@ -132,7 +131,7 @@ def test_without_a_best_checkpoint_the_last_validation_is_reported(composed, tmp
 )
 def test_options_that_contradict_the_run_are_rejected(options, line, composed):
     with pytest.raises(Exception, match=line):
-        train(composed(*TINY, *options, "trainer.max_epochs=1"))
+        train(composed(*FIVE, *options, "trainer.max_epochs=1"))
 
 
 LIGHTNINGS = [
@@ -144,12 +143,12 @@ LIGHTNINGS = [
 @pytest.mark.parametrize("config", [LIGHTNINGS, []], ids=["by its own config", "by a config composed now"])
 def test_a_run_of_lightnings_checkpoint_resumes(config, composed, tmp_path):
     """Runs of before BestCheckpoint name Lightning's class in their config, and in the state of last.ckpt."""
-    train(composed(*TINY, *LIGHTNINGS, "trainer.max_epochs=2"))
+    train(composed(*FIVE, *LIGHTNINGS, "trainer.max_epochs=2"))
     last, best = tmp_path / "checkpoints" / "last.ckpt", tmp_path / "checkpoints" / "best.ckpt"
     before, checkpoint = measured(best), torch.load(last, weights_only=True)
     (state,) = (state for name, state in checkpoint["callbacks"].items() if name.startswith("ModelCheckpoint"))
     state["best_model_score"] = state["best_k_models"][str(best)] = torch.tensor(2.0)  # nothing will be better
     torch.save(checkpoint, last)
-    value = train(composed(*TINY, *config, "trainer.max_epochs=3", f"ckpt_path={last}"))
+    value = train(composed(*FIVE, *config, "trainer.max_epochs=3", f"ckpt_path={last}"))
     assert measured(best) == before and value == before[1]["val/top1"]
     assert torch.load(last, weights_only=True)["epoch"] == 2

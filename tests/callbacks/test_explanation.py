@@ -11,6 +11,7 @@ import models
 from callbacks.explanation import METHODS, chosen, explained, last_feature_map, overlaid
 from datamodules import Digits
 from evaluate import check, evaluate
+from tests.conftest import SCORED, TINY
 
 pytest.importorskip("captum", reason="captum is not installed: pip install -e '.[explain]'")
 
@@ -109,9 +110,8 @@ def test_a_map_is_red_and_blue_over_a_grey_image():
 
 @pytest.mark.parametrize("by", METHODS)
 def test_an_evaluation_draws_them_whatever_the_numerics(by, trained, composed, tmp_path):
-    others = [f"callbacks.{name}=null" for name in ("confusion_matrix", "reliability", "mistakes")]
     numerics = ["trainer.precision=bf16-mixed", "lit_module.memory_format=channels_last"]
-    given = ["trainer=cpu", f"ckpt={trained}", "explain=3", f"explain_by={by}", *others, *numerics]
+    given = [*SCORED, f"ckpt={trained}", "explain=3", f"explain_by={by}", *numerics]
     evaluate(composed(*given, config_name="evaluate"))
     pixels = np.asarray(Image.open(tmp_path / "explain.png").convert("RGB")).astype(int)
     assert (pixels[..., 0] - pixels[..., 2] > 60).mean() > 0.005, "there is no red"
@@ -121,10 +121,9 @@ def test_an_evaluation_draws_them_whatever_the_numerics(by, trained, composed, t
 def test_so_it_does_of_coloured_files(composed, tmp_path):
     from train import train
 
-    data = "datamodule=synthetic datamodule.in_channels=3 datamodule.num_images=64 datamodule.batch_size=16".split()
     run = tmp_path / "run"
-    train(composed(*data, "model=resnet_cifar", "model.depth=8", "debug=one_batch", "trainer=cpu", f"run_dir={run}"))
-    evaluate(composed("trainer=cpu", f"ckpt={run}", "explain=2", "explain_by=gradcam", config_name="evaluate"))
+    train(composed(*TINY, "datamodule.in_channels=3", "model=resnet_cifar", "model.depth=8", f"run_dir={run}"))
+    evaluate(composed(*SCORED, f"ckpt={run}", "explain=2", "explain_by=gradcam", config_name="evaluate"))
     assert (tmp_path / "explain.png").exists()
 
 

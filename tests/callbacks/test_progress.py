@@ -3,9 +3,8 @@
 import re
 import sys
 
+from tests.conftest import TINY
 from train import train
-
-TINY = "datamodule=synthetic datamodule.num_images=64 datamodule.batch_size=16 trainer=cpu trainer.max_epochs=2".split()
 
 
 def said(caplog):
@@ -17,7 +16,7 @@ def said(caplog):
 
 def test_a_line_now_and_then_within_an_epoch_and_in_the_test(composed, caplog):
     caplog.set_level("INFO")
-    train(composed(*TINY, "+callbacks.progress.line_seconds=0"))
+    train(composed(*TINY, "trainer.max_epochs=2", "+callbacks.progress.line_seconds=0"))
     lines = said(caplog)
     training, validation = [f"epoch {{}} {i} 3" for i in (1, 2, 3)], "validation 1 1"
     for epoch in (1, 2):

@@ -10,9 +10,10 @@ from lightning import Callback
 from callbacks.best_checkpoint import BestCheckpoint
 from callbacks.resume_checkpoint import SYNC_EVERY, ResumeCheckpoint
 from results import record as records
+from tests.conftest import TINY, compose_in
 from train import train
 
-TINY = "datamodule=synthetic datamodule.num_images=100 datamodule.batch_size=16 trainer=cpu scheduler=none".split()
+FIVE = [*TINY, "datamodule.num_images=100", "scheduler=none"]  # five batches an epoch
 
 
 def opened(file):
@@ -26,17 +27,15 @@ def state(checkpoint, callback):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """The folder of a run of two epochs of five batches."""
-    from tests.conftest import compose_in
-
     folder = tmp_path_factory.mktemp("runs") / "run"
-    train(compose_in(folder, [*TINY, "trainer.max_epochs=2"], "train"))
+    train(compose_in(folder, [*FIVE, "trainer.max_epochs=2"], "train"))
     return folder
 
 
 def test_the_best_of_another_folder_is_not_this_runs(run, composed, tmp_path):
     # Far too high a rate: every epoch from here on is worse than those before.
     others = ["trainer.max_epochs=3", "optimizer.lr=30", f"ckpt_path={run}/checkpoints/last.ckpt"]
-    best = train(composed(*TINY, *others))
+    best = train(composed(*FIVE, *others))
     kept = opened(tmp_path / "checkpoints" / "best.ckpt")
     assert kept["epoch"] == 2
     found = state(kept, "RunMetrics")
@@ -63,7 +62,7 @@ def test_a_folder_that_was_moved_or_copied_is_where_its_checkpoints_are(run, tmp
 @pytest.mark.parametrize("steps", [3, 8])
 def test_max_steps_within_an_epoch_leaves_what_was_trained(steps, composed, tmp_path, caplog):
     caplog.set_level("INFO")
-    train(composed(*TINY, f"+trainer.max_steps={steps}", "trainer.max_epochs=4"))
+    train(composed(*FIVE, f"+trainer.max_steps={steps}", "trainer.max_epochs=4"))
     assert opened(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == steps
     epochs = [message for message in caplog.messages if message.startswith("epoch ")]
     assert ["val/top1" in message for message in epochs] == [True] * (steps // 5) + [False]
@@ -73,7 +72,7 @@ def test_early_stopping_that_must_wait_does_not_write_in_each_step(composed, mon
     saved = []
     monkeypatch.setattr(ResumeCheckpoint, "_save", lambda self, trainer: saved.append(trainer.global_step))
     stopping = ["callbacks=early_stopping", "callbacks.early_stopping.patience=0", "optimizer.lr=0.0"]
-    train(composed(*TINY, *stopping, "trainer.max_epochs=4", "+trainer.min_epochs=4"))
+    train(composed(*FIVE, *stopping, "trainer.max_epochs=4", "+trainer.min_epochs=4"))
     assert saved == [0, 5, 10, 15, 20]
 
 
@@ -83,10 +82,8 @@ STOPPED = ["callbacks=early_stopping", "callbacks.early_stopping.patience=1", "o
 @pytest.fixture(scope="module")
 def early(tmp_path_factory):
     """The folder of a run that early stopping ended after two of ten epochs."""
-    from tests.conftest import compose_in
-
     folder = tmp_path_factory.mktemp("runs") / "early"
-    train(compose_in(folder, [*TINY, *STOPPED, "trainer.max_epochs=10"], "train"))
+    train(compose_in(folder, [*FIVE, *STOPPED, "trainer.max_epochs=10"], "train"))
     return folder
 
 
@@ -104,7 +101,7 @@ def early(tmp_path_factory):
 def test_options_of_callbacks_take_effect_when_a_run_continues(options, epochs, here, early, composed, tmp_path):
     if here:
         shutil.copytree(early, tmp_path, dirs_exist_ok=True)
-    config = [*TINY, *(STOPPED[2:] if "callbacks=default" in options else STOPPED), "trainer.max_epochs=10"]
+    config = [*FIVE, *(STOPPED[2:] if "callbacks=default" in options else STOPPED), "trainer.max_epochs=10"]
     config += [option for option in options if option != "~callbacks.early_stopping"]
     train(composed(*config, f"ckpt_path={tmp_path if here else early}/checkpoints/last.ckpt"))
     record = records.read(tmp_path)
@@ -132,7 +129,7 @@ class Counter(Callback):
 
 @pytest.mark.parametrize(("left", "after"), [(5, 2), (9, 8)])
 def test_what_a_callback_changes_itself_is_restored(left, after, composed, tmp_path):
-    config = [*TINY, "logger=none", f"+callbacks.counter._target_={__name__}.Counter"]
+    config = [*FIVE, "logger=none", f"+callbacks.counter._target_={__name__}.Counter"]
     train(composed(*config, "+callbacks.counter.left=5", "trainer.max_epochs=2"))
     file = tmp_path / "checkpoints" / "last.ckpt"
     assert state(opened(file), "Counter")["left"] == 3
@@ -143,7 +140,7 @@ def test_what_a_callback_changes_itself_is_restored(left, after, composed, tmp_p
 def test_another_seed_takes_effect(run, composed, tmp_path):
     generators = []
     for seed in (0, 1):
-        train(composed(*TINY, f"seed={seed}", "trainer.max_epochs=3", f"ckpt_path={run}/checkpoints/last.ckpt"))
+        train(composed(*FIVE, f"seed={seed}", "trainer.max_epochs=3", f"ckpt_path={run}/checkpoints/last.ckpt"))
         generators.append(
             state(opened(tmp_path / "checkpoints" / "last.ckpt"), "ResumeCheckpoint")["generators"]["torch"]
         )
@@ -155,7 +152,7 @@ def test_another_seed_takes_effect(run, composed, tmp_path):
 
 
 def test_time_that_is_used_up_stays_used_up(composed, tmp_path):
-    config = [*TINY, "logger=none", "trainer.max_time=00:00:00:01", "trainer.max_epochs=100000"]
+    config = [*FIVE, "logger=none", "trainer.max_time=00:00:00:01", "trainer.max_epochs=100000"]
     for resumed in ([], [f"ckpt_path={tmp_path}/checkpoints/last.ckpt"]):
         with pytest.raises(records.OutOfTime, match="trainer.max_time ended the training after"):
             train(composed(*config, *resumed))

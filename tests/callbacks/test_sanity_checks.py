@@ -13,13 +13,11 @@ from datamodules import Synthetic
 from lit_modules import numerics
 from results import record as records
 from results.errors import is_user_error
+from tests.conftest import TINY
 from tests.killed import SMALL, differences
 from train import train
 
-TINY = (
-    "datamodule=synthetic datamodule.num_images=64 datamodule.batch_size=16 trainer=cpu trainer.max_epochs=1 "
-    "callbacks.confusion_matrix=null logger=none callbacks.optimization=null"
-).split()
+RUN = [*TINY, "logger=none", "callbacks.optimization=null"]
 Usage = namedtuple("Usage", "total used free")
 
 
@@ -75,7 +73,7 @@ def replaced(part, name, **options):
     ],
 )
 def test_labels(options, message, composed):
-    assert answer(composed(*TINY, *replaced("datamodule", "Mislabelled", **options))) == message
+    assert answer(composed(*RUN, *replaced("datamodule", "Mislabelled", **options))) == message
 
 
 @pytest.mark.parametrize(
@@ -90,7 +88,7 @@ def test_a_broken_file_is_found_although_no_epoch_has_come_to_it(name, content, 
     options = f"datamodule=cats_vs_dogs datamodule.data_dir={folder} datamodule.image_size=32 datamodule.batch_size=16"
     few = "num_workers=0 val_fraction=0.01 test_fraction=0.01".split()
     limits = "+trainer.limit_train_batches=1 +trainer.limit_val_batches=1 +trainer.num_sanity_val_steps=0"
-    cfg = composed(*TINY[3:], *options.split(), *(f"datamodule.{f}" for f in few), *limits.split(), "model=lenet")
+    cfg = composed(*RUN[3:], *options.split(), *(f"datamodule.{f}" for f in few), *limits.split(), "model=lenet")
     assert answer(cfg).startswith(f"{path} cannot be read as an image")
 
 
@@ -105,7 +103,7 @@ def test_what_is_wrong_with_the_test_set_is_found_before_the_training(broken, co
     if broken == "no image":
         (folder / "test" / "dog" / "0.png").write_bytes(b"x")
     options = f"datamodule=image_folder datamodule.data_dir={folder} datamodule.image_size=32 datamodule.batch_size=8"
-    said = answer(composed(*TINY[3:], *options.split(), "datamodule.num_workers=0", "model=lenet"))
+    said = answer(composed(*RUN[3:], *options.split(), "datamodule.num_workers=0", "model=lenet"))
     assert ("has no images for test" if broken == "empty" else "test/dog/0.png cannot be read as an image") in said
     assert not (tmp_path / "checkpoints").exists()
 
@@ -119,7 +117,7 @@ def test_the_disk(composed, monkeypatch):
         return Usage(10**9, 0, 4 * bytes_of_weights - room)
 
     monkeypatch.setattr("callbacks.sanity_checks.shutil.disk_usage", usage)
-    cfg = composed(*TINY, *replaced("model", "Scaled"))
+    cfg = composed(*RUN, *replaced("model", "Scaled"))
     room = 1
     assert "has room for 0 MiB, and two checkpoints of this network need some 0 MiB" in answer(cfg)
     room = 0
@@ -128,14 +126,14 @@ def test_the_disk(composed, monkeypatch):
 
 
 def test_a_network_that_gives_no_numbers(composed):
-    said = answer(composed(*TINY, *replaced("model", "Scaled", scale=1e39)))
+    said = answer(composed(*RUN, *replaced("model", "Scaled", scale=1e39)))
     assert said.startswith("before any training the network's output is not finite, with trainer.precision=32-true")
 
 
 @pytest.mark.parametrize(("scale", "warned"), [(1.0, False), (300.0, True)])
 def test_the_first_loss(scale, warned, composed, caplog):
     caplog.set_level(logging.WARNING)
-    train(composed(*TINY, *replaced("model", "Scaled", scale=scale), "optimizer.lr=0"))
+    train(composed(*RUN, *replaced("model", "Scaled", scale=scale), "optimizer.lr=0"))
     lines = [record.message for record in caplog.records if "the first loss is" in record.message]
     assert len(lines) == warned
     if warned:
@@ -170,7 +168,7 @@ def test_classes_of_very_different_sizes(remedy, composed, caplog):
 def test_a_deep_network_with_batch_norm_is_no_cause_for_a_warning(composed, caplog):
     """In evaluation mode the first loss of this one would be in the thousands."""
     caplog.set_level(logging.WARNING)
-    train(composed(*TINY, "model=resnet_cifar", "model.depth=56", "+trainer.limit_train_batches=1"))
+    train(composed(*RUN, "model=resnet_cifar", "model.depth=56", "+trainer.limit_train_batches=1"))
     assert not [record for record in caplog.records if "the first loss is" in record.message]
 
 
@@ -199,7 +197,7 @@ def test_a_precision_that_would_not_be_what_it_says(precision, device, message, 
     with pytest.raises(ValueError, match=message):
         numerics.check_precision(precision, device)
     if device == "cpu":
-        assert message in answer(composed(*TINY, f"trainer.precision={precision}"))
+        assert message in answer(composed(*RUN, f"trainer.precision={precision}"))
 
 
 @pytest.mark.parametrize("precision", ["32-true", 32, "bf16-mixed", "bf16"])

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lit_modules import cosine, step
+from tests.conftest import TINY
 from train import train
 
 
@@ -51,9 +52,10 @@ def test_steps_in_place_of_shares_are_refused(schedule, options):
 def test_a_schedule_is_as_long_as_the_training_when_accumulation_changes(
     max_epochs, max_steps, expected, composed, tmp_path
 ):
-    tiny = "datamodule=synthetic datamodule.num_images=100 datamodule.batch_size=16 trainer=cpu logger=none".split()
     accumulation = "{_target_:lightning.pytorch.callbacks.GradientAccumulationScheduler,scheduling:{0:1,1:2,2:4}}"
     options = [f"trainer.max_epochs={max_epochs}", f"+trainer.max_steps={max_steps}", f"+callbacks.more={accumulation}"]
-    train(composed(*tiny, "scheduler=one_cycle", *options))  # five batches an epoch
+    train(
+        composed(*TINY, "datamodule.num_images=100", "logger=none", "scheduler=one_cycle", *options)
+    )  # five batches an epoch
     last = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert last["global_step"] == last["lr_schedulers"][0]["total_steps"] == expected
