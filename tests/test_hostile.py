@@ -19,19 +19,16 @@ from PIL import Image
 from evaluate import evaluate
 from export import export
 from inference import checkpoints
+from models.pretrained import read_plain
 from predict import predict
 from results.errors import is_user_error
 from results.record import one_line
-from tests.conftest import compose_in
+from tests.conftest import TINY, compose_in
 from train import train
 
 ROOT = Path(__file__).parent.parent
-# Four steps of a small ResNet.
-TINY = (
-    "datamodule=synthetic datamodule.num_images=64 datamodule.batch_size=16 datamodule.image_size=16 "
-    "model=resnet_cifar model.depth=8 model.widths=[4,4,4] trainer=cpu trainer.max_epochs=1 "
-    "callbacks.confusion_matrix=null"
-).split()
+# Three steps of a small ResNet.
+SMALL = [*TINY, *"datamodule.image_size=16 model=resnet_cifar model.depth=8 model.widths=[4,4,4]".split()]
 
 
 class Harm:
@@ -115,14 +112,14 @@ PICKLES = {
     "a NumPy archive of objects": objects,
     "a program": script_module,
 }
-SOME = ("weights", "torch's format of before 1.6")  # for what takes a process each
+SOME = ("weights", "torch's format of before 1.6")  # for each way to open a file
 
 
 @pytest.fixture(scope="module")
 def run(forks, tmp_path_factory):
     """The folder of a run, as the command line leaves it."""
     folder = tmp_path_factory.mktemp("hostile") / "run"
-    done = forks("train.py", *TINY, "hydra.run.dir=run", cwd=folder.parent)
+    done = forks("train.py", *SMALL, "hydra.run.dir=run", cwd=folder.parent)
     assert done.code == 0, done.err
     Image.new("L", (16, 16)).save(folder.parent / "image.png")
     return folder
@@ -146,8 +143,8 @@ def configs(folder, run, path):
         "evaluate": (evaluate, compose_in(folder, [*ckpt, "trainer=cpu"], "evaluate")),
         "predict": (predict, compose_in(folder, [*ckpt, "trainer=cpu", image], "predict")),
         "export": (export, compose_in(folder, [*ckpt, "format=torch_export"], "export")),
-        "ckpt_path": (train, compose_in(folder, [*TINY, f"ckpt_path={path}"], "train")),
-        "weights": (train, compose_in(folder, [*TINY, f"model.weights={path}"], "train")),
+        "ckpt_path": (train, compose_in(folder, [*SMALL, f"ckpt_path={path}"], "train")),
+        "weights": (train, compose_in(folder, [*SMALL, f"model.weights={path}"], "train")),
     }
 
 
@@ -156,10 +153,10 @@ def opening(run, tmp_path_factory):
     """A file's path, and by name the functions that open it, composed once."""
     folder = tmp_path_factory.mktemp("opening")
     path = folder / "some.ckpt"
-    return path, configs(folder / "run", run, path) | {"load": (checkpoints.load, path)}
+    return path, configs(folder / "run", run, path) | {"load": (checkpoints.load, path), "read": (read_plain, path)}
 
 
-PLACES = ("evaluate", "predict", "export", "ckpt_path", "weights", "load")
+PLACES = ("evaluate", "predict", "export", "ckpt_path", "weights", "load", "read")
 
 
 def refused(task, argument) -> str:
@@ -172,13 +169,14 @@ def refused(task, argument) -> str:
 
 @pytest.mark.filterwarnings("ignore:.*TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD")
 @pytest.mark.parametrize("payload", PICKLES)
-def test_nothing_in_a_file_is_run_by_whatever_opens_it(payload, content, canary, opening, monkeypatch):
+def test_opening_a_file_runs_nothing_in_it(payload, content, canary, opening, monkeypatch):
+    """By both functions that read a file for all payloads, by every script for some."""
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     path, places = opening
     PICKLES[payload](content, canary, path)
-    for place in PLACES:
-        said = refused(*places[place])
-        assert str(path) in said and ("holds code" in said or "not a complete checkpoint" in said), (place, said)
+    for place in PLACES if payload in SOME else ("load", "read"):
+        line = refused(*places[place])
+        assert str(path) in line and ("holds code" in line or "not a complete checkpoint" in line), (place, line)
         assert not canary.exists(), place
 
 
@@ -201,8 +199,8 @@ def lines(run, path):
         ["evaluate.py", f"ckpt={path}", "trainer=cpu"],
         ["predict.py", f"ckpt={path}", image, "trainer=cpu"],
         ["export.py", f"ckpt={path}", "format=torch_export"],
-        ["train.py", *TINY, f"ckpt_path={path}"],
-        ["train.py", *TINY, f"model.weights={path}"],
+        ["train.py", *SMALL, f"ckpt_path={path}"],
+        ["train.py", *SMALL, f"model.weights={path}"],
     ]
 
 
@@ -212,10 +210,9 @@ def assert_one_line(done, *words):
     assert all(word in done.err for word in words), done.err
 
 
-@pytest.mark.parametrize("payload", SOME)
-def test_every_command_line_ends_in_one_line(payload, content, run, canary, forks, tmp_path):
+def test_every_command_line_ends_in_one_line(content, run, canary, forks, tmp_path):
     path = tmp_path / "some.ckpt"
-    PICKLES[payload](content, canary, path)
+    PICKLES["weights"](content, canary, path)
     for line in lines(run, path):
         assert_one_line(forks(*line, cwd=tmp_path, TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD="1"), str(path))
         assert not canary.exists(), line
@@ -231,9 +228,8 @@ def broken_off(run, tmp_path):
     return folder
 
 
-@pytest.mark.parametrize("payload", SOME)
-def test_nor_is_it_run_by_going_on_with_a_folder(payload, content, broken_off, canary, forks):
-    PICKLES[payload](content, canary, broken_off / "checkpoints" / "last.ckpt")
+def test_resuming_a_folder_runs_nothing_in_its_checkpoint(content, broken_off, canary, forks):
+    PICKLES["weights"](content, canary, broken_off / "checkpoints" / "last.ckpt")
     done = forks("train.py", "resume=run", cwd=broken_off.parent, TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD="1")
     assert_one_line(done, "last.ckpt ")
     assert not canary.exists()
@@ -266,7 +262,7 @@ TARGETS = {
     },
     "Hydra's get_method": {"_target_": "hydra.utils.get_method", "path": "os.system"},
     "by a module of ours": {"_target_": "models.pretrained.os.mkdir", "path": "CANARY"},
-    "a function of ours": {"_target_": "models.pretrained.read", "file": "PICKLE"},
+    "a function of ours": {"_target_": "models.pretrained.read_plain", "file": "PICKLE"},
     "a download of ours": {"_target_": "models.pretrained.download", "name": "resnet18", "weights": "DEFAULT"},
     "a partial": {"_target_": "os.mkdir", "_partial_": True, "path": "CANARY"},
     "a class of torch": {"_target_": "torch.nn.Linear", "in_features": 1, "out_features": 1},
@@ -280,24 +276,28 @@ DEPTHS = {
 }
 
 
-@pytest.mark.parametrize("target", TARGETS)
-def test_nothing_is_built_but_what_is_on_the_list(target, content, canary, opening, tmp_path):
+# (target, depth): each target at one depth, one target at each depth.
+HARMS = [*((target, "deep inside") for target in TARGETS), *(("a command", depth) for depth in DEPTHS)]
+
+
+@pytest.mark.parametrize(("target", "depth"), dict.fromkeys(HARMS))
+def test_nothing_is_built_but_what_is_on_the_list(target, depth, content, canary, opening, tmp_path):
+    """By every script for one target, by those that build each part with the least work for the others."""
     path, places = opening
+    scripts = {"model": ["load"], "datamodule": ["export"]}
+    if target == "a command":
+        scripts = {"model": ["evaluate", "predict", "export", "load"], "datamodule": ["evaluate", "export"]}
     (tmp_path / "hub").mkdir()
     (tmp_path / "hub" / "hubconf.py").write_text(f"open({str(canary)!r}, 'w')\ndef harm(): pass\n")
     bare(content, canary, tmp_path / "pickle")
     text = repr(TARGETS[target]).replace("CANARY", str(canary)).replace("HUB", str(tmp_path / "hub"))
     harm = ast.literal_eval(text.replace("PICKLE", str(tmp_path / "pickle")))
-    for part, of in (("model", ("evaluate", "predict", "export", "load")), ("datamodule", ("evaluate", "export"))):
-        for depth, within in DEPTHS.items():
-            torch.save(content | {part: within(content[part], harm)}, path)
-            for place in of:
-                said = refused(*places[place])
-                assert f"the checkpoint's {part} names " in said and "not among what it may build" in said, (
-                    place,
-                    said,
-                )
-                assert not canary.exists(), (part, depth, place)
+    for part, of in scripts.items():
+        torch.save(content | {part: DEPTHS[depth](content[part], harm)}, path)
+        for place in of:
+            line = refused(*places[place])
+            assert f"the checkpoint's {part} names " in line and "not among what it may build" in line, (place, line)
+            assert not canary.exists(), (part, place)
 
 
 def test_a_training_is_built_from_its_own_config_only(content, canary, run, forks):
@@ -305,7 +305,7 @@ def test_a_training_is_built_from_its_own_config_only(content, canary, run, fork
     harm = {"_target_": "os.mkdir", "path": str(canary)}
     torch.save(content | {"model": harm, "datamodule": harm}, path)
     for key in ("ckpt_path", "model.weights"):
-        done = forks("train.py", *TINY, "trainer.max_epochs=2", f"{key}={path}", cwd=run.parent)
+        done = forks("train.py", *SMALL, "trainer.max_epochs=2", f"{key}={path}", cwd=run.parent)
         assert done.code == 0, done.err
     assert not canary.exists()
 
@@ -319,35 +319,44 @@ def test_a_checkpoint_brings_no_weights_from_elsewhere(weights, content, canary,
     assert not canary.exists()
 
 
-@pytest.mark.parametrize("key", ["best_model_path", "kth_best_model_path", "last_model_path", "best_k_models"])
-@pytest.mark.parametrize("where", ["{folder}/../kept", "http://localhost:9/kept"])
-def test_a_checkpoint_names_no_file_to_be_deleted(key, where, content, broken_off, forks):
-    """Lightning deletes the checkpoint that was the best, by the path that stands in the checkpoint."""
-    kept = broken_off / "kept"
-    kept.touch()
+def name_file(content, key, path):
+    """Make a checkpoint say that ``path`` is one of its run's checkpoints. Returns: the state that says so."""
     (state,) = (state for name, state in content["callbacks"].items() if name.startswith("BestCheckpoint"))
-    path = where.format(folder=state["dirpath"])
+    state.update(kth_best_model_path="", last_model_path="", best_k_models={})
     state[key] = {path: torch.tensor(0.0)} if key == "best_k_models" else path
-    torch.save(content, broken_off / "checkpoints" / "last.ckpt")
-    done = forks("train.py", "resume=run", cwd=broken_off.parent)
-    assert_one_line(done, "last.ckpt names", "kept", "as a checkpoint of its run")
-    assert kept.exists()
+    return state
+
+
+@pytest.mark.parametrize("key", ["best_model_path", "kth_best_model_path", "last_model_path", "best_k_models"])
+@pytest.mark.parametrize("path", ["../kept", "http://localhost:9/kept"])
+def test_a_checkpoint_names_no_file_to_be_deleted(key, path, content, tmp_path):
+    """Lightning deletes the checkpoint that was the best, by the path that stands in the checkpoint."""
+    name_file(content, key, path)
+    torch.save(content, tmp_path / "last.ckpt")
+    with pytest.raises(ValueError, match="last.ckpt names .*kept as a checkpoint of its run"):
+        checkpoints.load_for_resume(str(tmp_path / "last.ckpt"), str(tmp_path))
 
 
 @pytest.mark.parametrize("key", ["kth_best_model_path", "last_model_path", "best_k_models"])
-@pytest.mark.parametrize("folder", ["/", "/x", "", "{folder}"])
-def test_nor_one_outside_its_folder_by_calling_that_moved(key, folder, content, broken_off, forks):
+@pytest.mark.parametrize("folder", ["/x", "", "{folder}"])
+def test_nor_one_outside_its_folder_by_calling_that_moved(key, folder, content, tmp_path):
+    state = name_file(content, key, str(tmp_path / "kept"))
+    content["folder"] = state["dirpath"] = folder.format(folder=state["dirpath"])
+    torch.save(content, tmp_path / "last.ckpt")
+    with pytest.raises(ValueError, match="last.ckpt names .*kept as a checkpoint of its run"):
+        checkpoints.load_for_resume(str(tmp_path / "last.ckpt"), str(tmp_path))
+
+
+@pytest.mark.parametrize(("folder", "refused"), [("/x", True), ("/", False)])
+def test_resuming_such_a_checkpoint_deletes_no_file(folder, refused, content, broken_off, forks):
     kept = broken_off / "kept"
     kept.touch()
-    (state,) = (state for name, state in content["callbacks"].items() if name.startswith("BestCheckpoint"))
-    content["folder"] = state["dirpath"] = folder.format(folder=state["dirpath"])
-    state.update(kth_best_model_path="", last_model_path="", best_k_models={})
-    state[key] = {str(kept): torch.tensor(0.0)} if key == "best_k_models" else str(kept)
+    content["folder"] = name_file(content, "best_k_models", str(kept))["dirpath"] = folder
     torch.save(content, broken_off / "checkpoints" / "last.ckpt")
     done = forks("train.py", "resume=run", cwd=broken_off.parent)
-    if folder != "/":  # everything is below that, which is no run's folder: nothing of the file's paths is taken over
+    if refused:
         assert_one_line(done, "last.ckpt names", "kept", "as a checkpoint of its run")
-    assert kept.exists()
+    assert kept.exists()  # also below /, which is not a run's folder: none of the file's paths takes effect
 
 
 def test_a_folder_that_is_no_text_is_one_line(content, broken_off, forks):

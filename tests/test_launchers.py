@@ -13,12 +13,9 @@ import yaml
 
 from launch import validation
 from results import record as records
+from tests.conftest import TINY
 
 ROOT = Path(__file__).parent.parent
-TINY = (
-    "datamodule=synthetic datamodule.num_images=64 datamodule.batch_size=16 trainer=cpu trainer.max_epochs=1 "
-    "callbacks.curves=null callbacks.confusion_matrix=null callbacks.mistakes=null"
-).split()
 
 
 def needs(plugin):
@@ -27,12 +24,16 @@ def needs(plugin):
 
 
 def command(*args):
-    return [sys.executable, str(ROOT / "train.py"), "-m", *TINY, *args, "hydra.sweep.dir=sweep"]
+    return ["train.py", "-m", *TINY, *args, "hydra.sweep.dir=sweep"]
+
+
+def in_shell(*args):
+    return [sys.executable, ROOT / "train.py", *command(*args)[1:]]
 
 
 def sweep(*args, cwd, **env):
     env = {name: value for name, value in os.environ.items() if "NUM_THREADS" not in name} | env
-    return subprocess.run(command(*args), capture_output=True, text=True, cwd=cwd, timeout=300, check=False, env=env)
+    return subprocess.run(in_shell(*args), capture_output=True, text=True, cwd=cwd, timeout=300, check=False, env=env)
 
 
 def jobs(folder):
@@ -74,17 +75,17 @@ def test_parallel_jobs_have_a_gpu_each_and_share_the_cores(tmp_path):
 
 
 @needs("joblib_launcher")
-def test_a_sweep_whose_process_is_killed_resumes(tmp_path):
+def test_a_sweep_whose_process_is_killed_resumes(forks, tmp_path):
     (tmp_path / "where.py").write_text(WHERE)
     args = ["hydra/launcher=parallel", "optimizer.lr=0.1,0.2,0.3", "trainer.max_epochs=3"]
-    done = sweep(*args, "+callbacks.odd._target_=where.KilledOnce", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    args = command(*args, "+callbacks.odd._target_=where.KilledOnce")
+    options = {"cwd": tmp_path, "timeout": 300, "PYTHONPATH": str(tmp_path)}
+    done = forks(*args, **options)
     assert (tmp_path / "killed").exists()
-    assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert done.stderr.count("error: a process of the launcher was lost") == 1
-    assert done.stderr.count(f"resume with: python {ROOT / 'train.py'} resume=sweep") == 1
-    again = [sys.executable, str(ROOT / "train.py"), "resume=sweep"]
-    env = os.environ | {"PYTHONPATH": str(tmp_path)}
-    assert subprocess.run(again, capture_output=True, cwd=tmp_path, timeout=300, check=False, env=env).returncode == 0
+    assert done.code == 1 and "Traceback" not in done.err
+    assert done.err.count("error: a process of the launcher was lost") == 1
+    assert done.err.count(f"resume with: python {ROOT / 'train.py'} resume=sweep") == 1
+    assert forks("train.py", "resume=sweep", **options).code == 0
     found = jobs(tmp_path)
     assert [record["status"] for record in found.values()] == ["completed"] * 3
     assert {record["steps"] for record in found.values()} == {9}
@@ -101,7 +102,7 @@ def alive(pid):
 )
 def test_a_stopped_sweep_leaves_no_processes_behind(number, code, tmp_path):
     args = ["hydra/launcher=parallel", "seed=0,1", "trainer.max_epochs=5000"]
-    process = subprocess.Popen(command(*args), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(in_shell(*args), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 100
     while len(list((tmp_path / "sweep").glob("*/checkpoints/last.ckpt"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -155,10 +156,10 @@ def test_ray_starts_a_cluster_here_and_shares_it_out(tmp_path):
 @needs("optuna_sweeper")
 def test_a_search_finds_the_best_of_its_trials_and_goes_on(forks, tmp_path):
     search = ["hydra/sweeper=search", "optimizer.lr=tag(log, interval(0.001, 0.5))", "datamodule.batch_size=8,16"]
-    line = command(*search)[2:]
-    assert forks("train.py", *line, "hydra.sweeper.n_trials=3", cwd=tmp_path).code == 0
+    line = command(*search)
+    assert forks(*line, "hydra.sweeper.n_trials=3", cwd=tmp_path).code == 0
     first = jobs(tmp_path)
-    done = forks("train.py", *line, "hydra.sweeper.n_trials=6", cwd=tmp_path, timeout=120)
+    done = forks(*line, "hydra.sweeper.n_trials=6", cwd=tmp_path, timeout=120)
     assert done.code == 0, done.err
     found = jobs(tmp_path)
     assert len(found) == 6 and set(first) < set(found)
@@ -182,10 +183,10 @@ def test_a_search_finds_the_best_of_its_trials_and_goes_on(forks, tmp_path):
         pytest.param(["hydra/sweeper=search"], "a search needs something to search", marks=needs("optuna_sweeper")),
     ],
 )
-def test_mistakes(args, message, tmp_path):
-    done = sweep(*args, cwd=tmp_path)
-    assert done.returncode == 2
-    assert message in done.stderr
+def test_a_mistake_is_reported_before_torch_is_imported(args, message, lean, tmp_path):
+    done = lean(*command(*args), cwd=tmp_path)
+    assert (done.code, done.imported) == (2, [])
+    assert message in done.err
     assert not (tmp_path / "sweep").exists()
 
 

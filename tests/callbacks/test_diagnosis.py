@@ -2,6 +2,7 @@
 
 import copy
 import re
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -269,8 +270,9 @@ def test_a_network_that_has_learned_is_rarely_said_not_to_have(images, accuracy,
     """Thirty validations of one network, which answers the same every time or anew."""
     scores = np.random.default_rng(0).binomial(images, accuracy, (500, 1 if alike else 30)) / images
     labels = torch.arange(images) % 2
-    claims = [judge(labels, 30, row.max(), row[-1], "above") for row in scores]
-    assert sum(claim not in (None, "unclear") for claim in claims) <= 10  # 1 % of 500, and two deviations
+    counts = Counter((row.max(), row[-1]) for row in scores)  # most rows have the same verdict as another
+    claims = sum(n for pair, n in counts.items() if judge(labels, 30, *pair, "above") not in (None, "unclear"))
+    assert claims <= 10  # 1 % of 500, and two deviations
 
 
 @pytest.mark.parametrize("images", [400, 4000])

@@ -12,9 +12,11 @@ from hydra.errors import InstantiationException
 from launch import validation
 from results import record as records
 from results.errors import is_user_error
+from tests.conftest import PLAIN
 from train import train
 
-SHORT = "debug=one_batch trainer=cpu trainer.max_epochs=2 callbacks.confusion_matrix=null callbacks.last=null".split()
+SHORT = ["debug=one_batch", "trainer=cpu", "trainer.max_epochs=2", "callbacks.last=null", *PLAIN]
+LONGER = ["debug=one_batch", "trainer=cpu", "scheduler=none", *PLAIN]
 
 
 def scores(folder):
@@ -33,13 +35,15 @@ def test_csv_has_the_metrics_and_the_config(composed, tmp_path):
     assert "logger" not in config
 
 
-def test_mlflow_has_each_run_in_one_file(composed, tmp_path, monkeypatch):
+def test_mlflow_has_each_run_in_one_file_and_continues_the_run_that_is_resumed(composed, tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed: pip install -e '.[mlflow]'")
     pytest.importorskip("sqlalchemy", reason="SQLAlchemy, of which MLflow's database is, is not installed")
     address = f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-    for seed in (3, 4):
-        train(composed(*SHORT, "logger=mlflow", f"seed={seed}", f"run_dir={tmp_path}/{seed}"))
+    resume = [f"ckpt_path={tmp_path}/4/checkpoints/last.ckpt", "datamodule.num_workers=1"]
+    for seed, epochs, way in ((3, 2, []), (4, 1, []), (4, 2, resume)):
+        way = [*way, f"trainer.max_epochs={epochs}", f"seed={seed}", f"run_dir={tmp_path}/{seed}"]
+        train(composed(*LONGER, "logger=mlflow", *way))
     client = mlflow.tracking.MlflowClient(address)
     experiment = client.get_experiment_by_name("resnet-lab")
     runs = sorted(client.search_runs([experiment.experiment_id]), key=lambda run: run.data.params["seed"])
@@ -49,9 +53,11 @@ def test_mlflow_has_each_run_in_one_file(composed, tmp_path, monkeypatch):
         expected = scores(folder)
         assert (run.info.status, run.info.run_name) == ("FINISHED", str(folder))
         assert run.data.params["model/_target_"] == "models.LeNet"
+        assert run.data.params["datamodule/num_workers"] == "0"  # as it was at first
         assert not any(address in value for value in run.data.params.values())  # it may hold a password
-        curve = [point.value for point in client.get_metric_history(run.info.run_id, "val/top1")]
-        assert len(curve) == 2 and max(curve) == pytest.approx(expected["val/top1"])
+        curve = client.get_metric_history(run.info.run_id, "val/top1")
+        assert [point.step for point in curve] == [0, 1]
+        assert max(point.value for point in curve) == pytest.approx(expected["val/top1"])
         assert run.data.metrics["test/loss"] == pytest.approx(expected["test/loss"])
 
 
@@ -99,23 +105,6 @@ def test_wandb_without_an_account_is_one_line(composed, tmp_path, monkeypatch):
         train(composed(*SHORT, "logger=wandb", "logger.wandb.offline=false"))
     assert is_user_error(caught.value)
     assert str(caught.value) == "WandbLogger does not work: No API key configured."
-
-
-LONGER = ["debug=one_batch", "trainer=cpu", "callbacks.confusion_matrix=null", "scheduler=none"]
-
-
-def test_mlflow_continues_the_run_that_is_resumed(composed, tmp_path, monkeypatch):
-    mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed: pip install -e '.[mlflow]'")
-    pytest.importorskip("sqlalchemy", reason="SQLAlchemy, of which MLflow's database is, is not installed")
-    address = f"sqlite:///{tmp_path}/mlflow.db"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-    for epochs, way in ((1, []), (2, [f"ckpt_path={tmp_path}/checkpoints/last.ckpt", "datamodule.num_workers=1"])):
-        train(composed(*LONGER, "logger=mlflow", f"trainer.max_epochs={epochs}", *way))
-    client = mlflow.tracking.MlflowClient(address)
-    (run,) = client.search_runs([client.get_experiment_by_name("resnet-lab").experiment_id])
-    assert run.info.status == "FINISHED" and run.data.params["datamodule/num_workers"] == "0"
-    history = client.get_metric_history(run.info.run_id, "val/top1")
-    assert [point.step for point in history] == [0, 1]
 
 
 def test_wandb_continues_the_run_that_is_resumed(composed, tmp_path, monkeypatch):
