@@ -19,6 +19,7 @@ from results.table import ABSENT, BEST, EQUAL, UNTESTED, WORSE, SweepTable, as_n
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
     from matplotlib.transforms import Transform
 
 COLORS = "#0072B2 #D55E00 #009E73 #CC79A7 #E69F00 #56B4E9 #000000 #8C510A".split()  # Okabe and Ito's, without yellow
@@ -365,17 +366,19 @@ def cost_figure(table: SweepTable) -> "Figure":
                 axes.plot([x[row]] * len(seeds), seeds, ".", color=COLORS[number], markersize=3)
         _scale_cost(axes, x)
     grid[0].set_ylabel(_metric_label(table))
-    handles = [
-        grid[0].plot([], [], color=COLORS[i], marker=MARKERS[i], linestyle="", label=_place(table, row))[0]
-        for i, row in enumerate(named)
-    ]
-    handles += grid[0].plot([], [], color="0.4", linewidth=1, label="Pareto front: no cheaper one is as good")
-    if len(named) < len(shown):
-        handles += grid[0].plot([], [], "o", color=REST, markersize=5, label="further configurations")
-    handles += grid[0].plot([], [], ".", color="0.4", markersize=3, label="seeds")
-    figure.legend(handles=handles, loc="outside lower left", ncols=3, fontsize=8)
+    labels = [_place(table, row) for row in named]
+    figure.legend(handles=_cost_legend(grid[0], labels, len(shown)), loc="outside lower left", ncols=3, fontsize=8)
     figure.suptitle(plain(f"{table.metric} against cost, means over seeds"), fontsize=11)
     return figure
+
+
+def _cost_legend(axes: "Axes", labels: Sequence[str], configurations: int) -> list["Line2D"]:
+    styles = zip(labels, COLORS, MARKERS, strict=False)
+    lines = [axes.plot([], [], color=c, marker=m, linestyle="", label=label)[0] for label, c, m in styles]
+    lines += axes.plot([], [], color="0.4", linewidth=1, label="Pareto front: no cheaper one is as good")
+    if len(labels) < configurations:
+        lines += axes.plot([], [], "o", color=REST, markersize=5, label="further configurations")
+    return lines + axes.plot([], [], ".", color="0.4", markersize=3, label="seeds")
 
 
 def _place(table: SweepTable, row: Any) -> str:

@@ -201,17 +201,9 @@ def tabulate(jobs: pd.DataFrame, metric: str, more: Sequence[str] = ()) -> Sweep
     numbers = pd.DataFrame({name: [number(record, name) for record in readable.record] for name in names}, dtype=float)
     numbers = numbers.set_index(readable.index)
     numbers[~completed[readable.index]] = math.nan
-    statistics = numbers.groupby(groups).agg(["mean", "std", "count"])
-    suffixes = {"mean": "", "std": " std", "count": " n"}
-    statistics.columns = [f"{name}{suffixes[kind]}" for name, kind in statistics.columns]
-
+    statistics = _statistics(numbers, readable.status, groups)
     rows = overrides[list(keys)].groupby(groups).first().rename(columns=keys)
     rows = rows.join(statistics) if keys else statistics
-    status = readable.status.groupby(groups)
-    rows["completed"] = status.agg(lambda found: int((found == "completed").sum()))
-    rows["jobs"] = status.size()
-    mixed = rows["completed"].astype(str) + " of " + rows["jobs"].astype(str) + " completed"
-    rows["status"] = status.first().where(status.nunique() == 1, mixed)
     direction = 1 if lower_is_better(metric) else -1
     order = pd.DataFrame(
         {"none": rows.completed == 0, "value": (direction * rows[metric]).round(9), "loss": rows["val/loss"]}
@@ -220,6 +212,19 @@ def tabulate(jobs: pd.DataFrame, metric: str, more: Sequence[str] = ()) -> Sweep
     scores = numbers[metric].groupby([jobs.seed[readable.index], groups]).mean().unstack()  # a repeated job counts once
     scores = scores.loc[ordered(scores.index), [row for row in rows.index if rows[f"{metric} n"][row]]]
     return SweepTable(metric, keys, jobs, rows.join(_compared(scores, direction)), scores)
+
+
+def _statistics(numbers: pd.DataFrame, statuses: pd.Series, groups: pd.Series) -> pd.DataFrame:
+    """Of each configuration: mean, deviation and count of each number, and how many jobs have which status."""
+    found = numbers.groupby(groups).agg(["mean", "std", "count"])
+    suffixes = {"mean": "", "std": " std", "count": " n"}
+    found.columns = [f"{name}{suffixes[kind]}" for name, kind in found.columns]
+    status = statuses.groupby(groups)
+    found["completed"] = status.agg(lambda each: int((each == "completed").sum()))
+    found["jobs"] = status.size()
+    mixed = found["completed"].astype(str) + " of " + found["jobs"].astype(str) + " completed"
+    found["status"] = status.first().where(status.nunique() == 1, mixed)
+    return found
 
 
 def _compared(scores: pd.DataFrame, direction: int) -> pd.DataFrame:
