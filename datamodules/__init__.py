@@ -16,6 +16,7 @@ DATA_SETS = {
     "ImageFolder": "image_folder",
     "ImageNet": "imagenet",
     "Synthetic": "synthetic",
+    "Table": "table",
 }
 BATCH_TRANSFORMS = dict.fromkeys(
     ("AlternatingFlip", "PerImage", "RandomAffine", "RandomCrop", "RandomErasing", "RandomHorizontalFlip"),

@@ -49,8 +49,8 @@ class CatsVsDogs(ImageFolder):
                 log.info(f"{'left aside':<12} {path}, whose names do not show which images are cats or dogs")
         return self.class_names
 
-    def samples(self, folder: Path, unreadable: list[str]) -> list[Sample]:
-        classes, files, ignored = {}, [], []
+    def samples(self, split: str, unreadable: list[str]) -> list[Sample]:
+        folder, classes, files, ignored = self.folders[split], {}, [], []
         for entry in visible(folder):
             name = class_of(entry)
             if name and is_folder(entry):

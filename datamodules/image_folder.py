@@ -209,10 +209,13 @@ class ImageFolder(ImageDataModule):
         return files.subset(rest, True) if split == "train" else files.subset(test, False)
 
     def split_off(self, images: ImageFiles, fraction: float, split: str) -> tuple[Tensor, Tensor]:
-        start = len(os.path.join(self.folders["train"], ""))
-        names = [path[start:].replace(os.sep, "/") for path, _ in images.samples]
         rest = 2 if split == "test" and "val" not in self.folders else 1  # one for training, and one for validation
-        return split_by_name(names, images.labels, fraction, self.seed, split, rest)
+        return split_by_name(self.split_names(images), images.labels, fraction, self.seed, split, rest)
+
+    def split_names(self, images: ImageFiles) -> list[str]:
+        """The name of each image by which it is assigned to a split."""
+        start = len(os.path.join(self.folders["train"], ""))
+        return [path[start:].replace(os.sep, "/") for path, _ in images.samples]
 
     def _find_splits(self) -> dict[str, Path]:
         """The folder of each split; without any, ``data_dir`` is that of the training images."""
@@ -261,14 +264,15 @@ class ImageFolder(ImageDataModule):
                 raise ValueError(f"{folder} has the class {extra[0]}, which the train folder lacks")
         return names
 
-    def samples(self, folder: Path, unreadable: list[str]) -> list[Sample]:
-        """The images of a split's folder, in an order that is a function of their names.
+    def samples(self, split: str, unreadable: list[str]) -> list[Sample]:
+        """The images in a split's folder, in an order that is a function of their names.
 
         Args:
-            folder: of the split.
+            split: ``train``, ``val`` or ``test``.
             unreadable: receives messages about folders that cannot be read.
         """
-        return find_samples(folder, {name: label for label, name in enumerate(self.class_names)}, unreadable)
+        labels = {name: label for label, name in enumerate(self.class_names)}
+        return find_samples(self.folders[split], labels, unreadable)
 
     def files(self, split: str) -> ImageFiles:
         """The images of a split's folder that can be used; the folder is scanned once.
@@ -284,7 +288,7 @@ class ImageFolder(ImageDataModule):
     def _scan(self, split: str) -> ImageFiles:
         """The usable images of a split's folder. Raises: OSError: files are broken, or training lacks a class."""
         folder, unreadable = self.folders[split], []
-        samples = self.samples(folder, unreadable)
+        samples = self.samples(split, unreadable)
         known = dict(self._known) if split == "train" else self._known  # train is last, and large
         scan = scan_files(samples, folder, known)
         unreadable += scan.unreadable

@@ -82,6 +82,32 @@ def split_by_name(
     return (~second).nonzero().squeeze(1), second.nonzero().squeeze(1)
 
 
+def split_by_group(
+    groups: Sequence[str], fraction: float, seed: int, part: str, rest: int = 1
+) -> tuple[Tensor, Tensor]:
+    """Split indices by a hash of each image's group: all images of a group are in the same part.
+
+    Args:
+        groups: of the images.
+        fraction: of the groups to put in the second part, on average, 0 < fraction < 1; at least one group.
+        seed, part: of the hash.
+        rest: minimum number of groups in the first part.
+
+    Returns:
+        Two sorted index tensors, disjoint, together all N.
+
+    Raises: ValueError: there are too few groups.
+    """
+    _check_fraction(fraction)
+    hashes = {group: name_hash(group, seed, part) for group in set(groups)}
+    ordered = sorted(hashes.values())
+    if len(ordered) <= rest:
+        raise ValueError(f"there are {len(ordered)} groups; setting some aside for {part} needs {rest + 1}")
+    bound = min(max(fraction, ordered[0]), ordered[-1 - rest])
+    second = torch.tensor([hashes[group] <= bound for group in groups])
+    return (~second).nonzero().squeeze(1), second.nonzero().squeeze(1)
+
+
 def name_hash(name: str, seed: int, part: str) -> float:
     """A pseudorandom number, 0 ≤ x < 1, that depends on the arguments alone."""
     digest = blake2b(os.fsencode(f"{seed}/{part}/{name}"), digest_size=6).digest()

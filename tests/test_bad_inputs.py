@@ -27,6 +27,7 @@ CONFIG = {
     "logger=comet": "logger=comet: no such option; there are: csv, mlflow, none, tensorboard, wandb",
     "trainer=dpp": "trainer=dpp: no such option; did you mean ddp?",
     "debug=fast": "debug=fast: no such option; there are: one_batch, overfit, profiler",
+    "datamodule=table datamodule.data_dir=.": "datamodule.table has no value; give it one: datamodule.table=…",
     "datamodule.sampling=balance": "expected one of null, balanced; did you mean balanced?",
     "datamodule=mnist": "datamodule=mnist: no such option; did you mean fashion_mnist?",
     "experiment=fashion_mnist_lent": "did you mean fashion_mnist_lenet",

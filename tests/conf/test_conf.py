@@ -7,6 +7,7 @@ import pytest
 import torch
 from hydra.utils import get_class, get_method, instantiate
 from omegaconf import OmegaConf
+from PIL import Image
 
 CONF = Path(__file__).parents[2] / "conf"
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra")
@@ -19,7 +20,8 @@ def needs(group, name, tmp_path):
     # There is no folder but the user's.
     of_a_user = "image_folder imagenet photos imagenet_resnet50".split()
     own = name in of_a_user or name.startswith("cats_vs_dogs")
-    return [f"datamodule.data_dir={tmp_path}"] if own else []
+    table = [f"datamodule.table={tmp_path / 'labels.csv'}"] if name == "table" else []
+    return [f"datamodule.data_dir={tmp_path}", *table] if own or table else []
 
 
 def targets(node):
@@ -84,6 +86,8 @@ def test_every_optimizer_and_schedule_builds(group, composed):
 def test_facts_in_the_config_are_those_of_the_data(name, composed, tmp_path):
     for kind in ("cat", "dog"):
         (tmp_path / kind).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / kind / f"{kind}.png")
+    (tmp_path / "labels.csv").write_text("file_name,label\ncat,0\ndog,1\n")
     cfg = composed(f"datamodule={name}", *needs("datamodule", name, tmp_path))
     if name == "imagenet":
         cfg.datamodule.num_classes = 2  # of a thousand
