@@ -33,7 +33,7 @@ class GridSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        from launch.jobs import overrides_of
+        from launch.jobs import is_given
         from launch.run_names import job_names
         from launch.sweeps import combinations, parse_sweep
 
@@ -43,7 +43,7 @@ class GridSweeper(Sweeper):
         overrides, swept = parse_sweep(self.config)
         jobs = combinations(overrides)
         names = job_names(jobs, swept)
-        if not any(override.startswith("hydra.sweep.subdir=") for override in overrides_of(self.config.hydra, "hydra")):
+        if not is_given(self.config.hydra, "hydra.sweep.subdir"):
             jobs = [[*job, f"hydra.sweep.subdir='{name}'"] for job, name in zip(jobs, names, strict=True)]
         returned = self.launcher.launch(jobs, initial_job_idx=0)
         return [job.return_value for job in returned]  # raises the error of a failed job

@@ -33,7 +33,7 @@ class LaunchChecks(Callback):
         with exit_on_error():
             _check_monitor(config)
             _check_folder_key(config, "hydra.sweep.dir", "a single run", "hydra.run.dir")
-            placed = _is_given(config, "hydra.run.dir")
+            placed = jobs.is_given(config.hydra, "hydra.run.dir")
             if "TORCHELASTIC_RUN_ID" in os.environ and not placed:
                 raise ConfigError("torchrun starts several processes that need one folder: add hydra.run.dir=runs/…")
             if reason := model_conflict(config):
@@ -43,6 +43,7 @@ class LaunchChecks(Callback):
                 refuse_used_folder(Path(config.hydra.run.dir), config.get("ckpt_path"))
             if self.check_config:
                 self.check_config(config)
+            jobs.claim_folder(config, "hydra.run.dir")
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with exit_on_error():
@@ -67,11 +68,7 @@ def exit_on_error() -> Iterator[None]:
 
 def _check_monitor(config: DictConfig) -> None:
     if "monitor" in config:
-        check_monitor(str(config.monitor), str(config.mode))
-
-
-def _is_given(config: DictConfig, key: str) -> bool:
-    return any(override.startswith(f"{key}=") for override in jobs.overrides_of(config.hydra, "hydra"))
+        check_monitor(str(config.monitor), str(config.mode), tuple(config.lit_module.get("metrics") or ()))
 
 
 def _check_folder_key(config: DictConfig, wrong: str, what: str, right: str) -> None:

@@ -1,6 +1,7 @@
 """One run or one job of a sweep: lock its folder; skip completed jobs, retry failed ones, resume interrupted ones."""
 
 import functools
+import itertools
 import logging
 import os
 import shlex
@@ -14,9 +15,10 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, read_write
 
 from launch.sweep_folder import stored_command
+from launch.validation import quote
 from results import record as records
 from results.errors import report_error, tracebacks
 from results.record import OutOfTime, is_main_process, one_line, signal_code
@@ -243,8 +245,7 @@ def _resume_requeued(cfg: DictConfig) -> bool:
     Raises: ValueError, OSError: the folder is a new one, or holds another run.
     """
     previous = previous_record(cfg.run_dir, cli_overrides())
-    placed = any(override.startswith("hydra.run.dir=") for override in overrides_of(HydraConfig.get(), "hydra"))
-    if previous is None and not placed:
+    if previous is None and not is_given(HydraConfig.get(), "hydra.run.dir"):
         raise FileNotFoundError(
             f"SLURM has started this job again, but {cfg.run_dir} is a new folder with nothing to resume; "
             "give the job a folder of its own, such as hydra.run.dir=runs/$SLURM_JOB_ID"
@@ -272,6 +273,29 @@ def _log_to_file(error: BaseException) -> None:
             handler.handle(entry)
 
 
+def claim_folder(config: DictConfig, key: str) -> None:
+    """Create the folder of a new run or sweep, unless the command line names one.
+
+    If the folder exists, the name gets a number, such as ``2026-11-25_10-00-00_2``: no two processes share a folder.
+
+    Args:
+        key: of the folder, ``hydra.run.dir`` or ``hydra.sweep.dir``.
+    """
+    if is_given(config.hydra, key) or not is_main_process():
+        return
+    wanted = folder = Path(OmegaConf.select(config, key))
+    for number in itertools.count(2):
+        try:
+            folder.mkdir(parents=True)
+            break
+        except FileExistsError:
+            folder = wanted.with_name(f"{wanted.name}_{number}")
+    with read_write(config.hydra):
+        OmegaConf.update(config, key, str(folder))
+        if key == "hydra.sweep.dir":  # Hydra composes the config of each job from the overrides
+            config.hydra.overrides.hydra.append(f"{key}={quote(str(folder))}")
+
+
 def forbid_in_sweep(what: str) -> None:
     """Raise a ValueError in a sweep, unless SLURM started the job's processes: each would run the whole sweep again."""
     in_sweep = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
@@ -291,6 +315,11 @@ def swept_keys() -> set[str]:
     hydra = HydraConfig.get()
     command = stored_command(Path(hydra.runtime.cwd, hydra.sweep.dir))
     return {*(hydra.sweeper.get("params") or ()), *(command.swept() if command else ())}
+
+
+def is_given(hydra: DictConfig, key: str) -> bool:
+    """Whether the command line gives a key of Hydra a value."""
+    return any(override.startswith(f"{key}=") for override in overrides_of(hydra, "hydra"))
 
 
 def overrides_of(hydra: DictConfig, kind: str = "task") -> list[str]:

@@ -64,6 +64,7 @@ def run(task: Callable, config_name: str, check: Callable[[DictConfig], None] | 
     code = 0
     try:
         overrides, flags = split_arguments(sys.argv[1:])
+        overrides = validation.rename_checkpoint(config_name, overrides)
         resumed = resume.requested(overrides, flags) if config_name == "train" else None
         of_sweep = resumed is not None and sweep_folder.is_sweep(resumed[0])
         if of_sweep:

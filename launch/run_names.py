@@ -54,7 +54,10 @@ def run_name(name: str | None, choices: Mapping[str, str], overrides: Iterable[s
     chosen = {**choices, **given}  # a sweep over a group is not among the choices
     whole = next((group for group in ("study", "experiment") if chosen.get(group) not in (None, "null")), None)
     named = {whole} if whole else {"datamodule", "model"}
-    parts = [checkpoint_name(given["ckpt"])] if "ckpt" in given else []
+    paths = [given["ckpt"]] if "ckpt" in given else []
+    if paths and isinstance(several := parsed["ckpt"].value(), list):
+        paths = [getattr(path, "text", str(path)) for path in several]  # text, if it was in quotes
+    parts = list(dict.fromkeys(map(checkpoint_name, paths)))
     parts += [chosen[group] for group in sorted(named) if chosen.get(group) not in (None, "null")]
     for key, value in given.items():
         if key not in named | LEFT_OUT and "/" not in value and not is_secret(f"{key}={value}"):

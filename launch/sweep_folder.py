@@ -16,8 +16,9 @@ from yaml import YAMLError
 
 from results import record as records
 from results.errors import ConfigError
+from results.run_folder import SWEEP_FILES, is_sweep
 
-FILE, HYDRAS = "sweep.json", "multirun.yaml"
+FILE, HYDRAS = SWEEP_FILES
 # Overrides of Hydra that belong to one start of a sweep, not to its command.
 OF_ONE_START = ("hydra.mode", "hydra.sweep.dir")
 
@@ -114,10 +115,6 @@ def _values(overrides: Sequence[str]) -> dict[str, list[str]]:
             text = override.partition("=")[2]
             found[_key(override)] = list(parsed.sweep_string_iterator()) if listed else [text]
     return found
-
-
-def is_sweep(folder: Path) -> bool:
-    return (folder / FILE).is_file() or (folder / HYDRAS).is_file()
 
 
 def check_same_command(folder: Path, script: str, overrides: Sequence[str], params: Sequence[str] = ()) -> set[str]:

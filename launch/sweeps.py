@@ -103,13 +103,14 @@ def prepare(config: DictConfig) -> None:
     else:
         found = []
         _check_search(config, overrides)
+    jobs.claim_folder(config, "hydra.sweep.dir")
     folder = Path(config.hydra.sweep.dir)
     typed = [*jobs.overrides_of(config.hydra), *jobs.overrides_of(config.hydra, "hydra")]
     swept |= sweep_folder.check_same_command(folder, config.hydra.job.config_name, typed, _params(config))
     if is_main_process():
         sweep_folder.store_command(folder, sweep_folder.of_config(config))
     if "monitor" in config:
-        named = any(override.startswith("hydra.sweep.subdir=") for override in jobs.overrides_of(config.hydra, "hydra"))
+        named = jobs.is_given(config.hydra, "hydra.sweep.subdir")
         names = job_names(found, swept) if found and not named else None
         current = Sweep(folder, config.monitor, names, runs_in_process(config))
         os.environ[jobs.SIZE] = str(len(found))

@@ -35,6 +35,21 @@ PATHS = "data_dir datamodule.data_dir ckpt ckpt_path resume images output grid m
 # Keys whose values may be of another type than the default.
 UNTYPED = ("trainer.devices", "lit_module.compile", "model.width_per_group", "datamodule.num_workers")
 TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list", dict: "keys"}
+# Names from other projects, and what to write here.
+HABITS = {
+    "epochs": "trainer.max_epochs=…",
+    "learning_rate": "optimizer.lr=…",
+    "wd": "optimizer.weight_decay=…",
+    "bs": "datamodule.batch_size=…",
+    "workers": "datamodule.num_workers=…",
+    "pretrained": "model.weights=DEFAULT (ResNets have it)",
+    "arch": "model=…",
+    "dataset": "datamodule=…",
+    "data": "datamodule=…",
+    "gpus": "trainer=gpu trainer.devices=…",
+    "device": "trainer=gpu or trainer=cpu",
+    "amp": "trainer.precision=auto",
+}
 # Arguments of the Trainer that the scripts set, and what to use instead.
 SET_BY_SCRIPTS = {
     "trainer.logger": "logger=…",
@@ -136,6 +151,17 @@ def readable(override: str, multirun: bool) -> str:
     if found.is_sweep_override() or isinstance(found.value(), list | dict):
         return in_quotes if not several and (exists or folder) else override
     return in_quotes if key in PATHS and isinstance(found.value(), bool | int | float) else override
+
+
+def rename_checkpoint(config_name: str, overrides: Sequence[str]) -> list[str]:
+    """The overrides with the key that a script has for its checkpoint, where ``ckpt`` or ``ckpt_path`` was typed.
+
+    Raises: ConfigError: both were typed.
+    """
+    right, wrong = ("ckpt_path", "ckpt") if config_name == "train" else ("ckpt", "ckpt_path")
+    if {right, wrong} <= {override.partition("=")[0] for override in overrides}:
+        raise ConfigError("ckpt and ckpt_path are the same; expected one of them")
+    return [f"{right}{text.removeprefix(wrong)}" if text.startswith(f"{wrong}=") else text for text in overrides]
 
 
 def _parses(override: str) -> bool:
@@ -258,6 +284,8 @@ def _default(key: str, defaults: dict) -> Any:
 
 def _hint(key: str, part: str, path: list[str], node: dict, defaults: dict) -> str:
     """What to write instead of a key that does not exist."""
+    if part in HABITS and re.split("[.=]", HABITS[part])[0] in defaults:
+        return f"; did you mean {HABITS[part]}?"
     if path and (CONF / Path(*path) / f"{part}.yaml").exists():
         return f"; it comes with {'.'.join(path)}={part}"
     deeper = [name for name, _ in _leaves(defaults) if name.endswith(f".{key}")]

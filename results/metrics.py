@@ -1,5 +1,6 @@
 """The metrics that a run logs: one table for everything that sorts, monitors or prints them."""
 
+from collections.abc import Collection
 from difflib import get_close_matches
 from typing import NamedTuple
 
@@ -28,6 +29,10 @@ METRICS = {
 }
 
 
+# Names of metrics in other projects, and those here.
+HABITS = dict.fromkeys("acc accuracy acc1 acc@1 top_1".split(), "top1") | {"acc5": "top5", "f1": "f1_macro"}
+
+
 def known(name: str) -> Metric | None:
     """The metric that ``val/top1``, ``test/flip/top1`` or ``test/accuracy/cat`` means; None for one of a user's own."""
     parts = name.split("/")
@@ -46,11 +51,18 @@ def is_percentage(name: str) -> bool:
     return metric is not None and metric.percent
 
 
-def check_monitor(monitor: str, mode: str) -> None:
-    """Raise a ValueError if no checkpoint could be chosen by this metric, or if the worst would be."""
+def check_monitor(monitor: str, mode: str, own: Collection[str] = ()) -> None:
+    """Raise a ValueError if no checkpoint could be chosen by this metric, or if the worst would be.
+
+    Args:
+        own: names of metrics that the user has added.
+    """
+    name = monitor.removeprefix("val").lstrip("/_")
+    if name in HABITS and not (monitor.startswith("val/") and name in own):
+        raise ValueError(f"monitor={monitor}: no such metric; did you mean val/{HABITS[name]}?")
     if not monitor.startswith("val/"):
         raise ValueError(f"monitor={monitor}: expected a metric of the validation, such as val/top1 or val/loss")
-    names = [f"val/{name}" for name in METRICS if name != "ece"]
+    names = [f"val/{name}" for name in (*METRICS, *own) if name != "ece"]
     if monitor not in names and (near := get_close_matches(monitor, names, n=1, cutoff=0.9)):
         raise ValueError(f"monitor={monitor}: no such metric; did you mean {near[0]}?")
     if mode not in ("min", "max") or mode == wrong_mode(monitor):

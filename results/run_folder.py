@@ -1,41 +1,82 @@
 """Resolve a path to a checkpoint."""
 
 import os
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
 from results import record as records
 
 FOLDER, BEST, LAST = "checkpoints", "best.ckpt", "last.ckpt"
+SWEEP_FILES = ("sweep.json", "multirun.yaml")  # ours, Hydra's
+
+
+def find_checkpoints(ckpt: str | Path | Sequence[str]) -> list[tuple[Path, str | None]]:
+    """``find_checkpoint`` of a path, of each path in a list, and of each completed job in place of a sweep's folder."""
+    found = []
+    for path in [ckpt] if isinstance(ckpt, str | Path) else ckpt:
+        folder = Path(str(path)).expanduser()
+        jobs = sorted(completed_runs(folder)) if is_sweep(folder) else [path]
+        if not jobs:
+            raise FileNotFoundError(f"ckpt={path} is the folder of a sweep without a completed job")
+        found += map(find_checkpoint, jobs)
+    if not found:
+        raise ValueError("ckpt=[] is empty; expected a checkpoint, or several: ckpt=[runs/a,runs/b]")
+    return found
+
+
+def is_sweep(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in SWEEP_FILES)
 
 
 def find_checkpoint(path: str | Path) -> tuple[Path, str | None]:
-    """(the checkpoint file that ``path`` means, a warning about that choice).
+    """(the checkpoint file that ``path`` means, a message about that choice).
 
-    For the folder of a run, it is the best checkpoint according to the record, otherwise the last one.
+    For the folder of a run, it is the best checkpoint according to the record, otherwise the last one. For a folder of
+    runs, it is that of the completed run whose record is the newest.
 
     Raises:
         ValueError, FileNotFoundError: an address, no such path, or a folder without checkpoints.
     """
+    if not isinstance(path, str | Path):
+        raise ValueError(f"ckpt={path}: expected one checkpoint (only evaluate.py and predict.py average several)")
     if "://" in str(path):
         raise ValueError(f"ckpt={path} is an address; a checkpoint is opened from this machine's files only")
-    path = Path(str(path)).expanduser()
+    path = Path(path).expanduser()
     if path.is_file():
         return path, None
     if not path.is_dir():
         raise FileNotFoundError(f"ckpt={path}: no such file or folder{nearest(path)}")
     folder = path if path.name == FOLDER else path / FOLDER
-    try:
-        best = folder.parent / records.read(folder.parent)["best_checkpoint"]
-    except (OSError, ValueError, KeyError, TypeError):  # there is no record, or none that names a checkpoint
-        best = folder / BEST
+    best = best_checkpoint(folder.parent) or folder / BEST
     if best.is_file():
         return best, None
     if (folder / LAST).is_file():
         return folder / LAST, f"{path} has no {best.name}; taking its {LAST}"
-    runs = sorted(path.glob(f"*/{FOLDER}/*.ckpt"), key=lambda file: file.stat().st_mtime)
-    hint = f"; its newest run is {runs[-1].parent.parent}" if runs else ""
-    raise FileNotFoundError(f"ckpt={path} holds no {FOLDER}/{BEST} or {LAST}{hint}")
+    for run in reversed(completed_runs(path)):
+        if (best := best_checkpoint(run)) and best.is_file():
+            return best, f"{'run':<12} {run}, the newest completed one in {path}"
+    raise FileNotFoundError(f"ckpt={path} holds no {FOLDER}/{BEST} or {LAST}, and no completed run")
+
+
+def best_checkpoint(run: Path) -> Path | None:
+    """The best checkpoint of a run, by its record; None if there is no record, or none that names a checkpoint."""
+    try:
+        return run / records.read(run)["best_checkpoint"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def completed_runs(folder: Path) -> list[Path]:
+    """The completed runs up to three folders below, so in ``runs`` the jobs of sweeps too; the newest is the last."""
+    found = []
+    for file in (file for depth in ("*", "*/*", "*/*/*") for file in folder.glob(f"{depth}/{records.FILE}")):
+        try:
+            if records.read(file.parent)["status"] == "completed":
+                found.append((file.stat().st_mtime, file.parent))
+        except (OSError, ValueError):
+            continue
+    return [run for _, run in sorted(found)]
 
 
 def short(path: str | Path) -> str:

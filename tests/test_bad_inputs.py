@@ -20,6 +20,13 @@ PHOTOS = [
 
 # Config: what is typed for train.py → what is said. Torch is not imported for these, and no folder is made.
 CONFIG = {
+    # habits from other projects
+    "epochs=20": "epochs: no such key; did you mean trainer.max_epochs=…?",
+    "model=resnet50 model.pretrained=true": "did you mean model.weights=DEFAULT (ResNets have it)?",
+    "trainer.gpus=2": "trainer.gpus: no such key; did you mean trainer=gpu trainer.devices=…?",
+    "monitor=val/acc": "monitor=val/acc: no such metric; did you mean val/top1?",
+    "monitor=val_f1": "monitor=val_f1: no such metric; did you mean val/f1_macro?",
+    "ckpt=2023": "ckpt_path=2023: no such file",
     # groups and options
     "model=resent50": "model=resent50: no such option; did you mean resnet50 or resnext50?",
     "model=null": "model=null: no such option; there are: lenet, resnet,",
@@ -169,7 +176,10 @@ OTHERS = {
     "evaluate.py ckpt=": "ckpt= is no value; give it one",
     "evaluate.py ckpt=rum": "ckpt=rum: no such file or folder; did you mean run?",
     "evaluate.py ckpt=empty": "ckpt=empty holds no checkpoints/best.ckpt or last.ckpt",
-    "evaluate.py ckpt=runs": "its newest run is runs/mine",
+    "evaluate.py ckpt=good": "ckpt=good holds no checkpoints/best.ckpt or last.ckpt, and no completed run",
+    "evaluate.py ckpt=run ckpt_path=run": "ckpt and ckpt_path are the same; expected one of them",
+    "evaluate.py ckpt_path=rum": "ckpt=rum: no such file or folder; did you mean run?",
+    "predict.py ckpt=run images=run data=x": "data: no such key",
     "evaluate.py ckpt=run split=tset": "split=tset: expected one of test, val, train; did you mean test?",
     "evaluate.py ckpt=run tta=filp": "tta=filp: expected one of null, flip; did you mean flip?",
     "evaluate.py ckpt=run trust=models.Tiny": "trust=models.Tiny: expected a list, such as",

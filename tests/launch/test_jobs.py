@@ -3,9 +3,11 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from launch import jobs
 from results import record as records
@@ -125,3 +127,27 @@ def test_what_is_left_is_as_long_as_the_completed_jobs_were(tmp_path):
     assert left(10) == "  about 5 min left"  # the one that starts is the third
     assert left(5) == "  about 2 min left"
     assert left(0) == ""  # a search
+
+
+def config_of(key, folder, *given):
+    name = key.split(".")[1]
+    return OmegaConf.create({"hydra": {name: {"dir": str(folder)}, "overrides": {"hydra": [*given], "task": []}}})
+
+
+@pytest.mark.parametrize("key", ["hydra.run.dir", "hydra.sweep.dir"])
+def test_no_two_that_start_in_the_same_second_share_a_folder(key, tmp_path):
+    configs = [config_of(key, tmp_path / "runs/digits/2026-11-25_10-00-00") for _ in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda config: jobs.claim_folder(config, key), configs))
+    suffixes = ["", *(f"_{number}" for number in range(2, 9))]
+    expected = [str(tmp_path / f"runs/digits/2026-11-25_10-00-00{suffix}") for suffix in suffixes]
+    assert sorted(OmegaConf.select(config, key) for config in configs) == expected
+    assert sorted(map(str, (tmp_path / "runs/digits").iterdir())) == expected
+    given = [jobs.is_given(config.hydra, key) for config in configs]
+    assert given == 8 * [key == "hydra.sweep.dir"]  # for the jobs of a sweep
+
+
+def test_a_folder_that_was_given_is_left_to_hydra(tmp_path):
+    config = config_of("hydra.run.dir", tmp_path / "mine", f"hydra.run.dir={tmp_path / 'mine'}")
+    jobs.claim_folder(config, "hydra.run.dir")
+    assert config.hydra.run.dir == str(tmp_path / "mine") and not list(tmp_path.iterdir())
