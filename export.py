@@ -1,7 +1,8 @@
 """Export a trained network to one file for other programs, and check that it computes the same.
 
-python export.py ckpt=runs/digits_lenet/2026-11-25_10-00-00.000000                     ONNX, normalised images in
+python export.py ckpt=runs/digits_lenet/2026-11-25_10-00-00                     ONNX, normalised images in
 python export.py ckpt=best.ckpt preprocessing=true output=digits.onnx                  uint8 pixels in
+python export.py ckpt=best.ckpt format=weights                                         for torchvision and timm
 python export.py ckpt=best.ckpt format=torch_export images=$HOME/pets                  compared on these images
 """
 
@@ -24,7 +25,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 # By format: the suffix of its files, and the packages that it needs.
-FORMATS = {"onnx": (".onnx", ("onnx", "onnxscript", "onnxruntime")), "torch_export": (".pt2", ())}
+FORMATS = {
+    "onnx": (".onnx", ("onnx", "onnxscript", "onnxruntime")),
+    "torch_export": (".pt2", ()),
+    "weights": (".safetensors", ()),
+}
 
 
 def check(cfg: "DictConfig") -> None:
@@ -35,6 +40,8 @@ def check(cfg: "DictConfig") -> None:
         raise ConfigError(f"format={cfg.format} needs {', '.join(missing)}, not installed: pip install -e '.[export]'")
     if cfg.output:
         check_writable("output", Path(cfg.output), (suffix,))
+    if cfg.preprocessing and cfg.format == "weights":
+        raise ConfigError("preprocessing=true: format=weights holds weights alone; expected another format")
     if cfg.tolerance is None or not cfg.tolerance >= 0:
         raise ConfigError(f"tolerance={cfg.tolerance}: expected 0 or more")
     if cfg.images:

@@ -1,8 +1,10 @@
 """Export a trained network to one file without dependencies on this project: write, reopen, compare, then replace.
 
-Every format is made from a ``torch.export`` program. Metadata are JSON texts by name.
+ONNX and ``.pt2`` are made from a ``torch.export`` program, ``.safetensors`` has the weights alone. Metadata are JSON
+texts by name.
 """
 
+import copy
 import json
 import logging
 from collections.abc import Callable, Iterable, Sequence
@@ -10,6 +12,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
@@ -77,8 +80,9 @@ def trace(network: ExportModule, like: Tensor) -> ExportedProgram:
     return program
 
 
-def write_onnx(program: ExportedProgram, metadata: Metadata, file: Path) -> None:
+def write_onnx(network: ExportModule, like: Tensor, metadata: Metadata, file: Path) -> None:
     """Raises: ValueError: there are too many weights for one file."""
+    program = trace(network, like)
     size = sum(weight.nbytes for weight in program.state_dict.values())
     if size > ONNX_LIMIT:
         raise ValueError(f"{size:,} bytes of weights are too many for one ONNX file; format=torch_export has no limit")
@@ -93,7 +97,7 @@ def write_onnx(program: ExportedProgram, metadata: Metadata, file: Path) -> None
     exported.save(file, external_data=False)
 
 
-def open_onnx(file: Path) -> tuple[Network, Metadata]:
+def open_onnx(file: Path, backbone: nn.Module) -> tuple[Network, Metadata]:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
@@ -104,20 +108,43 @@ def open_onnx(file: Path) -> tuple[Network, Metadata]:
     return network, session.get_modelmeta().custom_metadata_map
 
 
-def write_torch_export(program: ExportedProgram, metadata: Metadata, file: Path) -> None:
+def write_torch_export(network: ExportModule, like: Tensor, metadata: Metadata, file: Path) -> None:
+    program = trace(network, like)
     content = BytesIO()  # straight to a full disk, torch would say "unexpected pos 64 vs 0"
     torch.export.save(program, content, extra_files=metadata)
     file.write_bytes(content.getbuffer())
 
 
-def open_torch_export(file: Path) -> tuple[Network, Metadata]:
+def open_torch_export(file: Path, backbone: nn.Module) -> tuple[Network, Metadata]:
     metadata = dict.fromkeys(METADATA, "")  # filled in by load
     program = torch.export.load(file, extra_files=metadata)
     return program.module(), metadata
 
 
-# By format: functions that write and open it.
-FORMATS = {"onnx": (write_onnx, open_onnx), "torch_export": (write_torch_export, open_torch_export)}
+def write_weights(network: ExportModule, like: Tensor, metadata: Metadata, file: Path) -> None:
+    """Write the backbone's weights by torchvision's names."""
+    weights = {
+        name: tensor.clone(memory_format=torch.contiguous_format)
+        for name, tensor in network.backbone.state_dict().items()
+    }
+    safetensors.torch.save_file(weights, file, metadata)
+
+
+def open_weights(file: Path, backbone: nn.Module) -> tuple[Network, Metadata]:
+    network = copy.deepcopy(backbone)
+    for tensor in network.state_dict().values():
+        tensor.zero_()  # so that every weight comes from the file
+    network.load_state_dict(safetensors.torch.load_file(file))
+    with safetensors.safe_open(file, "pt") as opened:
+        return network, opened.metadata()
+
+
+# By format: functions that write it, and that open it (for a network like the given one).
+FORMATS = {
+    "onnx": (write_onnx, open_onnx),
+    "torch_export": (write_torch_export, open_torch_export),
+    "weights": (write_weights, open_weights),
+}
 
 
 def save(
@@ -143,8 +170,8 @@ def save(
     prepare, inside = Preprocessing(**facts["preprocessing"]), facts["preprocessing_inside"]
     network, pairs = ExportModule(backbone, prepare if inside else None), input_pairs(pixels, prepare, inside)
     with replacing(path) as temporary:
-        write(trace(network, pairs[-1][0]), metadata, temporary)
-        reopened, stored = reopen(temporary)
+        write(network, pairs[-1][0], metadata, temporary)
+        reopened, stored = reopen(temporary, network.backbone)
         if stored != metadata:
             raise Disagreement(f"format={form} gave a file with other metadata; it is not kept")
         difference, largest = compare(reopened, network.backbone, pairs)

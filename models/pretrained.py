@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -29,9 +30,9 @@ def load_weights(network: nn.Module, weights: str, published: str | None = None)
 
     Args:
         network: with ``conv1`` and ``head``; changed in place.
-        weights: a file with a state dict, or a checkpoint that has one under one of ``CONTAINERS``, in which all names
-            may share a prefix; or ``DEFAULT`` or another name of torchvision's published weights, which are downloaded
-            once.
+        weights: a file with a state dict (``.safetensors`` too, such as timm's), or a checkpoint that has one under one
+            of ``CONTAINERS``, in which all names may share a prefix; or ``DEFAULT`` or another name of torchvision's
+            published weights, which are downloaded once.
         published: torchvision's name of this network.
 
     Raises:
@@ -91,10 +92,15 @@ def fit_tensors(tensors: dict[str, Tensor], network: nn.Module) -> tuple[dict[st
 
 
 def read_plain(file: Path) -> Any:
-    """The content of a file that ``torch.save`` wrote, on the CPU; code in it is not run.
+    """The content of a file that ``torch.save`` wrote, or of a ``.safetensors``, on the CPU; code in it is not run.
 
     Raises: ValueError, OSError: it is no such file, is truncated, or contains code.
     """
+    if file.suffix == ".safetensors" and file.is_file():
+        try:
+            return safetensors.torch.load(file.read_bytes())
+        except safetensors.SafetensorError as error:
+            raise ValueError(f"{file} is not a complete safetensors file: {error}") from None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

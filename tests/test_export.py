@@ -9,7 +9,9 @@ from pathlib import Path
 
 import onnxruntime
 import pytest
+import safetensors.torch
 import torch
+import torchvision
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
@@ -108,6 +110,27 @@ def test_the_file_gives_the_checkpoints_logits_for_real_images_at_any_batch(form
             torch.testing.assert_close(got, backbone(batch), atol=1e-4, rtol=0)
 
 
+def test_weights_are_loaded_strictly_by_torchvision_and_timm(composed, tmp_path):
+    ckpt = checkpoint_of(tmp_path, "model=resnet18", "datamodule.in_channels=3", "model.stem=imagenet")
+    path = tmp_path / "out.safetensors"
+    assert export(composed("format=weights", f"ckpt={ckpt}", f"output={path}", config_name="export")) == 0
+    weights, backbone = safetensors.torch.load_file(path), checkpoints.load(ckpt).backbone
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    network = torchvision.models.resnet18(num_classes=10).eval()
+    network.load_state_dict(weights, strict=True)
+    torch.testing.assert_close(network(images), backbone(images))
+    with safetensors.safe_open(path, "pt") as opened:
+        assert json.loads(opened.metadata()["class_names"]) == list("0123456789")
+    again = safe_build(
+        {"_target_": "models.ResNet", "depth": 18, "in_channels": 3, "num_classes": 10, "image_size": 32,
+         "weights": str(path)}, "model", MODELS,
+    )  # fmt: skip
+    torch.testing.assert_close(again.eval()(images), backbone(images))
+    timm = pytest.importorskip("timm")
+    network = timm.create_model("resnet18", num_classes=10, checkpoint_path=str(path)).eval()  # strict by default
+    torch.testing.assert_close(network(images), backbone(images))
+
+
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize(("channels", "mean"), [(1, [0.4, 0.5, 0.6]), (3, [0.4, 0.5, 0.6]), (3, [0.3])])
 def test_with_preprocessing_inside_it_takes_grey_and_coloured_pixels(form, channels, mean, exports, tmp_path):
@@ -157,10 +180,10 @@ FAULTS = {
 def test_a_file_that_differs_is_not_kept_and_the_earlier_one_stays(fault, trained, composed, tmp_path, monkeypatch):
     network = checkpoints.load(trained).backbone
 
-    def write(program, metadata, file):
+    def write(network, like, metadata, file):
         file.write_text(json.dumps({} if fault == "other metadata" else metadata))
 
-    def open_again(file):
+    def open_again(file, backbone):
         return lambda images: FAULTS[fault](network(images)), json.loads(file.read_text())
 
     monkeypatch.setitem(exporters.FORMATS, "onnx", (write, open_again))
@@ -183,8 +206,8 @@ def test_logits_beyond_what_float32_can_tell_apart_by_the_tolerance(factor, kept
     network = checkpoints.build_backbone(content).eval()
     with torch.no_grad():
         network.head.weight *= 1e4
-    pair = (lambda program, metadata, file: file.write_text(json.dumps(metadata)),)
-    pair += (lambda file: (lambda images: network(images) * factor, json.loads(file.read_text())),)
+    pair = (lambda network, like, metadata, file: file.write_text(json.dumps(metadata)),)
+    pair += (lambda file, backbone: (lambda images: network(images) * factor, json.loads(file.read_text())),)
     monkeypatch.setitem(exporters.FORMATS, "onnx", pair)
     facts = {key: content[key] for key in ("class_names", "preprocessing")}
     facts |= {"preprocessing_inside": False, "checkpoint": "some.ckpt"}
@@ -235,12 +258,16 @@ def test_weights_that_one_onnx_file_cannot_hold_are_refused(trained, exports, tm
     [
         ([], "ckpt has no value; give it one: ckpt=…"),
         (["ckpt=digits_lnet"], "ckpt=digits_lnet: no such file or folder; did you mean digits_lenet?"),
-        (["format=onx"], "format=onx: expected one of onnx, torch_export; did you mean onnx?"),
+        (["format=onx"], "format=onx: expected one of onnx, torch_export, weights; did you mean onnx?"),
         (["fromat=onnx"], "fromat: no such key; did you mean format?"),
         (["output=a.pt2"], "output=a.pt2: expected a name that ends in .onnx"),
         (["format=torch_export", "output=a"], "output=a: expected a name that ends in .pt2"),
         (["images=pets"], "images=pets: no such file or folder"),
         (["preprocessing=inside"], "preprocessing=inside: expected true or false, such as false"),
+        (
+            ["format=weights", "preprocessing=true"],
+            "preprocessing=true: format=weights holds weights alone; expected another format",
+        ),
         (["tolerance=-1"], "tolerance=-1: expected 0 or more"),
         (["tolerance=null"], "tolerance=null: expected a number, such as 0.0001"),
     ],

@@ -5,6 +5,7 @@ import hashlib
 import logging
 
 import pytest
+import safetensors.torch
 import torch
 import torchvision
 from hydra.utils import instantiate
@@ -222,6 +223,17 @@ def test_a_truncated_file_is_not_a_complete_checkpoint(resnet18, tmp_path):
     (tmp_path / "w.pth").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match="not a complete checkpoint"):
         ResNet(18, weights=str(tmp_path / "w.pth"))
+
+
+def test_safetensors_are_read_and_a_truncated_one_is_named(resnet18, tmp_path):
+    theirs, file = resnet18
+    path = tmp_path / "model.safetensors"
+    safetensors.torch.save_file(theirs.state_dict(), path)
+    ours = ResNet(18, num_classes=1000, weights=str(path)).state_dict()
+    assert all(torch.equal(ours[name], value) for name, value in theirs.state_dict().items())
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="model.safetensors is not a complete safetensors file"):
+        ResNet(18, num_classes=1000, weights=str(path))
 
 
 @pytest.fixture
