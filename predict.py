@@ -1,6 +1,6 @@
 """Classify image files.
 
-python predict.py ckpt=runs/digits_lenet/2026-11-25_10-00-00.000000 images=photos output=predictions.csv
+python predict.py ckpt=runs/digits_lenet/2026-11-25_10-00-00 images=photos output=predictions.csv
 python predict.py ckpt=best.ckpt images='photos/*.png' format=full output=predictions.json grid=predictions.png
 python predict.py ckpt=best.ckpt images=photos format=probability        for contests scored by log loss
 python predict.py ckpt=best.ckpt images=photos format=features output=features.npz
@@ -17,7 +17,7 @@ from launch.main import imports_without_gc, quiet_lightning, run
 from launch.validation import check_choices, check_minimum
 from results import summary
 from results.errors import build
-from results.run_folder import find_checkpoint
+from results.run_folder import find_checkpoints
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -38,7 +38,7 @@ def check(cfg: "DictConfig") -> tuple[list[str], list[str], list[str]]:
     choices = {"format": tuple(prediction_files.SUFFIXES), "labels": ("number", "name")}
     check_choices(cfg, choices | {"tta": (None, "flip"), "broken": ("skip", "fail")})
     check_minimum(cfg, {"top_k": 1, "grid_count": 1, "batch_size": 1, "num_workers": 0})
-    find_checkpoint(cfg.ckpt)
+    find_checkpoints(cfg.ckpt)
     prediction_files.check(cfg)
     unreadable: list[str] = []
     folder, files = image_paths.find_images(str(cfg.images), unreadable)
@@ -57,7 +57,8 @@ def predict(cfg: "DictConfig") -> None:
         import lightning  # noqa: F401
 
     quiet_lightning()
-    _, checkpoint, backbone = checkpoints.open_checkpoint(cfg.ckpt, cfg.trust)
+    members, backbone = checkpoints.open_checkpoints(cfg.ckpt, cfg.trust)
+    checkpoint = members[0].checkpoint
     cfg = checkpoints.apply_training_numerics(cfg, checkpoint, backbone)
     class_names = checkpoint["class_names"]
     prediction_files.check_columns(cfg.format, class_names)

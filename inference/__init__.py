@@ -1,7 +1,7 @@
 """Use a trained network in a program.
 
 from inference import load_trained
-network = load_trained("runs/digits_lenet/2026-11-25_10-00-00.000000")
+network = load_trained("runs/digits_lenet/2026-11-25_10-00-00")
 network("cat.jpg")         # or a list of files, or (N, C, h, w) uint8 → probabilities (N, len(network.class_names))
 """
 

@@ -7,12 +7,12 @@ allow-list. Torch is imported when a file is opened.
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from inference.safe_build import DATAMODULES, MODELS, safe_build
 from results.errors import building
 from results.record import one_line
-from results.run_folder import FOLDER, LAST, find_checkpoint, nearest
+from results.run_folder import FOLDER, LAST, find_checkpoint, find_checkpoints, nearest
 
 if TYPE_CHECKING:
     from lightning import LightningDataModule
@@ -107,14 +107,53 @@ def describe(config: dict[str, Any], datamodule: "LightningDataModule") -> dict[
     }
 
 
-def open_checkpoint(path: str | Path, trust: Iterable[str] = ()) -> tuple[Path, dict[str, Any], "nn.Module"]:
-    """(the checkpoint file that ``path`` means, its content, its network), on the CPU."""
-    file, remark = find_checkpoint(path)
+class Member(NamedTuple):
+    """A trained network: its checkpoint file, the file's content, and the network on the CPU."""
+
+    file: Path
+    checkpoint: dict[str, Any]
+    backbone: "nn.Module"
+
+
+def open_checkpoint(path: str | Path, trust: Iterable[str] = ()) -> Member:
+    """The trained network that ``path`` means, calibrated if it has a temperature."""
+    return _open(*find_checkpoint(path), trust)
+
+
+def open_checkpoints(
+    ckpt: str | Path | Sequence[str], trust: Iterable[str] = (), calibrated: bool = True
+) -> tuple[list[Member], "nn.Module"]:
+    """(the networks that ``ckpt`` means, one or several; the network that gives the mean of their probabilities).
+
+    Args:
+        ckpt: as in ``find_checkpoints``.
+        calibrated: apply the temperatures.
+
+    Raises: ValueError: they have other classes or another preprocessing.
+    """
+    from inference.ensemble import Ensemble
+
+    members = [_open(*found, trust, calibrated) for found in find_checkpoints(ckpt)]
+    first, *rest = members
+    for member in rest:
+        for part in ("class_names", "preprocessing"):
+            has, expected = member.checkpoint[part], first.checkpoint[part]
+            if has != expected:
+                raise ValueError(f"{member.file} has {part} {has}, {first.file} {expected}; expected the same")
+    return members, Ensemble(member.backbone for member in members) if rest else first.backbone
+
+
+def _open(file: Path, remark: str | None, trust: Iterable[str], calibrated: bool = True) -> Member:
+    from inference.calibration import divide_logits, stored_temperature
+
     if remark:
-        log.warning(remark)
+        log.info(remark)
     log.info(f"{'checkpoint':<12} {file}")
     checkpoint = read_checkpoint(file)
-    return file, checkpoint, build_backbone(checkpoint, trust)
+    backbone = build_backbone(checkpoint, trust)
+    if calibrated and (temperature := stored_temperature(file)):
+        divide_logits(backbone, temperature)
+    return Member(file, checkpoint, backbone)
 
 
 def apply_training_numerics(cfg: "DictConfig", checkpoint: dict[str, Any], backbone: "nn.Module") -> "DictConfig":

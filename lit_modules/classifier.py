@@ -47,7 +47,7 @@ class Classifier(LightningModule):
     Logs per epoch: ``train/loss`` and ``train/top1`` (for mixed labels, the class with the largest share is right);
     ``val/`` and ``test/`` ``loss``, ``top1``, ``f1_macro`` and, with more than five classes, ``top5``; in a test also
     ``test/accuracy/<class>`` for classes with test images. All but the losses are fractions.
-    ``results.metrics.METRICS`` has the facts about each metric.
+    ``results.metrics.METRICS`` has the facts about each metric. Those of ``metrics`` are logged beside them.
 
     Args:
         backbone: the network. Its attribute ``head``, the last layer, is needed for a ``backbone_lr_ratio`` and
@@ -72,6 +72,8 @@ class Classifier(LightningModule):
             written. ``skip``: the optimizer step is skipped, with all batches accumulated for it: weights, optimizer
             state and batch norm's statistics stay as they were, while the schedule and ``global_step`` advance; each
             step then waits for the device. An epoch with no finite loss is an error.
+        metrics: further metrics of torchmetrics by name, of a validation and a test. Each takes ``preds``, logits
+            ``(N, num_classes)``, and ``target``, labels ``(N,)``, and gives one number.
         class_names: of the outputs in order; only for reports.
 
     Attributes:
@@ -90,6 +92,7 @@ class Classifier(LightningModule):
         memory_format: str = "contiguous_format",
         compile: bool | str = False,
         nonfinite: str = "stop",
+        metrics: Mapping[str, Metric] | None = None,
         class_names: Sequence[str] | None = None,
     ):
         super().__init__()
@@ -119,7 +122,8 @@ class Classifier(LightningModule):
         self.nonfinite, self.guard = nonfinite, NonFiniteGuard()
         self.train_metrics = nn.ModuleDict({"loss": Mean(), "top1": Mean()})
         # No compute groups: they merge metrics that agree on the first batch, as top1 and top5 may.
-        self.val_metrics = MetricCollection(_scores(num_classes), prefix="val/", compute_groups=False)
+        scores = _scores(num_classes, metrics or {})
+        self.val_metrics = MetricCollection(scores, prefix="val/", compute_groups=False)
         self.test_metrics = self.val_metrics.clone(prefix="test/")
         self.confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
 
@@ -281,15 +285,32 @@ class Classifier(LightningModule):
                 self.train_metrics[name].update(total, images)
 
 
-def _scores(num_classes: int) -> dict[str, Metric]:
-    """The metrics of a validation or a test, named as in ``results.metrics.METRICS``."""
+def _scores(num_classes: int, more: Mapping[str, Metric]) -> dict[str, Metric]:
+    """The metrics of a validation or a test, named as in ``results.metrics.METRICS``, and more of them."""
 
     def accuracy(**options: Any) -> Metric:  # arguments are not validated: that would wait for the device
         return MulticlassAccuracy(num_classes, average="micro", validate_args=False, **options)
 
-    return {
+    scores = {
         "loss": Mean(),
         "top1": accuracy(),
         **({"top5": accuracy(top_k=5)} if num_classes > 5 else {}),
         "f1_macro": MulticlassF1Score(num_classes, average="macro", validate_args=False),
     }
+    for name, metric in more.items():
+        if name in scores:
+            raise ValueError(f"metrics.{name}: this name is taken; expected another than {', '.join(scores)}")
+        check_metric(name, metric, num_classes)
+    return scores | dict(more)
+
+
+def check_metric(name: str, metric: Metric, num_classes: int) -> None:
+    """Raise a ValueError for a metric that cannot be computed of logits and labels, or is not one number."""
+    tried, labels = metric.clone(), torch.arange(num_classes)
+    try:
+        tried.update(preds=torch.eye(num_classes), target=labels)
+        result = tried.compute()
+    except Exception as error:
+        raise ValueError(f"metrics.{name} takes no logits and labels of {num_classes} classes: {error}") from error
+    if not isinstance(result, Tensor) or result.numel() != 1:
+        raise ValueError(f"metrics.{name} gives {getattr(result, 'shape', type(result))}; expected one number")

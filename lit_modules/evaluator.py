@@ -24,10 +24,11 @@ class Evaluator(Classifier):
         options: as in ``Classifier``.
 
     Attributes:
-        probabilities: ``(N, num_classes)`` float32, without augmentation, in the order of the data, on the CPU.
+        logits, probabilities: ``(N, num_classes)`` float32, without augmentation, in the order of the data, on the CPU.
         labels: ``(N,)`` int64.
     """
 
+    logits: Tensor
     probabilities: Tensor
     labels: Tensor
 
@@ -52,9 +53,9 @@ class Evaluator(Classifier):
 
     def test_step(self, batch, batch_idx: int) -> Tensor:
         logits, labels = super().test_step(batch, batch_idx), batch[1]
-        seen = [labels, logits.float().softmax(1)]
+        seen = [labels, logits.float()]
         if self.flip_metrics:
-            mean = (seen[1] + self(batch[0].flip(3)).float().softmax(1)) / 2
+            mean = (logits.float().softmax(1) + self(batch[0].flip(3)).float().softmax(1)) / 2
             losses = -mean.gather(1, labels[:, None]).clamp(min=1e-30).log()
             self.flip_metrics.update(preds=mean, target=labels, total=losses.sum(), images=len(labels))
             seen.append(mean)
@@ -63,7 +64,8 @@ class Evaluator(Classifier):
 
     def on_test_epoch_end(self) -> None:
         super().on_test_epoch_end()
-        self.labels, self.probabilities, *flipped = (torch.cat(parts).cpu() for parts in zip(*self._seen, strict=True))
+        self.labels, self.logits, *flipped = (torch.cat(parts).cpu() for parts in zip(*self._seen, strict=True))
+        self.probabilities = self.logits.softmax(1)
         self.log("test/ece", self._calibration_error(self.probabilities))
         for probabilities in flipped:
             self.log("test/flip/ece", self._calibration_error(probabilities))

@@ -58,7 +58,8 @@ def result(record: Mapping[str, Any], monitor: str, best_epoch: int | None, run_
     metrics = record["metrics"]
     splits = [split for split in ("val", "test") if f"{split}/loss" in metrics]
     lines = [f"{'result':<12}" + "".join(f" {split:>9}" for split in splits)]
-    for name in SCORES:
+    own = [name.partition("/")[2] for name in metrics if name.startswith("val/")]
+    for name in dict.fromkeys([*SCORES, *own]):
         values = [metrics[f"{split}/{name}"] for split in splits if f"{split}/{name}" in metrics]
         if values:
             lines.append(f"  {name:<10}" + "".join(f" {value:>9.4f}" for value in values))
@@ -89,9 +90,17 @@ def scores(facts: Mapping[str, Any], metrics: Mapping[str, float], counts: Mappi
     lines = [f"{'data':<12} {facts['data']}, {split}: {facts['images']:,} images, seen with {seen}"]
     if facts["folder"]:
         lines.append(f"{'folder':<12} {facts['folder']}")
+    if calibration := facts.get("calibration"):
+        changes = [f"{n} {calibration['before'][n]:.4f} → {metrics[n]:.4f}" for n in (f"{split}/ece", f"{split}/loss")]
+        source = f"temperature {calibration['temperature']:.3f} from {calibration['images']:,} val images"
+        lines.append(f"{'calibrated':<12} {source}: {', '.join(changes)}")
+    if members := [member["metrics"][f"{split}/top1"] for member in facts.get("members", ())]:
+        each = " ".join(f"{value:.4f}" for value in members)
+        lines.append(f"{'members':<12} top1 {each}, mean {sum(members) / len(members):.4f}")
     columns = {"plain": f"{split}/"} | ({"flip": f"{split}/flip/"} if f"{split}/flip/top1" in metrics else {})
     lines.append(f"{'scores':<12}" + "".join(f" {title:>9}" for title in columns))
-    for name in METRICS:
+    own = [name.partition("/")[2] for name in metrics]
+    for name in dict.fromkeys([*METRICS, *(name for name in own if "/" not in name)]):
         if f"{split}/{name}" in metrics:
             lines.append(f"  {name:<10}" + "".join(f" {metrics[prefix + name]:>9.4f}" for prefix in columns.values()))
     rows = [(name, metrics[f"{split}/accuracy/{name}"], count) for name, count in counts.items() if count]

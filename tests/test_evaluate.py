@@ -1,9 +1,11 @@
 """Evaluation: the metrics of a run again, exactly; and what a run does not say."""
 
+import csv
 import hashlib
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +20,7 @@ from callbacks.calibration import ReliabilityPlot, reliability
 from callbacks.plots import most_confident_errors
 from datamodules import Digits, fashion_mnist
 from evaluate import check, evaluate
-from inference import checkpoints
+from inference import checkpoints, evaluation_files
 from launch import run_names
 from results import record as records
 from results.errors import is_user_error, report_error
@@ -59,9 +61,102 @@ def test_a_run_on_digits_gets_exactly_its_own_metrics_and_these_files(trained, s
     facts = {key: found[key] for key in ("data", "split", "images", "tta", "precision")}
     assert facts == {"data": "Digits", "split": "test", "images": 382, "tta": None, "precision": "32-true"}
     pictures = ["confusion_matrix.png", "mistakes.png", "reliability.png"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*pictures, "metrics.json"])
+    tables = ["classes.csv", "images.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*pictures, *tables, "metrics.json"])
     for name in pictures:
         assert pixels(tmp_path / name).std() > 20, f"{name} is blank"
+
+
+def table(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_tables_have_each_class_and_each_image(trained, scored, tmp_path):
+    metrics = scored(f"ckpt={trained}")["metrics"]
+    test = Digits(10, 1, 32).load("test")
+    expected = checkpoints.load(trained)(test.images)
+    images = table(tmp_path / "images.csv")
+    assert [row["index"] for row in images] == [str(index) for index in range(382)]
+    assert [row["true"] for row in images] == [str(label) for label in test.labels.tolist()]
+    assert [row["predicted"] for row in images] == [str(label) for label in expected.argmax(1).tolist()]
+    found = torch.tensor([[float(row[f"probability_{label}"]) for label in range(10)] for row in images])
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    assert [float(row["probability"]) for row in images] == pytest.approx(found.max(1).values.tolist())
+
+    classes = table(tmp_path / "classes.csv")
+    right, said = expected.argmax(1) == test.labels, expected.argmax(1)
+    for label, row in enumerate(classes):
+        hits = (right & (said == label)).sum().item()
+        assert (row["class"], int(row["images"])) == (str(label), (test.labels == label).sum().item())
+        assert float(row["recall"]) == pytest.approx(metrics[f"test/accuracy/{label}"])
+        if predicted := (said == label).sum().item():
+            assert float(row["precision"]) == pytest.approx(hits / predicted)
+    assert sum(float(row["f1"]) for row in classes) / 10 == pytest.approx(metrics["test/f1_macro"])
+
+
+def test_a_ratio_of_nothing_is_empty():
+    rows = evaluation_files.class_rows([[2, 1, 0], [0, 1, 0], [0, 0, 0]], "abc")
+    assert [list(row.values()) for row in rows] == [
+        ["a", 3, "1", "0.6666667", "0.8"],
+        ["b", 1, "0.5", "1", "0.6666667"],
+        ["c", 0, "", "", ""],
+    ]
+
+
+@pytest.fixture(scope="module")
+def other(trained, tmp_path_factory):
+    """A checkpoint of another network with the same classes."""
+    content = torch.load(trained / "checkpoints/best.ckpt", weights_only=True)
+    torch.manual_seed(0)
+    for name, weight in content["state_dict"].items():
+        if name.startswith("backbone."):
+            weight += 0.3 * weight.std() * torch.randn_like(weight) if weight.ndim > 1 else 0
+    path = tmp_path_factory.mktemp("other") / "other.ckpt"
+    torch.save(content, path)
+    return path
+
+
+def test_an_ensemble_has_the_mean_probabilities_and_reports_its_members(trained, other, scored, tmp_path, caplog):
+    caplog.set_level("INFO")
+    found = scored(f"ckpt=[{trained},{other}]")
+    test = Digits(10, 1, 32).load("test")
+    each = [checkpoints.load(path)(test.images) for path in (trained, other)]
+    scores = [(p.argmax(1) == test.labels).float().mean().item() for p in (*each, sum(each) / 2)]
+    assert len(set(scores)) == 3
+    assert [member["metrics"]["test/top1"] for member in found["members"]] == pytest.approx(scores[:2])
+    assert found["metrics"]["test/top1"] == pytest.approx(scores[2])
+    loss = -(sum(each) / 2)[torch.arange(382), test.labels].log().mean().item()
+    assert found["metrics"]["test/loss"] == pytest.approx(loss, rel=1e-4)
+    assert found["checkpoint"] == [member["checkpoint"] for member in found["members"]]
+    assert re.search(f"members +top1 {scores[0]:.4f} {scores[1]:.4f}, mean {sum(scores[:2]) / 2:.4f}", caplog.text)
+
+
+def test_calibration_lowers_the_error_and_stays_for_the_next_time(trained, other, scored, tmp_path, caplog):
+    caplog.set_level("INFO")
+    file = shutil.copy(other, tmp_path / "own.ckpt")
+    content = torch.load(file, weights_only=True)
+    for name in ("backbone.fc3.weight", "backbone.fc3.bias"):
+        content["state_dict"][name] *= 6  # far too confident
+    torch.save(content, file)
+    before = scored(f"ckpt={file}")["metrics"]
+    found = scored(f"ckpt={file}", "calibrate=true")
+    calibration, after = found["calibration"], found["metrics"]
+    assert calibration["images"] == 140 and calibration["before"] == before
+    assert calibration["temperature"] == json.loads((tmp_path / "own.temperature.json").read_text())["temperature"] > 3
+    assert after["test/top1"] == before["test/top1"]
+    assert after["test/ece"] < before["test/ece"] / 2 and after["test/loss"] < before["test/loss"] / 2
+    line = f"val images: test/ece {before['test/ece']:.4f} → {after['test/ece']:.4f}, test/loss"
+    assert line in caplog.text
+    assert scored(f"ckpt={file}")["metrics"] == after  # applied from now on
+    again = scored(f"ckpt={file}", "calibrate=true")["calibration"]
+    assert again == calibration  # fitted to the checkpoint, not on top of the last temperature
+
+
+def test_further_metrics_are_scored_too(trained, scored):
+    kappa = "{_target_:torchmetrics.classification.MulticlassCohenKappa,num_classes:10}"
+    found = scored(f"ckpt={trained}", f"+lit_module.metrics.kappa={kappa}", "split=val")["metrics"]
+    assert found["val/kappa"] == pytest.approx(1 - (1 - found["val/top1"]) / 0.9, abs=0.01)  # of balanced classes
 
 
 def test_validation_is_the_runs_own_and_training_images_come_whole_and_plain(trained, scored):
@@ -258,6 +353,9 @@ def test_what_cannot_be_scored_is_the_users_to_mend(overrides, message, trained,
     [
         ([], "ckpt has no value; give it one: ckpt=…"),
         (["ckpt=digits_lnet"], "ckpt=digits_lnet: no such file or folder; did you mean digits_lenet?"),
+        (["ckpt=[digits_lenet,digits_lnet]"], "ckpt=digits_lenet holds no checkpoints/best.ckpt or last.ckpt"),
+        (["ckpt=[a.ckpt,a.ckpt]", "calibrate=true"], "calibrate=true is for one checkpoint; calibrate each member"),
+        (["ckpt=a.ckpt", "calibrate=maybe"], "calibrate=maybe: expected true or false"),
         (["ckpt=digits_lenet"], "ckpt=digits_lenet holds no checkpoints/best.ckpt or last.ckpt"),
         (["ckpt='http://example.org/a.ckpt'"], "is an address"),
         (["ckpt=digits_lenet", "split=tset"], "split=tset: expected one of test, val, train"),
@@ -272,6 +370,7 @@ def test_what_cannot_be_scored_is_the_users_to_mend(overrides, message, trained,
 )
 def test_a_mistake_is_found_before_anything_is_made(args, message, examine, tmp_path, monkeypatch):
     (tmp_path / "digits_lenet").mkdir()
+    (tmp_path / "a.ckpt").touch()
     monkeypatch.chdir(tmp_path)
     answer = examine(args, "evaluate", check)
     assert answer.code == 2 and len(answer.lines) == 1
@@ -326,6 +425,7 @@ def test_a_sweep_scores_several_checkpoints_each_in_its_folder(trained, forks, t
             "digits_lenet_split-val_tta-flip",
         ),
         (["ckpt=my_run/"], "my_run"),
+        (["ckpt=[runs/a/2026-11-25_10-00-00,runs/a/2026-11-25_10-00-00_2,'runs/b']"], "a_b"),
         (["ckpt=best.ckpt", "trust=[models.tiny.Tiny]"], "best"),
         (["ckpt=a/b.ckpt", "datamodule=image_folder"], "a_image_folder"),
     ],

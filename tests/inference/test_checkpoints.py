@@ -81,10 +81,22 @@ def test_which_checkpoint_a_path_means(trained, tmp_path):
     assert find_checkpoint(run) == (run / "checkpoints/other.ckpt", None)
     (run / "result.json").write_text("{")
     assert find_checkpoint(run) == (run / "checkpoints/last.ckpt", f"{run} has no best.ckpt; taking its last.ckpt")
-    with pytest.raises(
-        FileNotFoundError, match=f"holds no checkpoints/best.ckpt or last.ckpt; its newest run is {run}$"
-    ):
+    with pytest.raises(FileNotFoundError, match="name holds no checkpoints/best.ckpt or last.ckpt, and no completed r"):
         find_checkpoint(tmp_path / "name")
+
+
+def test_of_a_folder_of_runs_it_is_the_newest_completed_one(trained, tmp_path):
+    for name, status, day in (("a/old", "completed", 1), ("a/new", "completed", 3), ("b/c/0", "completed", 2)):
+        shutil.copytree(trained / "checkpoints", tmp_path / name / "checkpoints")
+        record = tmp_path / name / "result.json"
+        record.write_text(f'{{"status": "{status}", "best_checkpoint": "checkpoints/best.ckpt"}}')
+        os.utime(record, (day, day))
+    (tmp_path / "a/killed").mkdir()
+    (tmp_path / "a/killed/result.json").write_text('{"status": "running", "best_checkpoint": null}')
+    for folder, newest in (("", "a/new"), ("a", "a/new"), ("b", "b/c/0")):
+        file, remark = find_checkpoint(tmp_path / folder)
+        assert file == tmp_path / newest / "checkpoints/best.ckpt"
+        assert remark == f"run          {tmp_path / newest}, the newest completed one in {tmp_path / folder}"
 
 
 @pytest.mark.parametrize(

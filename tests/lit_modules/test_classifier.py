@@ -6,6 +6,7 @@ from lightning import Trainer, seed_everything
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
+from torchmetrics.classification import MulticlassCohenKappa, MulticlassConfusionMatrix
 
 from lit_modules import Classifier, Evaluator
 from results.metrics import METRICS
@@ -60,6 +61,36 @@ def test_metrics_are_what_they_say():
         scores.append(2 * hits / ((predicted == label).sum() + (labels == label).sum()))
     expected["test/f1_macro"] = torch.stack(scores).mean()
     assert got == pytest.approx({name: value.item() for name, value in expected.items()}, abs=1e-6)
+
+
+def test_further_metrics_are_logged_beside_them():
+    logits, labels, loader = data()
+    run = trainer()
+    kappa = MulticlassCohenKappa(CLASSES)
+    run.validate(Classifier(Logits(), CLASSES, sgd, metrics={"kappa": kappa}), loader, verbose=False)
+    counts = torch.zeros(CLASSES, CLASSES)
+    for label, predicted in zip(labels, logits.flatten(1).argmax(1), strict=True):
+        counts[label, predicted] += 1 / 50
+    chance = (counts.sum(0) * counts.sum(1)).sum()
+    torch.testing.assert_close(run.callback_metrics["val/kappa"], (counts.trace() - chance) / (1 - chance))
+    assert set(run.callback_metrics) == {f"val/{name}" for name in ("loss", "top1", "top5", "f1_macro", "kappa")}
+
+
+@pytest.mark.parametrize(
+    ("name", "metric", "message"),
+    [
+        (
+            "top1",
+            MulticlassCohenKappa(CLASSES),
+            "metrics.top1: this name is taken; expected another than loss, top1",
+        ),
+        ("kappa", MulticlassCohenKappa(CLASSES - 1), "metrics.kappa takes no logits and labels of 6 classes: "),
+        ("counts", MulticlassConfusionMatrix(CLASSES), r"metrics.counts gives torch.Size.*6, 6.*; expected one number"),
+    ],
+)
+def test_a_metric_that_cannot_be_logged_is_refused(name, metric, message):
+    with pytest.raises(ValueError, match=message):
+        Classifier(Logits(), CLASSES, sgd, metrics={name: metric})
 
 
 def test_a_class_without_test_images_has_no_accuracy():

@@ -1,0 +1,92 @@
+"""Temperature scaling: logits are divided by one number, fitted on validation images (Guo et al. 2017, section 4.2).
+
+The temperature of ``best.ckpt`` is in ``best.temperature.json`` beside it. The checkpoint stays as it is; a hash of it
+tells whether the temperature is still the one for this file.
+"""
+
+import json
+import logging
+from hashlib import blake2b
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from results.record import write_json
+
+log = logging.getLogger(__name__)
+LOWEST, HIGHEST = 0.05, 20.0
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """The temperature with the lowest cross-entropy.
+
+    The cross-entropy is convex in the inverse temperature, so bisection of its derivative finds the minimum.
+
+    Args:
+        logits: ``(N, num_classes)``.
+        labels: ``(N,)`` int64.
+
+    Raises: ValueError: it is not between ``LOWEST`` and ``HIGHEST``: say, all images are classified correctly.
+    """
+    logits = logits.double()
+    target = logits.gather(1, labels[:, None]).mean()
+    low, high = LOWEST, HIGHEST
+    for _ in range(60):
+        middle = (low * high) ** 0.5
+        expected = ((logits / middle).softmax(1) * logits).sum(1).mean()
+        low, high = (middle, high) if expected > target else (low, middle)  # too confident: a higher temperature
+    if not LOWEST * 1.001 < middle < HIGHEST / 1.001:
+        right = (logits.argmax(1) == labels).sum().item()
+        raise ValueError(
+            f"calibrate=true: no temperature from {LOWEST} to {HIGHEST:.0f} is best for the {len(labels):,} validation "
+            f"images, of which {right:,} are classified correctly; expected more images, some of them mistakes"
+        )
+    return middle
+
+
+def divide_logits(backbone: nn.Module, temperature: float) -> None:
+    """Divide a network's logits by dividing the weights and the bias of its ``head``.
+
+    Raises: ValueError: it has no attribute ``head``.
+    """
+    if getattr(backbone, "head", None) is None:
+        raise ValueError(f"{type(backbone).__name__} has no attribute head, the layer that a temperature would scale")
+    with torch.no_grad():
+        for parameter in backbone.head.parameters():
+            parameter /= temperature
+
+
+def temperature_file(checkpoint: Path) -> Path:
+    return checkpoint.with_suffix(".temperature.json")
+
+
+def store_temperature(checkpoint: Path, temperature: float) -> None:
+    write_json(temperature_file(checkpoint), {"temperature": temperature, "checkpoint": _digest(checkpoint)})
+
+
+def stored_temperature(checkpoint: Path) -> float | None:
+    """The temperature of a checkpoint file; None if it has none.
+
+    Raises: ValueError: the file beside the checkpoint is damaged.
+    """
+    file = temperature_file(checkpoint)
+    if not file.is_file():
+        return None
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        temperature, digest = float(content["temperature"]), content["checkpoint"]
+        valid = LOWEST <= temperature <= HIGHEST
+    except (ValueError, TypeError, KeyError, RecursionError):
+        valid = False
+    if not valid:
+        raise ValueError(f"{file} holds no temperature from {LOWEST} to {HIGHEST:.0f}; delete it, or calibrate again")
+    if digest != _digest(checkpoint):
+        log.warning(f"{file} is of another {checkpoint.name}; it is not applied")
+        return None
+    log.info(f"{'calibrated':<12} temperature {temperature:.3f} ({file.name})")
+    return temperature
+
+
+def _digest(file: Path) -> str:
+    return blake2b(file.read_bytes(), digest_size=16).hexdigest()
