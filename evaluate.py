@@ -66,8 +66,10 @@ def evaluate(cfg: "DictConfig") -> float:
     if cfg.calibrate:
         facts["calibration"] = calibrate(cfg, first, data)
     elif len(members) > 1:
-        scored = [score(cfg, member, member.backbone, data, cfg.split)[1] for member in members]
-        facts["members"] = [{"checkpoint": str(m.file), "metrics": s} for m, s in zip(members, scored, strict=True)]
+        facts["members"] = [
+            {"checkpoint": str(member.file), "metrics": score(cfg, member, member.backbone, data, cfg.split)[1]}
+            for member in members
+        ]
     callbacks = build_all("callbacks", cfg.callbacks, Callback)
     evaluator, metrics = score(cfg, first, backbone, data, cfg.split, callbacks)
     is_other = "_target_" in cfg.datamodule

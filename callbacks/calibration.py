@@ -41,7 +41,7 @@ class ReliabilityPlot(Callback):
         axes.plot([0, 1], [0, 1], "--", color="0.3", label="perfect calibration")
         dots = {"color": "#D55E00", "markersize": 4, "clip_on": False, "label": "at its mean confidence"}
         axes.plot(confidence[filled], accuracy[filled], "o", **dots)
-        error = calibration_error(*parts).item()
+        error = (abs(accuracy - confidence) * share).sum()
         axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy", title=f"expected calibration error {error:.4f}")
         figure.legend(loc="outside lower center", ncols=2, fontsize=8)
         below.bar(left, images, color="0.6", **bars)
@@ -61,13 +61,3 @@ def reliability(probabilities: Tensor, labels: Tensor, bins: int) -> tuple[Tenso
     sums = (torch.bincount(indices, value, minlength=bins) for value in ((predicted == labels).float(), confidence))
     accuracy, mean_confidence = (total / count.clamp(min=1) for total in sums)
     return accuracy, mean_confidence, count / count.sum()
-
-
-def calibration_error(accuracy: Tensor, confidence: Tensor, share: Tensor) -> Tensor:
-    """The expected calibration error, a scalar, from what ``reliability`` returns."""
-    return ((accuracy - confidence).abs() * share).sum()
-
-
-def expected_calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> Tensor:
-    """The mean distance between accuracy and confidence over the bins, weighted by their share: a scalar."""
-    return calibration_error(*reliability(probabilities, labels, bins))

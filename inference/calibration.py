@@ -16,6 +16,7 @@ from results.record import write_json
 
 log = logging.getLogger(__name__)
 LOWEST, HIGHEST = 0.05, 20.0
+SUFFIX = ".temperature.json"
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
@@ -57,12 +58,9 @@ def divide_logits(backbone: nn.Module, temperature: float) -> None:
             parameter /= temperature
 
 
-def temperature_file(checkpoint: Path) -> Path:
-    return checkpoint.with_suffix(".temperature.json")
-
-
 def store_temperature(checkpoint: Path, temperature: float) -> None:
-    write_json(temperature_file(checkpoint), {"temperature": temperature, "checkpoint": _digest(checkpoint)})
+    content = {"temperature": temperature, "checkpoint": _digest(checkpoint)}
+    write_json(checkpoint.with_suffix(SUFFIX), content)
 
 
 def stored_temperature(checkpoint: Path) -> float | None:
@@ -70,7 +68,7 @@ def stored_temperature(checkpoint: Path) -> float | None:
 
     Raises: ValueError: the file beside the checkpoint is damaged.
     """
-    file = temperature_file(checkpoint)
+    file = checkpoint.with_suffix(SUFFIX)
     if not file.is_file():
         return None
     try:

@@ -164,14 +164,11 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Replace a file in one step. NaN and infinite metrics become null, because JSON has neither.
+    """Replace a file in one step. NaN and infinite numbers become null, because JSON has neither.
 
     A list of numbers takes one line.
     """
-    if "metrics" in content:
-        finite = {name: value if math.isfinite(value) else None for name, value in content["metrics"].items()}
-        content = {**content, "metrics": finite}
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     text = NUMBERS.sub(lambda found: " ".join(found[0].split()), text)
     try:
         with replacing(path) as temporary:
@@ -179,6 +176,14 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
             temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise OSError(f"{path} could not be written: {error.strerror}") from error
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read(run_dir: str | Path) -> dict[str, Any]:
