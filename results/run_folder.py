@@ -16,10 +16,14 @@ def find_checkpoints(ckpt: str | Path | Sequence[str]) -> list[tuple[Path, str |
     found = []
     for path in [ckpt] if isinstance(ckpt, str | Path) else ckpt:
         folder = Path(str(path)).expanduser()
-        jobs = sorted(completed_runs(folder)) if is_sweep(folder) else [path]
+        if not is_sweep(folder):
+            found.append(find_checkpoint(str(path)))
+            continue
+        jobs, count = sorted(completed_runs(folder)), len(list(folder.glob(f"*/{records.FILE}")))
         if not jobs:
             raise FileNotFoundError(f"ckpt={path} is the folder of a sweep without a completed job")
         found += map(find_checkpoint, jobs)
+        found[-1] = found[-1][0], f"{'ensemble':<12} {len(jobs)} of {count} jobs in {path} are completed"
     if not found:
         raise ValueError("ckpt=[] is empty; expected a checkpoint, or several: ckpt=[runs/a,runs/b]")
     return found

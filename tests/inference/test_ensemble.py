@@ -28,7 +28,9 @@ def test_a_sweeps_folder_means_its_completed_jobs(trained, tmp_path):
         (tmp_path / name / "result.json").write_text(json.dumps(record))
     (tmp_path / "sweep.json").write_text("{}")
     files = [tmp_path / name / "checkpoints/best.ckpt" for name in ("seed-0", "seed-1")]
-    assert [file for file, _ in find_checkpoints(tmp_path)] == files
+    found = find_checkpoints(tmp_path)
+    assert [file for file, _ in found] == files
+    assert found[-1][1] == f"ensemble     2 of 3 jobs in {tmp_path} are completed"
     assert [file for file, _ in find_checkpoints([str(tmp_path), str(trained)])][2] == trained / "checkpoints/best.ckpt"
     for name in ("seed-0", "seed-1"):
         shutil.rmtree(tmp_path / name)
