@@ -204,7 +204,7 @@ OTHERS = {
     "predict.py ckpt=run images=good/a labels=nam": "labels=nam: expected one of number, name; did you mean name?",
     "predict.py ckpt=run images=good/a labels=name format=full": "labels=name is for format=submission",
     "predict.py ckpt=run images=good/a broken=ignore": "broken=ignore: expected one of skip, fail",
-    "export.py ckpt=run format=onx": "format=onx: expected one of onnx, torch_export; did you mean onnx?",
+    "export.py ckpt=run format=onx": "format=onx: expected one of onnx, torch_export, weights; did you mean onnx?",
     "export.py ckpt=run format=torch_export output=o.onnx": "output=o.onnx: expected a name that ends in .pt2",
     "evaluate.py ckpt=run model=resnet18": "model=resnet18: evaluate.py has no group model; there are: datamodule,",
     "evaluate.py ckpt=run +trainer.logger=true": "trainer.logger",
