@@ -55,17 +55,23 @@ def device() -> str:
     return f"{name} ({torch.backends.cpu.get_cpu_capability()}), {torch.get_num_threads()} threads"
 
 
-def take_turns(sides: dict[str, Callable[[], Any]], runs: int, warmup: int = 1) -> dict[str, list[float]]:
-    """Seconds of each side's runs: every side once, and again, so that a busy machine slows all alike."""
+def take_turns(
+    sides: dict[str, Callable[[], Any]], runs: int, warmup: int = 1, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
+    """Seconds of each side's runs: every side once, and again, so that a busy machine slows all alike.
+
+    Args:
+        clock: ``time.process_time`` counts the seconds of this process on the cores, whatever else they do.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(-warmup, runs):
         for name, run in sides.items():
             synchronize()
-            began = time.perf_counter()
+            began = clock()
             run()
             synchronize()
             if turn >= 0:
-                seconds[name].append(time.perf_counter() - began)
+                seconds[name].append(clock() - began)
     return seconds
 
 
