@@ -1,5 +1,6 @@
 """Train and test an image classifier: one label per image."""
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -9,6 +10,7 @@ from lightning import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import (
     MulticlassAccuracy,
@@ -260,7 +262,14 @@ class Classifier(LightningModule):
         if self.scheduler is None:
             return optimizer
         scheduler = self.scheduler(optimizer, total_steps=total_steps(self.trainer))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "lr"}}
+        config = {"scheduler": scheduler, "interval": "step", "name": "lr"}
+        if isinstance(scheduler, ReduceLROnPlateau):  # Lightning would step it after the epoch's checkpoint is written
+            config |= {"interval": "epoch", "frequency": sys.maxsize, "monitor": "val/loss"}
+        return {"optimizer": optimizer, "lr_scheduler": config}
+
+    def on_validation_end(self) -> None:
+        if isinstance(scheduler := self.lr_schedulers(), ReduceLROnPlateau) and not self.trainer.sanity_checking:
+            scheduler.step(self.trainer.callback_metrics["val/loss"].item())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._check_loss(self._batches(), self.trainer.global_step)  # a diverged network never replaces a good one

@@ -13,13 +13,12 @@ log = logging.getLogger(__name__)
 def describe_optimization(module: LightningModule) -> dict[str, Any]:
     """Optimizer, schedule and their options, as plain values for a checkpoint."""
     optimizer, scheduler = module.optimizers(use_pl_optimizer=False), module.lr_schedulers()
-    lr = "initial_lr" if scheduler else "lr"  # the schedule changes the other one
     steps = getattr(scheduler, "total_steps", None)  # a schedule that cannot become longer
     schedule = f"{type(scheduler).__name__}{f' of {steps} steps' if steps else ''}" if scheduler else "no schedule"
     return {
         "optimizer": type(optimizer).__name__,
         "scheduler": schedule,
-        "lr": [group[lr] for group in optimizer.param_groups],
+        "lr": [group.get("initial_lr", group["lr"]) for group in optimizer.param_groups],  # schedules change lr
         "weight_decay": [group.get("weight_decay", 0.0) for group in optimizer.param_groups],
         "batches": module.trainer.num_training_batches,  # per epoch
         "options": module.restored_options,

@@ -8,11 +8,14 @@ from typing import Protocol
 from lightning import Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 
 class Schedule(Protocol):
-    """A schedule: the Classifier gives it the length of the training, and steps it after every optimizer step."""
+    """A schedule: the Classifier gives it the length of the training, and steps it after every optimizer step.
+
+    A ``ReduceLROnPlateau`` is stepped after every validation, with ``val/loss``.
+    """
 
     def __call__(self, optimizer: Optimizer, total_steps: int) -> LRScheduler: ...
 
@@ -73,6 +76,21 @@ def step(
     return LambdaLR(optimizer, lambda at: gamma ** sum(at >= share * total_steps for share in milestones))
 
 
+def plateau(optimizer: Optimizer, total_steps: int, factor: float = 0.1, patience: int = 5) -> ReduceLROnPlateau:
+    """Multiply the rate by ``factor`` when ``val/loss`` has not improved for more than ``patience`` validations.
+
+    The Classifier steps it after each validation instead of each optimizer step.
+    """
+    return ReduceLROnPlateau(optimizer, factor=factor, patience=patience)
+
+
+def exponential(optimizer: Optimizer, total_steps: int, first: float = 1e-5) -> LambdaLR:
+    """Raise the rate from ``first`` times the optimizer's ``lr`` to all of it, by the same factor in each step."""
+    if not 0 < first < 1:
+        raise ValueError(f"first={first} is not a share of the optimizer's lr; expected above 0 and below 1")
+    return LambdaLR(optimizer, lambda at: first ** (1 - min(at, total_steps - 1) / max(1, total_steps - 1)))
+
+
 def check_takes_total_steps(scheduler: Callable) -> None:
     """Raise a ValueError for a scheduler that is not a ``Schedule``."""
     try:
@@ -84,5 +102,5 @@ def check_takes_total_steps(scheduler: Callable) -> None:
         name = getattr(inner, "func", inner).__name__
         raise ValueError(
             f"scheduler={name} does not take total_steps, and so cannot step after every optimizer step; expected "
-            "scheduler=cosine, one_cycle, step or none, or torch.optim.lr_scheduler.OneCycleLR"
+            "scheduler=cosine, one_cycle, step, plateau or none, or torch.optim.lr_scheduler.OneCycleLR"
         )

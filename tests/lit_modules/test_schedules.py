@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lit_modules import cosine, step
+from lit_modules.schedules import cosine, exponential, step
 from tests.conftest import TINY
 from train import train
 
@@ -38,6 +38,28 @@ def test_cosine_ends_where_it_is_told():
 def test_step_divides_at_shares_of_the_training():
     seen, _ = rates(step, 8, milestones=[0.5, 0.75], gamma=0.1)
     assert seen == pytest.approx([2.0] * 4 + [0.2] * 2 + [0.02] * 2)
+
+
+def test_exponential_rises_by_the_same_factor():
+    seen, _ = rates(exponential, 4, first=1e-3)
+    assert seen == pytest.approx([0.002, 0.02, 0.2, 2.0])
+
+
+def test_plateau_lowers_the_rate_after_validations_without_progress_also_in_a_resumed_run(composed, tmp_path):
+    tiny = "datamodule=synthetic datamodule.num_images=64 datamodule.batch_size=16 datamodule.image_size=16".split()
+    still = ["optimizer.lr=1e-6", "trainer=cpu", "logger=none", "scheduler=plateau", "scheduler.patience=1"]
+    found = []
+    for epochs, ckpt_path in ((6, None), (3, None), (6, tmp_path / "half" / "checkpoints" / "last.ckpt")):
+        folder = tmp_path / ("half" if epochs == 3 or ckpt_path else "whole")
+        train(
+            composed(
+                *tiny, *still, f"run_dir={folder}", f"trainer.max_epochs={epochs}", f"ckpt_path={ckpt_path or 'null'}"
+            )
+        )
+        last = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+        found.append(([g["lr"] for g in last["optimizer_states"][0]["param_groups"]], last["lr_schedulers"]))
+    assert found[0][0] == pytest.approx([1e-8] * 2)  # it falls after validations 3 and 5
+    assert found[2] == found[0] != found[1]
 
 
 @pytest.mark.parametrize(("schedule", "options"), [(cosine, {"warmup": 5}), (step, {"milestones": [30, 60]})])

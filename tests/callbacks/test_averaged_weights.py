@@ -8,6 +8,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from callbacks.ema import EMA
+from callbacks.swa import SWA
 
 
 class Counter(LightningModule):
@@ -42,7 +43,7 @@ def averages(values, decay):
     return found
 
 
-class Keeps(Checkpoint):
+class SaveAtEpochEnd(Checkpoint):
     """Writes a checkpoint at the epoch's end, when the training has not ended yet."""
 
     def __init__(self, path):
@@ -52,12 +53,12 @@ class Keeps(Checkpoint):
         trainer.save_checkpoint(self.path)
 
 
-def test_a_run_that_goes_on_when_its_training_is_over_has_the_average(tmp_path):
+def test_a_run_resumed_after_its_last_step_has_the_average(tmp_path):
     loader, file = DataLoader(TensorDataset(torch.zeros(4)), batch_size=1), tmp_path / "last.ckpt"
     silent = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     for ckpt_path in (None, file):
         counter = Counter()
-        trainer = Trainer(accelerator="cpu", max_epochs=1, callbacks=[EMA(decay=0.3), Keeps(file)], **silent)
+        trainer = Trainer(accelerator="cpu", max_epochs=1, callbacks=[EMA(decay=0.3), SaveAtEpochEnd(file)], **silent)
         trainer.fit(counter, loader, ckpt_path=ckpt_path, weights_only=True)
         assert counter.weight.item() == pytest.approx(averages([1.0, 2.0, 3.0, 4.0], 0.3)[-1])
     assert trainer.global_step == 4  # none of them here
@@ -83,6 +84,28 @@ def test_validation_checkpoint_and_test_see_the_average(every, tmp_path):
     weight, statistic = counter.seen["test"][0]
     assert weight == pytest.approx(expected[-1])
     assert statistic == pytest.approx(10 * expected[-1])
+
+
+def test_swa_validates_the_current_weights_and_then_their_mean_over_the_last_epochs(tmp_path):
+    loader, one = (DataLoader(TensorDataset(torch.zeros(n)), batch_size=1) for n in (4, 1))
+    best = ModelCheckpoint(tmp_path, monitor="val/top1", mode="max")
+    silent = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = Trainer(accelerator="cpu", max_epochs=5, callbacks=[SWA(0.5), best], num_sanity_val_steps=0, **silent)
+    counter = Counter()
+    trainer.fit(counter, loader, one)
+    mean = (12 + 16 + 20) / 3  # of the weights at the end of the last three of five epochs of four steps
+    assert counter.seen["val"] == pytest.approx([4, 8, 12, (12 + 16) / 2, mean])
+    trainer.test(counter, one, ckpt_path=best.best_model_path, weights_only=True, verbose=False)
+    assert counter.seen["test"][0] == pytest.approx((mean, 10 * mean))
+
+
+def test_swa_needs_a_share_and_a_number_of_epochs():
+    with pytest.raises(ValueError, match="start=1 is not a share"):
+        SWA(start=1)
+    silent = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = Trainer(accelerator="cpu", max_epochs=-1, max_steps=3, callbacks=[SWA()], **silent)
+    with pytest.raises(ValueError, match="set trainer.max_epochs"):
+        trainer.fit(Counter(), DataLoader(TensorDataset(torch.zeros(4)), batch_size=1))
 
 
 @pytest.mark.parametrize(("options", "words"), [({"decay": 1.0}, "decay=1"), ({"update_every_n_steps": 0}, "=0; exp")])
