@@ -61,7 +61,7 @@ BARS = {
         ("usual loading ÷ ours, an epoch of LeNet, bf16", "≥ 4", "data", "an epoch of LeNet, bf16*", "usual ÷ ours"),
         ("the same in fp32, where the network takes longer", "≥ 4", "data", "an epoch of LeNet, fp32*", "usual ÷ ours"),
         ("torchvision's ImageFolder ÷ ours, 224 px crops", "≥ 1.3", "folder", "*", "usual ÷ ours"),
-        ("LeNet on cats and dogs at 64 px, decoding each epoch ÷ once", "≥ 3", "cache", "cats and dogs, LeNet", "A ÷ B"),
+        ("LeNet, cats and dogs at 64 px, decoding each epoch ÷ once", "≥ 3", "cache", "cats and dogs, LeNet", "A ÷ B"),
         ("CIFAR-10 epoch of LeNet, files decoded once ÷ in memory", "≤ 1.05", "cache", "CIFAR*", "A ÷ B"),
         ("predict.py ÷ bare loop, torchvision's decoding", "≤ 1.1", "predict", "LeNet*torchvision", "ours ÷ plain"),
         ("the same, our decoding", "≤ 1.1", "predict", "LeNet*our decoding", "ours ÷ plain"),
