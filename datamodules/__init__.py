@@ -17,6 +17,8 @@ DATA_SETS = {
     "ImageNet": "imagenet",
     "Synthetic": "synthetic",
     "Table": "table",
+    "TorchvisionFiles": "torchvision_sets",
+    "TorchvisionTensors": "torchvision_sets",
 }
 BATCH_TRANSFORMS = dict.fromkeys(
     ("AlternatingFlip", "PerImage", "RandomAffine", "RandomCrop", "RandomErasing", "RandomHorizontalFlip"),

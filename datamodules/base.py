@@ -341,14 +341,13 @@ def fetch(images: Dataset, indices: Tensor) -> tuple[Tensor, Tensor]:
     return images[BatchKey(indices.to(getattr(images, "device", "cpu")))][:2]
 
 
-def download(source: type[Dataset], data_dir: str) -> None:
-    """Have a data set of torchvision download its files to ``data_dir``, unless they are there.
+def download(source: type[Dataset], data_dir: str, **options) -> Dataset:
+    """A data set of torchvision, whose files are downloaded to ``data_dir`` unless they are there.
 
     Raises: OSError: the files are missing or damaged, and the download failed.
     """
     try:
-        source(data_dir)
-        return
+        return source(data_dir, **options)
     except RuntimeError:  # not found or corrupted
         log.info(f"{'downloading':<12} {source.__name__} to {data_dir}")
     try:
@@ -356,11 +355,23 @@ def download(source: type[Dataset], data_dir: str) -> None:
             download_url(source.url, data_dir, source.filename, source.tgz_md5)
             with tarfile.open(Path(data_dir, source.filename)) as archive:
                 archive.extractall(data_dir, filter="data")  # refuses to write outside the folder
-            source(data_dir)
-        else:
-            source(data_dir, download=True)
+            return source(data_dir, **options)
+        return source(data_dir, download=True, **options)
     except (OSError, RuntimeError, tarfile.TarError) as error:
         raise OSError(
             f"{source.__name__} is not in datamodule.data_dir={data_dir}, or not as it was published, and the "
-            f"download failed: {error}"
+            f"download failed: {error}; without a network, {_by_hand(source, data_dir)}"
         ) from error
+
+
+def _by_hand(source: type[Dataset], data_dir: str) -> str:
+    """Where to put which files of a data set of torchvision."""
+    if hasattr(source, "resources"):  # MNIST and its kind
+        files, folder = [name for name, _ in source.resources], Path(data_dir, source.__name__, "raw")
+    elif hasattr(source, "split_list"):  # SVHN
+        files, folder = [source.split_list[split][1] for split in ("train", "test")], Path(data_dir)
+    elif hasattr(source, "filename"):  # CIFAR
+        files, folder = [source.filename], Path(data_dir)
+    else:
+        return f"run the same command where there is one, and copy {data_dir} from there"
+    return f"put {', '.join(files)} into {folder}"

@@ -36,7 +36,8 @@ CONFIG = {
     "debug=fast": "debug=fast: no such option; there are: one_batch, overfit, profiler",
     "datamodule=table datamodule.data_dir=.": "datamodule.table has no value; give it one: datamodule.table=…",
     "datamodule.sampling=balance": "expected one of null, balanced; did you mean balanced?",
-    "datamodule=mnist": "datamodule=mnist: no such option; did you mean fashion_mnist?",
+    "datamodule=fashionmnist": "datamodule=fashionmnist: no such option; did you mean fashion_mnist",
+    "datamodule=torchvision": "datamodule.dataset has no value; give it one: datamodule.dataset=…",
     "experiment=fashion_mnist_lent": "did you mean fashion_mnist_lenet",
     "=1": "=1: expected key=value",
     # keys

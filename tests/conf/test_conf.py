@@ -20,6 +20,12 @@ def needs(group, name, tmp_path):
     # There is no folder but the user's.
     of_a_user = "image_folder imagenet photos imagenet_resnet50".split()
     own = name in of_a_user or name.startswith("cats_vs_dogs")
+    if name.startswith("torchvision"):
+        for split in ("train", "valid", "test"):
+            for kind in ("cat", "dog"):
+                (tmp_path / "country211" / split / kind).mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (8, 8)).save(tmp_path / "country211" / split / kind / "1.png")
+        return [f"datamodule.data_dir={tmp_path}", "datamodule.dataset=Country211"]
     table = [f"datamodule.table={tmp_path / 'labels.csv'}"] if name == "table" else []
     return [f"datamodule.data_dir={tmp_path}", *table] if own or table else []
 
