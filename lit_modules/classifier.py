@@ -20,7 +20,7 @@ from torchmetrics.classification import (
 
 from lit_modules.class_weights import check_class_weights, class_weights
 from lit_modules.nonfinite import NonFiniteGuard
-from lit_modules.parameter_groups import parameter_groups
+from lit_modules.parameter_groups import check_lr_ratio, parameter_groups
 from lit_modules.resume_checks import (
     check_epoch_length,
     check_optimization,
@@ -103,10 +103,7 @@ class Classifier(LightningModule):
             raise ValueError(f"nonfinite={nonfinite} is neither stop nor skip")
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing={label_smoothing}; expected 0 or more, below 1, such as 0.1")
-        if not backbone_lr_ratio > 0:
-            raise ValueError(f"backbone_lr_ratio={backbone_lr_ratio}; expected above 0 (callbacks=finetune can freeze)")
-        if backbone_lr_ratio != 1 and getattr(backbone, "head", None) is None:
-            raise ValueError(f"backbone_lr_ratio={backbone_lr_ratio} needs a backbone with an attribute head")
+        check_lr_ratio(backbone_lr_ratio, backbone)
         if scheduler is not None:
             check_takes_total_steps(scheduler)
         self.num_classes, self.memory_format = num_classes, getattr(torch, memory_format)

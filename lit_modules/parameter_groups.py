@@ -33,3 +33,11 @@ def _split_weight_decay(parameters: list[nn.Parameter], name: str | None = None)
     if name:
         groups[0]["name"], groups[1]["name"] = name, f"{name}_gains"
     return groups
+
+
+def check_lr_ratio(backbone_lr_ratio: float, backbone: nn.Module) -> None:
+    """Raise a ValueError for a ratio that is not above 0, or that the backbone has no ``head`` for."""
+    if not backbone_lr_ratio > 0:
+        raise ValueError(f"backbone_lr_ratio={backbone_lr_ratio}; expected above 0 (callbacks=finetune can freeze)")
+    if backbone_lr_ratio != 1 and getattr(backbone, "head", None) is None:
+        raise ValueError(f"backbone_lr_ratio={backbone_lr_ratio} needs a backbone with an attribute head")

@@ -185,9 +185,12 @@ class ResNet(nn.Module):
             self.fc = nn.Linear(self.num_features, num_classes)
         self._initialise(zero_init_residual)
         self._set_drop_path(drop_path)
-        published = published_name(depth, groups, inner, stem, norm, residual)
-        self.weights = published_or_none(published) if weights == "auto" else weights  # that it starts from
-        self.published = None if self.weights else published  # torchvision's name, if its weights are not used
+        self._load(weights, published_name(depth, groups, inner, stem, norm, residual))
+
+    def _load(self, weights: str | None, published: str | None) -> None:
+        """Start from ``weights``; ``published`` is torchvision's name of this network."""
+        self.weights = published_or_none(published) if weights == "auto" else weights
+        self.published = None if self.weights else published  # for a hint, if these weights are not used
         if self.weights:
             load_weights(self, self.weights, published)
 
