@@ -21,7 +21,7 @@ from torchvision.transforms import v2
 
 from datamodules.fingerprints import Fingerprint, check_unchanged, fingerprint, valid
 from datamodules.preprocessing import Preprocessing
-from datamodules.sampling import BatchKey, BatchSampler, seeded, stratified_split
+from datamodules.sampling import BatchKey, BatchSampler, assign_folds, seeded, stratified_split
 from datamodules.tensor_dataset import Batch, TensorImages
 from datamodules.transform_checks import try_transforms
 from results.errors import building
@@ -43,6 +43,9 @@ class ImageDataModule(LightningDataModule):
         image_size: height and width in pixels; images of another size are resized.
         batch_size: images a step, of each process.
         val_fraction: of each class of the training set, if the data has no validation set.
+        folds: for cross-validation, the number of parts of the training set, stratified, instead of ``val_fraction``;
+            the data must have no validation set.
+        fold: the part that is the validation set, from 0.
         seed: of the split, the order and the augmentation.
         augmentation: batch transforms by name, applied to training batches in this order; None leaves one out.
         mixup, cutmix: mix each training image, and its label, with another of the batch: the whole image (Zhang et al.
@@ -72,6 +75,8 @@ class ImageDataModule(LightningDataModule):
         image_size: int,
         batch_size: int = 128,
         val_fraction: float = 0.1,
+        folds: int | None = None,
+        fold: int = 0,
         seed: int = 0,
         augmentation: Mapping[str, Callable] | None = None,
         mixup: float = 0.0,
@@ -92,10 +97,15 @@ class ImageDataModule(LightningDataModule):
             raise ValueError(f"sampling={sampling} is neither null nor balanced")
         if sampling and not shuffle:
             raise ValueError("sampling=balanced draws images at random; expected shuffle=true")
+        if folds is None and fold != 0:
+            raise ValueError(f"fold={fold} needs the number of folds: datamodule.folds=5")
+        if folds is not None and not (folds >= 2 and 0 <= fold < folds):
+            raise ValueError(f"fold={fold} of folds={folds}; expected 2 folds or more, numbered from 0 to folds - 1")
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}; expected at least 1")
         self.num_classes, self.in_channels, self.image_size = num_classes, in_channels, image_size
         self.batch_size, self.val_fraction, self.seed = batch_size, val_fraction, seed
+        self.folds, self.fold = folds, fold
         self.augmentation = {name: transform for name, transform in (augmentation or {}).items() if transform}
         mixers = {v2.MixUp: mixup, v2.CutMix: cutmix}
         if min(mixup, cutmix) < 0:
@@ -152,6 +162,17 @@ class ImageDataModule(LightningDataModule):
         """(remaining indices, indices for ``split``): set a part of some images aside."""
         return stratified_split(images.labels.cpu(), fraction, self.seed)
 
+    def split_names(self, images: Dataset) -> list[str]:
+        """The name of each training image that decides its split: in memory, its number."""
+        return list(map(str, range(len(images))))
+
+    def _split_off_validation(self, images: Dataset) -> tuple[Tensor, Tensor]:
+        """(indices for training, indices for validation)."""
+        if self.folds is None:
+            return self.split_off(images, self.val_fraction, "val")
+        is_val = assign_folds(self.split_names(images), images.labels.cpu(), self.folds, self.seed) == self.fold
+        return (~is_val).nonzero().squeeze(1), is_val.nonzero().squeeze(1)
+
     @property
     def preprocessing(self) -> dict:
         """The steps from an image to the network's input, as plain values."""
@@ -173,11 +194,13 @@ class ImageDataModule(LightningDataModule):
         if "train" not in self.sets:
             train, val = self._load("train"), self._load("val")
             if val is None:
-                rest, aside = self.split_off(train, self.val_fraction, "val")
+                rest, aside = self._split_off_validation(train)
                 train, val = train.subset(rest, True), train.subset(aside, False)
                 if not len(val):
                     few = f"has {len(train)} images for training and none to set aside for validation"
                     raise ValueError(f"{type(self).__name__} {few}; some class needs two")
+            elif self.folds is not None:
+                raise ValueError(f"folds={self.folds} splits the training set, but the data has a validation set")
             self.sets.update(train=train, val=val)
         self._check_sizes()
 

@@ -108,6 +108,28 @@ def split_by_group(
     return (~second).nonzero().squeeze(1), second.nonzero().squeeze(1)
 
 
+def assign_folds(names: Sequence[str], labels: Tensor, folds: int, seed: int) -> Tensor:
+    """The fold of each image, ``(N,)`` int64, for cross-validation: stratified, and a function of its arguments.
+
+    Distinct names, sorted by class and by a hash, are dealt to the folds in turn: of each class, no fold has two more
+    than another. Images of the same name are in the same fold; the class of the last of them counts.
+
+    Args:
+        names: of the images, or of the groups that they belong to.
+        labels: ``(N,)`` int64.
+        folds: their number, at least 2.
+        seed: of the hash.
+
+    Raises: ValueError: there are fewer names than folds.
+    """
+    classes = dict(zip(names, labels.tolist(), strict=True))
+    if len(classes) < folds:
+        raise ValueError(f"folds={folds} is more than there are images or groups of images: {len(classes)}")
+    dealt = sorted(classes, key=lambda name: (classes[name], name_hash(name, seed, "fold")))
+    fold = {name: place % folds for place, name in enumerate(dealt)}
+    return torch.tensor([fold[name] for name in names])
+
+
 def name_hash(name: str, seed: int, part: str) -> float:
     """A pseudorandom number, 0 ≤ x < 1, that depends on the arguments alone."""
     digest = blake2b(os.fsencode(f"{seed}/{part}/{name}"), digest_size=6).digest()

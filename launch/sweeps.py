@@ -21,7 +21,7 @@ from launch.run_names import job_names, key_of
 from launch.validation import CONF, first_value, model_conflict, values_of
 from results import record as records
 from results.errors import ConfigError
-from results.record import is_main_process, one_line
+from results.record import REPEAT_KEYS, is_main_process, one_line
 
 current: "Sweep | None" = None  # the sweep that this process has started
 
@@ -179,7 +179,7 @@ def _reject_conflicts(config: DictConfig, found: Sequence[Sequence[str]], swept:
         if (groups, values) not in conflict:
             conflict[groups, values] = model_conflict(_updated(composed[groups], values))
         if reason := conflict[groups, values]:
-            shown = " ".join(text for text in job if key_of(text) in swept - {"seed"})
+            shown = " ".join(text for text in job if key_of(text) in swept - REPEAT_KEYS)
             reasons[shown, reason] += 1
     count = sum(reasons.values())
     if count == len(found) and len({reason for _, reason in reasons}) == 1:

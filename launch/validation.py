@@ -64,6 +64,8 @@ LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "optimizer.momentum": (lambda value: 0 <= value < 1, "0 or more, below 1"),
     "optimizer.weight_decay": (lambda value: value >= 0, "0 or more"),
     "datamodule.batch_size": (lambda value: value >= 1, "1 or more"),
+    "datamodule.folds": (lambda value: value >= 2, "2 or more"),
+    "datamodule.fold": (lambda value: value >= 0, "0 or more, below datamodule.folds"),
     "datamodule.image_size": (lambda value: value >= 1, "1 or more"),
     "datamodule.num_workers": (lambda value: value >= 0, "0 or more"),
     "datamodule.val_fraction": (lambda value: 0 < value < 1, "above 0, below 1"),

@@ -24,6 +24,8 @@ PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core")
 FILE = "result.json"
 # Overrides that change no result: two runs that differ in them alone are the same.
 RESULT_NEUTRAL_KEYS = {"data_dir", "datamodule.num_workers", "impossible", "name", "trainer.max_time", "verbose"}
+# Overrides that repeat a configuration: reports aggregate over them.
+REPEAT_KEYS = {"seed", "datamodule.fold"}
 # password=…, aws_secret_access_key='…', {api-key: …}; https://user:password@host
 WORD = r"(?:token|passw(?:or)?d|secret|api[_-]?key|private_?key|credential)s?(?:_\w*)?(?![a-z])"
 SECRET_NAME = re.compile(rf"[\w.]*{WORD}", re.IGNORECASE)

@@ -16,7 +16,7 @@ from yaml import YAMLError
 
 from results import record as records
 from results.metrics import lower_is_better
-from results.record import RESULT_NEUTRAL_KEYS
+from results.record import REPEAT_KEYS, RESULT_NEUTRAL_KEYS
 from results.run_folder import nearest
 from results.statistics import ALPHA, compare
 
@@ -119,11 +119,12 @@ def read_jobs(folders: Sequence[Path]) -> pd.DataFrame:
         for key, text in job["overrides"].items():
             typed.setdefault(key, set()).add(text)
     for place, job in zip(places, jobs, strict=True):
-        lacking = typed.keys() - job["overrides"].keys() - RESULT_NEUTRAL_KEYS - {"seed"}
+        lacking = typed.keys() - job["overrides"].keys() - RESULT_NEUTRAL_KEYS - REPEAT_KEYS
         if lacking and job["record"]:
             job["overrides"] |= _configured(place, {key: typed[key] for key in sorted(lacking)})
         seed = job["overrides"].get("seed", job["record"].get("seed"))
-        job["seed"] = ABSENT if seed is None else str(seed)
+        fold = job["overrides"].get("datamodule.fold")  # of a cross-validation: repeats like a seed
+        job["seed"] = ABSENT if seed is None else str(seed) if fold is None else f"{seed} fold {fold}"
         job["folder"] = str(place)
     names = [place.name if place == parent else place.relative_to(parent).as_posix() for place in places]
     return pd.DataFrame(jobs, index=names)
@@ -190,7 +191,7 @@ def tabulate(jobs: pd.DataFrame, metric: str, more: Sequence[str] = ()) -> Sweep
 
     readable = jobs[jobs.record.map(bool)]
     overrides = pd.DataFrame(list(readable.overrides), index=readable.index).drop(
-        columns=[*RESULT_NEUTRAL_KEYS, "seed"], errors="ignore"
+        columns=[*RESULT_NEUTRAL_KEYS, *REPEAT_KEYS], errors="ignore"
     )
     overrides = overrides.astype(object).where(overrides.notna(), ABSENT)
     keys = _titles([key for key in overrides if overrides[key].nunique() > 1])

@@ -35,6 +35,7 @@ CONFIG = {
     "trainer=dpp": "trainer=dpp: no such option; did you mean ddp?",
     "debug=fast": "debug=fast: no such option; there are: one_batch, overfit, profiler",
     "datamodule=table datamodule.data_dir=.": "datamodule.table has no value; give it one: datamodule.table=…",
+    "datamodule.folds=1": "datamodule.folds=1: expected 2 or more",
     "datamodule.sampling=balance": "expected one of null, balanced; did you mean balanced?",
     "datamodule=fashionmnist": "datamodule=fashionmnist: no such option; did you mean fashion_mnist",
     "datamodule=torchvision": "datamodule.dataset has no value; give it one: datamodule.dataset=…",

@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import functional as F
 from datamodules import FashionMNIST, RandomCrop, RandomHorizontalFlip, Synthetic, TensorImages
 from datamodules.base import download
 from datamodules.image_files import ImageFiles
-from datamodules.sampling import BatchSampler, random_key, stratified_split
+from datamodules.sampling import BatchSampler, assign_folds, random_key, stratified_split
 
 
 def synthetic(**options):
@@ -120,6 +120,37 @@ def test_processes_get_equal_shares_in_training_and_the_same_batches_as_one_proc
     two = [BatchSampler(100, 4, 0, True, True, rank, 2) for rank in range(2)]
     for whole, *parts in zip(one, *two, strict=True):
         assert torch.equal(whole[0], torch.cat([part.indices for part in parts]))
+
+
+@pytest.mark.parametrize(("sizes", "folds"), [((50, 50), 5), ((31, 7, 3), 4), ((2, 1), 3), ((900, 100), 10)])
+def test_folds_are_disjoint_complete_stratified_and_a_function_of_the_seed(sizes, folds):
+    labels = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    names = [f"{i}.png" for i in range(len(labels))]
+    found = assign_folds(names, labels, folds, 0)
+    counts = torch.stack([found[labels == label].bincount(minlength=folds) for label in range(len(sizes))])
+    assert counts.sum() == sum(sizes)
+    assert all(row.max() - row.min() <= 1 for row in [*counts, counts.sum(0)])
+    order = torch.randperm(len(labels))
+    shuffled = assign_folds([names[i] for i in order], labels[order], folds, 0)
+    assert torch.equal(shuffled, found[order]) and torch.equal(assign_folds(names, labels, folds, 0), found)
+    assert sum(sizes) < 9 or not torch.equal(assign_folds(names, labels, folds, 1), found)
+
+
+def test_images_of_a_name_are_in_one_fold_and_there_must_be_a_name_for_each():
+    names = [f"patient {i // 3}" for i in range(30)]
+    found = assign_folds(names, torch.arange(30) % 2, 5, 0).view(10, 3)
+    assert (found == found[:, :1]).all() and found[:, 0].bincount().tolist() == [2] * 5
+    with pytest.raises(ValueError, match="folds=11 is more than there are images or groups of images: 10"):
+        assign_folds(names, torch.zeros(30), 11, 0)
+
+
+def test_over_the_folds_each_training_image_is_validated_once_and_the_test_set_stays():
+    parts = [synthetic(folds=3, fold=fold).sets for fold in range(3)]
+    assert sorted(i for part in parts for i in part["val"].indices.tolist()) == list(range(200))
+    for part in parts:
+        assert sorted(torch.cat([part["train"].indices, part["val"].indices]).tolist()) == list(range(200))
+        assert part["val"].labels.bincount().max() - part["val"].labels.bincount().min() <= 1
+        assert torch.equal(part["test"].images, parts[0]["test"].images)
 
 
 def test_balanced_sampling_is_a_function_of_seed_and_epoch_and_draws_each_class_equally_often():
@@ -285,6 +316,9 @@ def test_grey_images_meet_an_rgb_network_by_repetition_and_colour_a_grey_one_by_
         ({"in_channels": 2}, "in_channels=2"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"mixup": -0.1}, r"mixup=-0\.1"),
+        ({"fold": 2}, "fold=2 needs the number of folds: datamodule.folds=5"),
+        ({"folds": 5, "fold": 5}, "fold=5 of folds=5; expected 2 folds or more, numbered from 0 to folds - 1"),
+        ({"folds": 1}, "fold=0 of folds=1; expected 2 folds or more"),
         ({"sampling": "equal"}, "sampling=equal is neither null nor balanced"),
         ({"sampling": "balanced", "shuffle": False}, "sampling=balanced draws images at random; expected shuffle=true"),
     ],

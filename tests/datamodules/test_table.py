@@ -85,6 +85,26 @@ def test_a_group_is_in_one_split_only_and_new_files_move_no_other_group(folder):
     assert all({n // 4 for n in numbers(fewer.sets[split])} == groups[split] - {9} for split in groups)
 
 
+@pytest.mark.parametrize("group", [None, "patient"])
+def test_over_the_folds_each_image_is_tested_or_validated_once_and_groups_stay_together(group, folder):
+    rows = [f"{n},{'cat' if n % 2 else 'dog'},patient {n // 4}" for n in range(40)]
+    table(folder, *rows, head="file_name,label,patient")
+    parts = [ready(module(folder, group=group, test_fraction=0.3, folds=4, fold=fold)).sets for fold in range(4)]
+    validated = sum((numbers(part["val"]) for part in parts), [])
+    assert sorted(validated + numbers(parts[0]["test"])) == list(range(40))
+    for part in parts:
+        assert numbers(part["test"]) == numbers(parts[0]["test"])
+        together = [{n // 4 for n in numbers(part[split])} for split in ("train", "val", "test")]
+        assert group is None or sum(map(len, together)) == 10 == len(set.union(*together))
+
+
+def test_folds_need_data_without_a_validation_set(folder):
+    splits = ["train"] * 20 + ["val"] * 8 + ["test"] * 12
+    table(folder, *(f"{n},{n % 2},{split}" for n, split in enumerate(splits)), head="file_name,label,split")
+    with pytest.raises(ValueError, match="folds=5 splits the training set, but the data has a validation set"):
+        module(folder, split="split", folds=5).setup("fit")
+
+
 @pytest.mark.parametrize(("fraction", "rest", "sizes"), [(0.5, 1, range(40, 61)), (0.001, 1, [1]), (0.999, 2, [98])])
 def test_groups_are_split_by_their_hash_with_some_in_both_parts(fraction, rest, sizes):
     groups = [f"g{i % 100}" for i in range(300)]

@@ -146,6 +146,18 @@ def test_equal_means_are_sorted_by_the_lower_validation_loss(losses, first, tmp_
     assert table_of(tmp_path).rows["lr"].iloc[0] == first
 
 
+def test_folds_of_a_cross_validation_are_aggregated_as_seeds_are(tmp_path):
+    for fold, top1 in enumerate((0.5, 0.7, 0.6)):
+        for seed in (0, 1):
+            typed = ["model=lenet", "datamodule.folds=3", f"datamodule.fold={fold}", f"seed={seed}"]
+            put(tmp_path / f"{fold}{seed}", *typed, metrics=scores(top1 + 0.01 * seed), seed=seed)
+    found = table_of(tmp_path)
+    (row,) = found.rows.to_dict("records")
+    assert not found.keys and found.repeated() == 0
+    assert (row["val/top1 n"], row["val/top1"]) == (6, pytest.approx(0.605))
+    assert list(found.scores.index) == [f"{seed} fold {fold}" for seed in (0, 1) for fold in range(3)]
+
+
 def test_only_seeds(tmp_path):
     for seed, top1 in ((1, 0.5), (10, 0.7), (2, 0.6)):
         put(tmp_path / str(seed), "model=lenet", f"seed={seed}", metrics=scores(top1))
