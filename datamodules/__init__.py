@@ -13,6 +13,7 @@ DATA_SETS = {
     "CatsVsDogs": "cats_vs_dogs",
     "Digits": "digits",
     "FashionMNIST": "fashion_mnist",
+    "Hub": "hub",
     "ImageFolder": "image_folder",
     "ImageNet": "imagenet",
     "Synthetic": "synthetic",

@@ -24,6 +24,7 @@ CONF = Path(__file__).parent.parent / "conf"
 EXTRAS = {
     "logger=wandb": ("wandb", "wandb"),
     "logger=mlflow": ("mlflow", "mlflow"),
+    "datamodule=hub": ("hub", "datasets"),
     "datamodule=svhn": ("mat", "scipy"),
     "hydra/launcher=parallel": ("joblib", "hydra_plugins.hydra_joblib_launcher"),
     "hydra/launcher=slurm": ("submitit", "hydra_plugins.hydra_submitit_launcher"),
