@@ -25,7 +25,7 @@ def main() -> int:
     except (ValueError, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
-    print(f"\n{(given.output or given.folders[0]) / 'report.md'}")
+    print(f"\n{(given.output or given.folders[0]) / 'report.html'}")
     return 0
 
 

@@ -64,7 +64,7 @@ class Sweep:
         try:
             if count:
                 print(report.write([self.folder], metric=self.metric))
-                print(self.folder / "report.md", flush=True)
+                print(self.folder / "report.html", flush=True)
         except Exception as error:  # a report must not cost what was trained
             print(f"no report in {self.folder}: {one_line(error)}", file=sys.stderr)
         size = len(self.names) if self.names else count.total()

@@ -332,11 +332,11 @@ def to_text(table: SweepTable) -> str:
         for row in (map(_clip, shown), *shown.itertuples(index=False))
     ]
     if len(table.rows) > SHOWN:
-        lines.append(f"… and {len(table.rows) - SHOWN} more in report.md")
+        lines.append(f"… and {len(table.rows) - SHOWN} more in report.html")
     failures = [f"{name}: {job.status}: {reason}" for name, job, reason in table.failures()]
     lines += failures[:SHOWN]
     if len(failures) > SHOWN:
-        lines.append(f"… and {len(failures) - SHOWN} more failures in report.md")
+        lines.append(f"… and {len(failures) - SHOWN} more failures in report.html")
     return "\n".join([*lines, *verdict(table, names=3)[: 4 * (len(table.measured) > 1)]])
 
 

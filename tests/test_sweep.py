@@ -344,7 +344,7 @@ def test_tensorboards_hparams_tab_shows_the_swept_keys_beside_the_best_scores(sw
     first = "\n".join(["2 jobs in sweep, each with .*", job.format(1, 0) + "  about .* left", job.format(2, 1)])
     assert re.match(first + "\n", done.out), done.out
     assert len(done.out.splitlines()) <= 2 * 2 + 9, done.out  # so that of eight jobs is not above 25
-    assert done.out.splitlines()[-1] == "sweep/report.md"
+    assert done.out.splitlines()[-1] == "sweep/report.html"
     assert "epoch   2/2" in (tmp_path / "sweep" / "seed-1" / "train.log").read_text()
     events = EventMultiplexer().AddRunsFromDirectory(str(tmp_path / "sweep")).Reload()
     tab = backend_context.Context(TBContext(data_provider=MultiplexerDataProvider(events, str(tmp_path))))

@@ -458,7 +458,7 @@ def test_the_terminal_table_is_short(tmp_path):
         put(tmp_path / f"f{i}", f"model.width={i}", status="failed", error="no")
     lines = report.write([tmp_path], plots=False).splitlines()
     assert lines[0].split()[0] == "width" and lines[1].split()[:2] == ["39", "39.00"]
-    assert lines[13] == "… and 28 more in report.md" and lines[14] == "f0: failed: no"
+    assert lines[13] == "… and 28 more in report.html" and lines[14] == "f0: failed: no"
     assert len({len(line) for line in lines[:13]}) == 1
     assert len(lines) == 29  # with the verdict
 
