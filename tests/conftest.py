@@ -14,8 +14,8 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 from PIL import Image
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # two at work: with two threads each they would wait for one another
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Two workers with two threads each would wait for one another, and a process whose threads have run cannot be forked.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).parent.parent
 CONF = ROOT / "conf"
 # Without figures: they take two thirds of a short run's time.
@@ -84,7 +84,8 @@ def trained(tmp_path_factory):
     from train import train
 
     folder = tmp_path_factory.mktemp("runs") / "digits"
-    train(compose_in(folder, ["trainer=cpu", "trainer.max_epochs=2", *PLAIN], "train"))
+    plain_images = ["datamodule.augmentation=null", "datamodule.batch_size=64"]
+    train(compose_in(folder, ["trainer=cpu", "trainer.max_epochs=2", *plain_images, *PLAIN], "train"))
     return folder
 
 

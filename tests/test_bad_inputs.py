@@ -33,7 +33,7 @@ CONFIG = {
     "study=foo": "study=foo: no such option; there are: depth, depth_full,",
     "logger=comet": "logger=comet: no such option; there are: csv, mlflow, none, tensorboard, wandb",
     "trainer=dpp": "trainer=dpp: no such option; did you mean ddp?",
-    "debug=fast": "debug=fast: no such option; there are: one_batch, overfit, profiler",
+    "debug=fast": "debug=fast: no such option; there are: lr_range, one_batch, overfit, profiler",
     "datamodule=table datamodule.data_dir=.": "datamodule.table has no value; give it one: datamodule.table=…",
     "datamodule.folds=1": "datamodule.folds=1: expected 2 or more",
     "datamodule.sampling=balance": "expected one of null, balanced; did you mean balanced?",
@@ -43,7 +43,7 @@ CONFIG = {
     "=1": "=1: expected key=value",
     # keys
     "modle=resnet50": "modle: no such key; did you mean mode or model?",
-    "optimizer.learning_rate=1": "optimizer.learning_rate: no such key; there are: optimizer.lr",
+    "optimizer.learning_rate=1": "optimizer.learning_rate: no such key; did you mean optimizer.lr=…?",
     "trainer.strategy=ddp": "trainer.strategy: no such key",
     "model=resnet model.dept=50": "model.dept: no such key; did you mean model.depth?",
     "optimiser.lr=1": "optimiser.lr: no such key; did you mean optimizer?",
@@ -78,14 +78,14 @@ CONFIG = {
     "optimizer.lr=abc": "optimizer.lr=abc: expected a number, such as 0.05",
     "optimizer.lr=null": "optimizer.lr=null: expected a number, such as 0.05",
     "seed=null": "seed=null: expected a whole number",
-    "datamodule.batch_size=1.5": "datamodule.batch_size=1.5: expected a whole number, such as 64",
+    "datamodule.batch_size=1.5": "datamodule.batch_size=1.5: expected a whole number, such as 32",
     "trainer.max_epochs=ten": "trainer.max_epochs=ten: expected a whole number, such as 10",
     "seed=1.5": "seed=1.5: expected a whole number, such as 0",
     "seed=1e3": "seed=1000.0: expected a whole number, such as 0",
-    "datamodule.batch_size=64.0": "datamodule.batch_size=64.0: expected a whole number, such as 64",
+    "datamodule.batch_size=64.0": "datamodule.batch_size=64.0: expected a whole number, such as 32",
     "optimizer.lr=auto": "optimizer.lr=auto: expected a number, such as 0.05",
     "datamodule.shuffle=0.5": "datamodule.shuffle=0.5: expected true or false, such as true",
-    "datamodule.batch_size=null": "datamodule.batch_size=null: expected a whole number, such as 64",
+    "datamodule.batch_size=null": "datamodule.batch_size=null: expected a whole number, such as 32",
     "model=resnet18 model.depth=null": "model.depth=null: expected a whole number, such as 18",
     "model=resnet18 model.widths=64": "model.widths=64: expected a list, such as",
     "optimizer.nesterov=3": "optimizer.nesterov=3: expected true or false",
@@ -268,7 +268,7 @@ PARTS = {
     "optimizer._target_=odd.dictionary": "optimizer: odd.dictionary made a dict; expected a torch Optimizer",
     "scheduler._target_=torch.optim.lr_scheduler.ReduceLROnPlateau ~scheduler.warmup ~scheduler.final": (
         "scheduler=ReduceLROnPlateau does not take total_steps, and so cannot step after every optimizer step; "
-        "expected scheduler=cosine, one_cycle, step or none, or torch.optim.lr_scheduler.OneCycleLR"
+        "expected scheduler=cosine, one_cycle, step, plateau or none, or torch.optim.lr_scheduler.OneCycleLR"
     ),
     "scheduler._target_=odd.fails": "scheduler: KeyError: 'boom'",
     "+callbacks.mine._target_=odd.fails": "callbacks.mine: KeyError: 'boom'",

@@ -19,7 +19,7 @@ COMMANDS = sorted(
     {
         command
         for page in PAGES
-        for command in re.findall(r"python (?:train|evaluate|predict|export)\.py[^`#\n…]*", page)
+        for command in re.findall(r"python (?:train|evaluate|predict|export)\.py[^`#\n…]*", page.replace("\\\n", " "))
     }
 )
 EXTENDING = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")

@@ -79,7 +79,7 @@ def scalars(folder):
     """Every logged value by its tag and step; what a machine needs for it is not among them."""
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
     events.Reload()
-    tags = [tag for tag in events.Tags()["scalars"] if not tag.startswith(("throughput/", "memory/"))]
+    tags = [tag for tag in events.Tags()["scalars"] if not tag.startswith(("watch/throughput/", "watch/memory/"))]
     return {(tag, event.step): event.value for tag in tags for event in events.Scalars(tag)}
 
 

@@ -34,9 +34,9 @@ def test_none_of_a_short_run(composed, caplog):
 
 def test_the_bar_of_an_epoch_that_is_resumed_starts_where_it_was_stopped(composed, tmp_path, monkeypatch, capsys):
     stops = ["+callbacks.stop._target_=tests.killed.StopAt", "+callbacks.stop.step=2"]
-    train(composed(*TINY, "callbacks.last.every_n_train_steps=1", *stops))
+    train(composed(*TINY, "trainer.max_epochs=2", "callbacks.last.every_n_train_steps=1", *stops))
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    train(composed(*TINY, f"ckpt_path={tmp_path / 'checkpoints' / 'last.ckpt'}"))
+    train(composed(*TINY, "trainer.max_epochs=2", f"ckpt_path={tmp_path / 'checkpoints' / 'last.ckpt'}"))
     bars = re.findall(r"(epoch +\d)/2: .*?(\d/[\d?]+)", capsys.readouterr().out)
     assert bars[0] in [("epoch   1", "1/3"), ("epoch   1", "2/3")]  # Lightning may count the last one as not completed
     assert ("epoch   2", "0/3") in bars

@@ -57,7 +57,7 @@ def test_a_mistake_is_answered_in_one_line(args, tmp_path):
         ("trainer.profiler=null",),
         ("model=resnet50", "model.groups=32", "model.width_per_group=4"),
         ("datamodule.augmentation=null",),
-        ("~datamodule.augmentation.crop",),
+        ("~datamodule.augmentation.affine",),
         ("trainer.gradient_clip_val=1.0",),
         ("+trainer.inference_mode=true",),
         ("++trainer.inference_mode=true",),
