@@ -155,7 +155,8 @@ def match_files(rows: pd.DataFrame, root: Path, table: Path, unreadable: list[st
     parts = [f"{what}: {len(names):,} (first {list(names)[0]})" for what, names in left_out.items() if len(names)]
     usable = usable.drop_duplicates("path").sort_values("path", ignore_index=True)
     if parts:
-        log.warning(f"{'table':<12} {table}: {len(usable):,} images; {'; '.join(parts)}")
+        level = logging.WARNING if len(usable) < len(rows) else logging.INFO  # were rows lost?
+        log.log(level, f"{'table':<12} {table}: {len(usable):,} images; {'; '.join(parts)}")
     return usable
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from results import page
 from results.metrics import is_percentage
-from results.record import RESULT_NEUTRAL_KEYS, replacing
+from results.record import REPEAT_KEYS, RESULT_NEUTRAL_KEYS, replacing
 from results.statistics import FEW
 from results.table import (
     ABSENT,
@@ -239,7 +239,7 @@ def shared(table: SweepTable) -> Iterable[tuple[str, str]]:
     """What the jobs have in common; every value that occurs where they differ."""
     jobs = table.jobs[table.jobs.configuration >= 0]
     common = {} if jobs.empty else jobs.iloc[0].overrides
-    varying = {"seed", *table.keys}
+    varying = {*REPEAT_KEYS, *table.keys}
     same = [f"{key}={value}" for key, value in common.items() if key not in varying]
     yield "overrides", ", ".join(f"`{text}`" for text in same) or "none"
     yield "seeds", ", ".join(sorted(set(jobs.seed), key=lambda seed: (len(seed), seed)))

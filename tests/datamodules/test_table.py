@@ -1,11 +1,12 @@
 """Labels in a table: which row is which file, what is left out, and groups that stay together."""
 
+import pandas as pd
 import pytest
 from PIL import Image
 
 from datamodules import Table
 from datamodules.sampling import split_by_group
-from datamodules.table import read_table
+from datamodules.table import match_files, read_table
 from inference.checkpoints import build_datamodule, trained_on
 
 
@@ -71,6 +72,15 @@ def test_the_unusable_is_counted_and_named_in_one_line(folder, caplog):
         "files without a row: 3 (first more/37.png); second rows of a file: 1 (first 34); "
         "labels that occur once: 1 (first cow)"
     ]
+
+
+@pytest.mark.parametrize(("rows", "level"), [(["1,cat", "2,cat"], "INFO"), (["1,cat", "2,"], "WARNING")])
+def test_a_warning_is_of_lost_rows(rows, level, folder, caplog):
+    caplog.set_level("INFO")
+    path = folder / table(folder, *rows)
+    found = match_files(read_table(path, {"file": "file_name", "label": "label"}), folder, path, [])
+    assert len(found) == {"INFO": 2, "WARNING": 1}[level]
+    assert [record.levelname for record in caplog.records] == [level]
 
 
 def test_a_group_is_in_one_split_only_and_new_files_move_no_other_group(folder):
@@ -157,6 +167,14 @@ def test_a_name_that_fits_two_files_a_missing_table_and_one_that_is_none(folder)
     (folder / "bad.csv").write_bytes(b"")
     with pytest.raises(ValueError, match="bad.csv cannot be read as a table: "):
         read_table(folder / "bad.csv", {})
+
+
+def test_parquet_keeps_numbers_and_a_missing_value_is_empty(tmp_path):
+    pytest.importorskip("pyarrow")
+    rows = pd.DataFrame({"file_name": ["a", "b", "c"], "label": pd.array([7, None, 10], dtype="Int64")})
+    rows.to_parquet(tmp_path / "labels.parquet")
+    found = read_table(tmp_path / "labels.parquet", {"file": "file_name", "label": "label", "split": None})
+    assert found.to_dict("list") == {"file": ["a", "b", "c"], "label": ["7", "", "10"]}
 
 
 def test_a_checkpoint_rebuilds_its_data(folder):

@@ -156,6 +156,7 @@ def test_folds_of_a_cross_validation_are_aggregated_as_seeds_are(tmp_path):
     assert not found.keys and found.repeated() == 0
     assert (row["val/top1 n"], row["val/top1"]) == (6, pytest.approx(0.605))
     assert list(found.scores.index) == [f"{seed} fold {fold}" for seed in (0, 1) for fold in range(3)]
+    assert dict(report.shared(found))["overrides"] == "`model=lenet`, `datamodule.folds=3`"
 
 
 def test_only_seeds(tmp_path):
