@@ -1,8 +1,10 @@
 """The pictures of a real sweep in docs/monitoring.md: in TensorBoard, in a headless Chromium, and explain.png.
+And the page of demo.py in docs/use.md.
 
 python docs/screenshots.py                      train six LeNets first (some minutes on 2 cores)
 python docs/screenshots.py --sweep FOLDER       of a sweep that is there
 python docs/screenshots.py --report             only report.png: the page of a report, of docs/records/groups
+python docs/screenshots.py --demo               only demo.png: the page of demo.py, of a LeNet that it trains on digits
 
 It also keeps the record of curves.png, which docs/make.py draws.
 """
@@ -23,11 +25,12 @@ from PIL.PngImagePlugin import PngInfo
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # it is a script in a folder of its own
 
+from datamodules.digits import TEST_IMAGES, read_digits  # noqa: E402
 from docs.make import IMAGES, RECORDS, STAMP, digest, table  # noqa: E402
-from inference import checkpoints  # noqa: E402
+from inference import checkpoints, load_trained  # noqa: E402
 from results import figures, report  # noqa: E402
 from results.record import write_json  # noqa: E402
-from tests.browser import Page, tensorboard  # noqa: E402
+from tests.browser import Page, served, tensorboard  # noqa: E402
 
 SWEEP = (
     "-m datamodule=fashion_mnist model=lenet datamodule.batch_size=64,256 optimizer.lr=0.01,0.03,0.1 trainer=fast "
@@ -35,6 +38,7 @@ SWEEP = (
 ).split()
 ONE = "batch_size-64_optimizer.lr-0.03"
 EXPLAIN = "explain=8"
+DEMO = ("trainer=cpu", "trainer.max_epochs=5")  # the training of the network that demo.py shows
 REPORT = "groups"  # the records whose report is shown
 # What the table of hyperparameters need not show: the rest of what TensorBoard ticks at first.
 UNTICK = ("datamodule", "model", "optimizer", "best/f1_macro", "best/loss", "best/top5", "test/f1_macro")
@@ -75,6 +79,8 @@ def made_from(picture: str) -> str:
     """A hash of the commands and the settings that a picture is taken with."""
     if picture == "report.png":
         return digest(figures.plots(table(REPORT))["report_configurations.png"].data)
+    if picture == "demo.png":
+        return digest(DEMO)
     name = picture.removeprefix("tensorboard_").removesuffix(".png")
     return digest([SWEEP, ONE, vars(SHOTS[name]) if name in SHOTS else EXPLAIN])
 
@@ -83,9 +89,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sweep", type=Path, metavar="FOLDER")
     parser.add_argument("--report", action="store_true")
+    parser.add_argument("--demo", action="store_true")
     given = parser.parse_args()
-    keep_report()
-    if given.report:
+    for only, keep_page in ((given.report, keep_report), (given.demo, keep_demo)):
+        if only or not (given.report or given.demo):
+            keep_page()
+    if given.report or given.demo:
         return
     with tempfile.TemporaryDirectory() as scratch:
         sweep = given.sweep or Path(scratch) / "runs" / "lenet"
@@ -123,6 +132,23 @@ def keep_report() -> None:
         report.write([RECORDS.relative_to(ROOT) / REPORT], output=output)
         page.driver.get((output / "report.html").as_uri())
         keep(page.driver.get_screenshot_as_png(), "report.png")
+
+
+def keep_demo() -> None:
+    """The page of demo.py with the test image of which a LeNet is least certain."""
+    with tempfile.TemporaryDirectory() as scratch, Page(900, 540) as page:
+        run, file = Path(scratch) / "run", Path(scratch) / "digit.png"
+        subprocess.run([sys.executable, ROOT / "train.py", *DEMO, f"hydra.run.dir={run}"], cwd=scratch, check=True)
+        images = read_digits()[0][-TEST_IMAGES:].mul(255 / 16).round().byte()  # (382, 8, 8)
+        least = load_trained(run)(images.unsqueeze(1)).amax(1).argmin()
+        Image.fromarray(images[least].numpy()).save(file)
+        with served(ROOT / "demo.py", f"ckpt={run}", "port=0", cwd=scratch) as (_, address):
+            page.driver.get(address)
+            page.wait_for("Likeliest classes")
+            page.drop(file)
+            page.wait_for("%", pictures=1)
+            time.sleep(6)  # the marks of the answer's progress fade
+            keep(page.driver.get_screenshot_as_png(), "demo.png")
 
 
 def keep_curves(run: Path) -> None:

@@ -1,4 +1,4 @@
-"""TensorBoard in a headless Chromium, for tests of what is on its pages and for the docs' screenshots."""
+"""TensorBoard and demo.py in a headless Chromium, for tests of what is on their pages and the docs' screenshots."""
 
 import json
 import re
@@ -64,20 +64,29 @@ def missing() -> str | None:
 
 
 @contextmanager
-def tensorboard(folder: Path) -> Iterator[str]:
-    """The address of a TensorBoard of a folder."""
-    options = ["--logdir", str(folder), "--port", "0", "--host", "127.0.0.1", "--load_fast", "false"]
-    command = [sys.executable, "-m", "tensorboard.main", *options]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+def served(*command: str | Path, **options) -> Iterator[tuple[subprocess.Popen, str]]:
+    """(the process of a Python command, the address that it prints). Args: options: of the process."""
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, **options}
+    process = subprocess.Popen([sys.executable, *command], **options)
     try:
-        for line in process.stderr:
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
             if address := re.search(r"http://127.0.0.1:\d+/", line):
-                yield address[0]
+                yield process, address[0]
                 return
-        raise RuntimeError(f"TensorBoard ended with {process.wait()}")
+        raise RuntimeError(f"{command} ended with {process.wait()}: {''.join(lines)}")
     finally:
         process.kill()
         process.wait()
+
+
+@contextmanager
+def tensorboard(folder: Path) -> Iterator[str]:
+    """The address of a TensorBoard of a folder."""
+    options = ["--logdir", str(folder), "--port", "0", "--host", "127.0.0.1", "--load_fast", "false"]
+    with served("-m", "tensorboard.main", *options) as (_, address):
+        yield address
 
 
 class Page:
@@ -125,6 +134,10 @@ class Page:
     def click(self, text: str) -> None:
         if not self.driver.execute_script(CLICK, text):
             raise ValueError(f"nothing to click on says {text}; the page has:\n{self.words()}")
+
+    def drop(self, file: Path) -> None:
+        """On the page's field for a file."""
+        self.driver.find_element("css selector", "input[type=file]").send_keys(str(file))
 
     def words(self) -> str:
         return self.driver.execute_script(WORDS)

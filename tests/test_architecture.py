@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SCRIPTS = {"train", "evaluate", "predict", "export", "report"}
+SCRIPTS = {"train", "evaluate", "predict", "export", "demo", "report"}
 GROUPS = {"models", "datamodules", "lit_modules", "callbacks"}  # named after config groups
 # What each package may import of this project, besides itself.
 MAY_IMPORT = {
@@ -28,7 +28,7 @@ def imported(tree: ast.AST) -> list[str]:
     return names + [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
 
 
-def test_the_root_has_five_scripts():
+def test_the_root_has_six_scripts():
     assert {path.stem for path in ROOT.glob("*.py")} == SCRIPTS
 
 

@@ -27,7 +27,7 @@ def test_every_picture_is_shown_and_made_from_what_is_there_now(plots):
     from docs import screenshots
 
     expected = {name: make.digest(plot.data) for name, plot in plots.items()}
-    for name in ("explain.png", "report.png", *(f"tensorboard_{shot}.png" for shot in screenshots.SHOTS)):
+    for name in ("explain.png", "report.png", "demo.png", *(f"tensorboard_{shot}.png" for shot in screenshots.SHOTS)):
         expected[name] = screenshots.made_from(name)
     assert {path.name: make.stamp(path) for path in make.IMAGES.iterdir()} == expected
     text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
