@@ -1,15 +1,14 @@
 """Try a trained network in a browser: drop an image, see the five likeliest classes and what the network looked at.
 
 python demo.py ckpt=runs/digits_lenet
-python demo.py ckpt=[runs/a,runs/b]                                             the mean of their probabilities
 """
 
 import logging
+import os
 import socket
 import threading
 from collections.abc import Iterator
 from importlib.util import find_spec
-from pathlib import Path
 
 from inference import checkpoints
 from launch.main import imports_without_gc, quiet_lightning, run
@@ -41,6 +40,7 @@ def serve(cfg) -> None:
 
     quiet_lightning()
     logging.getLogger("httpx").setLevel(logging.WARNING)  # Gradio requests its own page at the start
+    os.environ["no_proxy"] = HOST  # and not through a proxy
     members, backbone = checkpoints.open_checkpoints(cfg.ckpt, cfg.trust)
     first = members[0].checkpoint
     page = build_page(checkpoints.TrainedClassifier(backbone, first["class_names"], first["preprocessing"]))
@@ -61,7 +61,7 @@ def build_page(network: checkpoints.TrainedClassifier):
         try:
             yield from look(network, file) if file else [(None, None)]
         except ValueError as error:
-            raise gradio.Error(str(error).replace(file, Path(file).name), print_exception=False) from error
+            raise gradio.Error(str(error).replace(file, os.path.basename(file)), print_exception=False) from error
 
     with gradio.Blocks(title="demo", analytics_enabled=False, delete_cache=(60, 3600)) as page, gradio.Row():
         file = gradio.File(file_types=["image"], label="Image")  # gradio.Image would decode it, unlike predict.py

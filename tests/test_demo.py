@@ -73,7 +73,7 @@ def test_a_person_drops_an_image_and_reads_the_answer(trained, digit, tmp_path):
     broken, note, uploads = tmp_path / "broken.png", tmp_path / "note.txt", tmp_path / "uploads"
     broken.write_text("no image")
     note.write_text("no image")
-    environment = os.environ | {"GRADIO_TEMP_DIR": str(uploads)}
+    environment = os.environ | {"GRADIO_TEMP_DIR": str(uploads), "http_proxy": "http://127.0.0.1:9"}  # no such proxy
     command = (ROOT / "demo.py", f"ckpt={trained}", "port=0")
     with browser.served(*command, cwd=tmp_path, env=environment) as (process, address), browser.Page() as page:
         page.driver.get(address)
