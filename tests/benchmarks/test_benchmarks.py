@@ -30,6 +30,7 @@ def test_each_says_how_it_is_used(name, monkeypatch, capsys):
     assert f"python -m benchmarks.{name}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_trainer_and_the_bare_loop_learn_the_very_same_weights(benchmark, tmp_path):
     config = ["datamodule=synthetic", "datamodule.num_images=600", "datamodule.batch_size=32", "trainer=cpu"]
     args = [word for override in config for word in ("--config", override)]
@@ -43,6 +44,7 @@ def test_the_trainer_and_the_bare_loop_learn_the_very_same_weights(benchmark, tm
     assert f"| {row['trainer ÷ bare']:.3f} |" in done.out
 
 
+@pytest.mark.slow
 def test_a_run_that_is_watched_learns_what_one_does_that_is_not(benchmark, tmp_path):
     config = ["datamodule=synthetic", "datamodule.num_images=200", "datamodule.batch_size=32", "trainer=cpu"]
     args = [word for override in config for word in ("--config", override)]
