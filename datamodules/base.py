@@ -21,7 +21,15 @@ from torchvision.transforms import v2
 
 from datamodules.fingerprints import Fingerprint, check_unchanged, fingerprint, valid
 from datamodules.preprocessing import Preprocessing
-from datamodules.sampling import BatchKey, BatchSampler, assign_folds, seeded, stratified_split
+from datamodules.sampling import (
+    BatchKey,
+    BatchSampler,
+    assign_folds,
+    check_folds,
+    check_sampling,
+    seeded,
+    stratified_split,
+)
 from datamodules.tensor_dataset import Batch, TensorImages
 from datamodules.transform_checks import try_transforms
 from results.errors import building
@@ -93,14 +101,8 @@ class ImageDataModule(LightningDataModule):
             )
         if num_classes < 2:
             raise ValueError(f"num_classes={num_classes}; expected at least 2")
-        if sampling not in (None, "balanced"):
-            raise ValueError(f"sampling={sampling} is neither null nor balanced")
-        if sampling and not shuffle:
-            raise ValueError("sampling=balanced draws images at random; expected shuffle=true")
-        if folds is None and fold != 0:
-            raise ValueError(f"fold={fold} needs the number of folds: datamodule.folds=5")
-        if folds is not None and not (folds >= 2 and 0 <= fold < folds):
-            raise ValueError(f"fold={fold} of folds={folds}; expected 2 folds or more, numbered from 0 to folds - 1")
+        check_sampling(sampling, shuffle)
+        check_folds(folds, fold)
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}; expected at least 1")
         self.num_classes, self.in_channels, self.image_size = num_classes, in_channels, image_size

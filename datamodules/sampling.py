@@ -202,3 +202,19 @@ class BatchSampler(Sampler):
         keys = [random_key(self.seed, self.epoch, number) for number in numbers]  # at once: 6 µs each instead of 100
         for number, key in zip(numbers, keys, strict=True):
             yield BatchKey(parts[number], self.epoch, key)
+
+
+def check_sampling(sampling: str | None, shuffle: bool) -> None:
+    """Raise a ValueError for an unknown way to draw training images, or one that shuffle=false rules out."""
+    if sampling not in (None, "balanced"):
+        raise ValueError(f"sampling={sampling} is neither null nor balanced")
+    if sampling and not shuffle:
+        raise ValueError("sampling=balanced draws images at random; expected shuffle=true")
+
+
+def check_folds(folds: int | None, fold: int) -> None:
+    """Raise a ValueError for a fold that does not exist."""
+    if folds is None and fold != 0:
+        raise ValueError(f"fold={fold} needs the number of folds: datamodule.folds=5")
+    if folds is not None and not (folds >= 2 and 0 <= fold < folds):
+        raise ValueError(f"fold={fold} of folds={folds}; expected 2 folds or more, numbered from 0 to folds - 1")
