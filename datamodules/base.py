@@ -106,14 +106,13 @@ class ImageDataModule(LightningDataModule):
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}; expected at least 1")
         self.num_classes, self.in_channels, self.image_size = num_classes, in_channels, image_size
-        self.batch_size, self.val_fraction, self.seed = batch_size, val_fraction, seed
-        self.folds, self.fold = folds, fold
+        self.batch_size, self.seed, self.shuffle, self.sampling = batch_size, seed, shuffle, sampling
+        self.val_fraction, self.folds, self.fold, self.num_workers = val_fraction, folds, fold, num_workers
         self.augmentation = {name: transform for name, transform in (augmentation or {}).items() if transform}
         mixers = {v2.MixUp: mixup, v2.CutMix: cutmix}
         if min(mixup, cutmix) < 0:
             raise ValueError(f"mixup={mixup}, cutmix={cutmix}; expected alpha of a Beta distribution, or 0")
         self.mixers = [mixer(alpha=float(alpha), num_classes=num_classes) for mixer, alpha in mixers.items() if alpha]
-        self.shuffle, self.sampling, self.num_workers = shuffle, sampling, num_workers
         self.data_dir = os.path.expanduser(data_dir)
         self.sets: dict[str, Dataset] = {}
         self._fingerprints: dict[str, Fingerprint] = {}
