@@ -1,1 +1,1 @@
-"""Ratios against a bare loop, the usual way, and the peers. Each script has ``--help``."""
+"""Speed relative to a bare loop, the usual way, and other libraries. Each script has ``--help``."""

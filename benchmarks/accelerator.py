@@ -1,15 +1,15 @@
-"""What one CUDA GPU makes of this project. Without a GPU it says so and ends.
+"""Measure this project on one CUDA GPU; without a GPU, report that and exit.
 
-data      images a second of our loader, of an ordinary DataLoader, and that ResNet-18 consumes (bar: 20 times that)
+data      images a second from our loader, from an ordinary DataLoader, and into ResNet-18 (bar: 20 times that)
 steps     a training step of ResNet-18, ResNet-50 and ResNeXt-50, from float32 to CUDA graphs
 trainer   an epoch through the Trainer ÷ the same epoch in a bare loop
-peers     a training step of ResNet-50 as torchvision and timm have it ÷ ours, from the same weights
+peers     a training step of ResNet-50 in torchvision and timm ÷ the one here, from the same weights
 accuracy  Fashion-MNIST through train.py: test top-1 and seconds of training (bar: 94% in under 10 s)
 
 python -m benchmarks.accelerator --json found.json        everything; a quarter of an hour was too short
 python -m benchmarks.accelerator --only data trainer peers
 python -m benchmarks.accelerator --only accuracy --seeds 3 --compile false --recipe trainer.max_epochs=20
-python -m benchmarks.accelerator --quick                  tiny sizes, on a CPU too: does it run?
+python -m benchmarks.accelerator --quick                  tiny sizes, on a CPU too, to see that it runs
 """
 
 import argparse
@@ -46,7 +46,7 @@ from results import record
 CUDA = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if CUDA else "cpu")
 Step = Callable[[], None]
-Network = tuple[Callable[[], nn.Module], int, int]  # how it is built, images a batch, pixels
+Network = tuple[Callable[[], nn.Module], int, int]  # builder, images a batch, pixels
 Table = tuple[str, list[dict]]  # title, rows
 
 NETWORKS = {
@@ -56,11 +56,11 @@ NETWORKS = {
 }
 QUICK = {"ResNet-8": (lambda: ResNet(depth=8, widths=(4, 8, 16), stem="cifar", num_classes=10, image_size=32), 8, 32)}
 
-# The switches of a training step; each rung of the ladder keeps those before it.
+# The switches of a training step; each rung of the ladder adds one to those before.
 RUNGS = ("fp32", "TF32", "bf16", "+ channels_last", "+ cudnn.benchmark", "+ compile", "+ CUDA graphs")
 EAGER, COMPILED = RUNGS[:5], RUNGS[:6]
 
-# Wide and shallow, a third of ResNet-18's arithmetic, since the seconds allow only so many epochs.
+# Wide and shallow, a third of ResNet-18's arithmetic, since few seconds allow few epochs.
 RECIPE = (
     "datamodule=fashion_mnist datamodule.batch_size=512 datamodule.val_fraction=0.05 "
     "model=resnet_cifar model.depth=8 model.widths=[64,128,256] lit_module.label_smoothing=0.1 "
@@ -73,9 +73,9 @@ RECIPE_QUICK = (
 
 
 def clean_slate() -> None:
-    """Free what went before, and put torch's switches to where torch has them.
+    """Free memory of earlier sections, and reset torch's switches to the defaults.
 
-    TF32's go by their old names: having been set by the new ones, torch 2.9 to 2.12 refuse to compile.
+    TF32 is set by the old names: once the new ones are set, torch 2.9 to 2.12 refuse to compile.
     """
     torch.compiler.reset()
     gc.collect()
@@ -101,7 +101,7 @@ def training_step(net: nn.Module, images: int, pixels: int, layout: torch.memory
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=True)
 
     def step() -> None:
-        optimizer.zero_grad()  # before the forward pass: its CUDA graph reuses the memory of the last gradients
+        optimizer.zero_grad()  # before the forward pass, whose CUDA graph reuses the gradients' memory
         with torch.autocast(DEVICE.type, torch.bfloat16, enabled=bf16):
             loss = F.cross_entropy(net(next(batches)), labels)
         loss.backward()
@@ -111,7 +111,7 @@ def training_step(net: nn.Module, images: int, pixels: int, layout: torch.memory
 
 
 def climb(network: Network, switches: tuple[str, ...]) -> Step:
-    """A network's training step with the given switches on and the others off."""
+    """A network's training step with only the given switches on."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = "TF32" in switches
     torch.backends.cudnn.benchmark = "+ cudnn.benchmark" in switches
     layout = torch.channels_last if "+ channels_last" in switches else torch.contiguous_format
@@ -123,7 +123,7 @@ def climb(network: Network, switches: tuple[str, ...]) -> Step:
 
 
 def laps(step: Step, count: int) -> list[float]:
-    """Seconds of each step by the device's own clock, so that nothing waits between two steps."""
+    """Seconds of each step by the device's clock, so that nothing waits between two steps."""
     if not CUDA:
         return common.take_turns({"step": step}, count, warmup=0)["step"]
     events = [torch.cuda.Event(enable_timing=True) for _ in range(count + 1)]
@@ -155,9 +155,9 @@ def rung(network: Network, switches: tuple[str, ...], seconds: float) -> dict:
 
 
 def steps(args: argparse.Namespace) -> Iterator[Table]:
-    """start s: what the first three steps took beyond three later ones; steps till even: what repays compiling.
+    """start s: extra time of the first three steps; steps till even: the steps that repay compiling.
 
-    CUDA graphs start after ``compile``, so of their start the kernels' part is already on disk.
+    CUDA graphs are measured after ``compile``, so the kernels are already on disk.
     """
     columns = ("ms a step", "images a second", "÷ strict fp32", "start s", "steps till even", "peak MiB")
     for name, network in (QUICK if args.quick else NETWORKS).items():
@@ -172,13 +172,13 @@ def steps(args: argparse.Namespace) -> Iterator[Table]:
                     eager = rows[len(EAGER) - 1]
                     saved, paid = eager["ms a step"] - row["ms a step"], max(0.0, row["start s"] - eager["start s"])
                     row["steps till even"] = math.ceil(1000 * paid / saved) if saved > 0 else "never"
-            except Exception as error:  # a rung that breaks is a finding, no reason to lose the others
+            except Exception as error:  # a rung that fails is a finding; the rest still run
                 row["what"] += f": {record.one_line(error)[:200]}"
         yield f"Training steps: {name}, batches of {network[1]} images of {network[2]} pixels", rows
 
 
 class OneByOne(Dataset):
-    """The usual data set: each image is fetched and transformed on its own, in a worker."""
+    """The usual data set: each image is fetched and transformed alone, in a worker."""
 
     def __init__(self, images: Tensor, labels: Tensor, transform: Callable[[Tensor], Tensor]):
         self.images, self.labels, self.transform = images, labels, transform
@@ -195,14 +195,14 @@ def data(args: argparse.Namespace) -> Iterator[Table]:
     count, size = (200, 16) if args.quick else (50_000, 512)
     name, network = next(iter((QUICK if args.quick else NETWORKS).items()))
     augmentation = {"crop": RandomCrop(4), "flip": RandomHorizontalFlip()}
-    ours = Synthetic(10, 3, 32, count, batch_size=size, augmentation=augmentation)
-    ours.trainer = Trainer(accelerator="gpu" if CUDA else "cpu", devices=1, logger=False)
-    ours.trainer.training = True  # says whether to augment
-    ours.setup("fit")
-    loader = ours.train_dataloader()
+    datamodule = Synthetic(10, 3, 32, count, batch_size=size, augmentation=augmentation)
+    datamodule.trainer = Trainer(accelerator="gpu" if CUDA else "cpu", devices=1, logger=False)
+    datamodule.trainer.training = True  # turns augmentation on
+    datamodule.setup("fit")
+    loader = datamodule.train_dataloader()
     usual_steps = [v2.RandomCrop(32, padding=4), v2.RandomHorizontalFlip(), v2.ToDtype(torch.float32, scale=True)]
-    transform = v2.Compose([*usual_steps, v2.Normalize(ours.mean, ours.std)])
-    host = ours.load("train")
+    transform = v2.Compose([*usual_steps, v2.Normalize(datamodule.mean, datamodule.std)])
+    host = datamodule.load("train")
     options = {"num_workers": args.workers, "persistent_workers": args.workers > 0, "pin_memory": CUDA}
     usual = DataLoader(OneByOne(host.images, host.labels, transform), size, shuffle=True, drop_last=True, **options)
     step = climb(network, COMPILED)
@@ -210,7 +210,7 @@ def data(args: argparse.Namespace) -> Iterator[Table]:
     def our_epochs() -> None:
         for _ in range(10):
             for batch in loader:
-                ours.on_after_batch_transfer(ours.transfer_batch_to_device(batch, DEVICE, 0), 0)
+                datamodule.on_after_batch_transfer(datamodule.transfer_batch_to_device(batch, DEVICE, 0), 0)
 
     def usual_epoch() -> None:
         for images, labels in usual:
@@ -220,7 +220,7 @@ def data(args: argparse.Namespace) -> Iterator[Table]:
         for _ in range(50):
             step()
 
-    images_on = ours.sets["train"].images.device.type
+    images_on = datamodule.sets["train"].images.device.type
     sides = {f"our loader, images on {images_on}": our_epochs, f"DataLoader, {args.workers} workers": usual_epoch}
     sides[f"{name} consumes"] = training
     images = (10 * len(loader) * size, len(usual) * size, 50 * network[1])
@@ -234,9 +234,8 @@ def data(args: argparse.Namespace) -> Iterator[Table]:
 
 
 def trainer(args: argparse.Namespace) -> Iterator[Table]:
-    """See benchmarks.trainer_overhead. Without checkpoints too: to write them may take as long as an epoch.
-
-    And with CUDA graphs, which leave the processor time for the Trainer.
+    """See benchmarks.trainer_overhead. Also without checkpoints, whose writing may take as long as an epoch,
+    and with CUDA graphs, which leave processor time for the Trainer.
     """
     augmentation = "{crop:{_target_:datamodules.RandomCrop,padding:4},flip:{_target_:datamodules.RandomHorizontalFlip}}"
     config = ["trainer=fast", "datamodule=synthetic", f"datamodule.augmentation={augmentation}"]
@@ -244,21 +243,21 @@ def trainer(args: argparse.Namespace) -> Iterator[Table]:
         config += "datamodule.num_images=200 datamodule.batch_size=16 model=resnet_cifar model.widths=[4,8,16]".split()
     else:
         config += "datamodule.num_images=50000 datamodule.batch_size=512 model=resnet18 model.stem=cifar".split()
-    config += part_of_an_epoch(11 if args.quick else 87)  # full batches only: another size would be compiled anew
+    config += part_of_an_epoch(11 if args.quick else 87)  # full batches only: another size would be compiled again
     without = ["callbacks.checkpoint=null", "callbacks.last=null", "+trainer.enable_checkpointing=false"]
     rows = []
     kinds = {"as in train.py": [], "without checkpoints": without}
     if CUDA:
         kinds["without checkpoints, CUDA graphs"] = [*without, "lit_module.compile=reduce-overhead"]
     for name, more in kinds.items():
-        clean_slate()  # else the second pair of networks would meet dynamo's limit of compilations
+        clean_slate()  # otherwise the second pair of networks would hit dynamo's recompilation limit
         found = measure([*config, *more], 2 if args.quick else 6)
         rows.append(common.ratio(name, "trainer", found["trainer"], "bare", found["bare"]))
     yield "Seconds an epoch, with validation: " + " ".join(config), rows
 
 
 def peers(args: argparse.Namespace) -> Iterator[Table]:
-    """Each network takes five steps in its turn; eager first, then compiled."""
+    """The networks take turns of five steps; eager first, then compiled."""
     depth, images, pixels = (18, 2, 32) if args.quick else (50, 256, 224)
     nets = {"ours": ResNet(depth=depth), "torchvision": torchvision.models.get_model(f"resnet{depth}")}
     try:
@@ -270,7 +269,7 @@ def peers(args: argparse.Namespace) -> Iterator[Table]:
     torch.backends.cudnn.benchmark = True
     sides = {}
     for name, net in nets.items():
-        net.load_state_dict(nets["ours"].state_dict())  # timm's zeros in the last gains would be quicker to multiply
+        net.load_state_dict(nets["ours"].state_dict())  # timm's zero-initialised norms would be faster
         step = training_step(net, images, pixels, torch.channels_last, bf16=True)
         sides[name] = lambda step=step: [step() for _ in range(5)]
     for how in ("eager", "compiled"):
@@ -285,9 +284,9 @@ def peers(args: argparse.Namespace) -> Iterator[Table]:
 
 
 def accuracy(args: argparse.Namespace) -> Iterator[Table]:
-    """of it start: what the first epoch took beyond the median one, above all compiling.
+    """of it start: extra time of the first epoch over the median epoch, mostly compiling.
 
-    Of the compiled runs the first seed compiles everything, the others find its kernels on disk.
+    Among compiled runs, the first seed compiles everything; later seeds find the kernels on disk.
     """
     recipe = RECIPE + (RECIPE_QUICK if args.quick else []) + [f"data_dir={args.data_dir}"] + (args.recipe or [])
     for switch in args.compile:
@@ -298,7 +297,7 @@ def accuracy(args: argparse.Namespace) -> Iterator[Table]:
 
 
 def run(overrides: list[str]) -> dict[str, float]:
-    """One run of train.py, in a process of its own."""
+    """One run of train.py, in a separate process."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "train.py", *overrides, f"hydra.run.dir={folder}"]
         began = time.perf_counter()
@@ -323,7 +322,7 @@ SECTIONS = {"data": data, "steps": steps, "trainer": trainer, "peers": peers, "a
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="sections to run")
-    parser.add_argument("--seconds", type=float, default=2.0, help="to measure each rung of steps")
+    parser.add_argument("--seconds", type=float, default=2.0, help="seconds to measure each rung of steps")
     parser.add_argument("--workers", type=int, default=min(16, os.cpu_count() or 1), help="of the usual DataLoader")
     parser.add_argument("--seeds", type=int, default=2, help="runs for accuracy, with each --compile")
     parser.add_argument("--compile", nargs="+", default=["false", "true"], help="lit_module.compile in accuracy")
@@ -333,21 +332,21 @@ def main() -> int:
     common.add_output(parser)
     args = parser.parse_args()
     if not CUDA and not args.quick:
-        print("no CUDA GPU here, so there is nothing to measure (--quick shows on a CPU that it runs)")
+        print("no CUDA GPU here, so there is nothing to measure (--quick tests on a CPU that it runs)")
         return 0
     if args.quick:
         args.seconds, args.seeds, args.workers = 0.01, 1, min(args.workers, 2)
     quiet_lightning()
     facts = {"device": common.device(), "versions": record.versions(), "git_commit": record.git_commit()}
-    found = {name: {"tables": [], "error": "not begun"} for name in args.only}
+    found = {name: {"tables": [], "error": "not started"} for name in args.only}
     command = " ".join(["python -m benchmarks.accelerator", *sys.argv[1:]])
 
-    def save() -> None:  # after every table, so that a run cut short leaves what it had
+    def save() -> None:  # after every table, so that a run cut short keeps what it measured
         if args.json:
             args.json.write_text(json.dumps({"command": command, "sections": found} | facts, indent=2) + "\n")
 
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as cache:
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache  # nothing compiled earlier makes compiling look quick
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache  # empty, or earlier kernels would make compiling look quick
         for name, section in found.items():
             section["error"], began = "not finished", time.perf_counter()
             try:
@@ -358,7 +357,7 @@ def main() -> int:
                     section["tables"].append({"title": title, "rows": rows})
                     save()
                 section["error"] = None
-            except Exception as error:  # the other sections are none the worse
+            except Exception as error:  # the other sections still run
                 traceback.print_exc()
                 section["error"] = record.one_line(error)
             section["seconds"] = time.perf_counter() - began

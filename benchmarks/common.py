@@ -1,4 +1,4 @@
-"""What the benchmarks share: composing, waiting for the device, medians, tables."""
+"""Shared by the benchmarks: composing configs, waiting for the device, medians, tables."""
 
 import argparse
 import json
@@ -26,7 +26,7 @@ def composed(*overrides: str) -> DictConfig:
 
 
 def train(*overrides: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess:
-    """``python train.py`` with overrides, in a process of its own."""
+    """``python train.py`` with overrides, in a separate process."""
     command = [sys.executable, str(CONF.parent / "train.py"), *overrides]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     if done.returncode != 0:
@@ -35,7 +35,7 @@ def train(*overrides: str, env: dict[str, str] | None = None) -> subprocess.Comp
 
 
 def short_run(batches: int) -> list[str]:
-    """Overrides for a run of so many training batches, one of validation and one of testing."""
+    """Overrides for a run of ``batches`` training batches, one validation batch and one test batch."""
     limits = {"train": batches, "val": 1, "test": 1}
     return ["trainer.max_epochs=1", *(f"+trainer.limit_{split}_batches={n}" for split, n in limits.items())]
 
@@ -58,10 +58,10 @@ def device() -> str:
 def take_turns(
     sides: dict[str, Callable[[], Any]], runs: int, warmup: int = 1, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, list[float]]:
-    """Seconds of each side's runs: every side once, and again, so that a busy machine slows all alike.
+    """Seconds of each side's runs; the sides take turns, so that a busy machine slows all alike.
 
     Args:
-        clock: ``time.process_time`` counts the seconds of this process on the cores, whatever else they do.
+        clock: ``time.process_time`` counts processor seconds of this process only.
     """
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(-warmup, runs):
@@ -76,7 +76,7 @@ def take_turns(
 
 
 def ratio(name: str, a: str, a_seconds: list[float], b: str, b_seconds: list[float]) -> dict[str, Any]:
-    """Medians of A and B and of the ratios of neighbours in time, with the middle half of those ratios."""
+    """Medians of A, of B and of the ratios of consecutive runs, with the middle half of those ratios."""
     ratios = [x / y for x, y in zip(a_seconds, b_seconds, strict=True)]
     low, median, high = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else 3 * ratios
     return {
@@ -90,7 +90,7 @@ def ratio(name: str, a: str, a_seconds: list[float], b: str, b_seconds: list[flo
 
 
 def spread(name: str, values: list[float], unit: str) -> dict[str, Any]:
-    """Median and extremes of one figure."""
+    """Median, minimum and maximum."""
     return {
         "what": name,
         f"median, {unit}": statistics.median(values),
@@ -103,7 +103,7 @@ def add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def table(title: str, rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
-    """Print rows as a Markdown table with what they were measured on; write them as JSON if asked."""
+    """Print rows as a Markdown table with command, device and versions; write them as JSON if asked."""
 
     def cell(value: Any) -> str:
         return f"{value:.3f}" if isinstance(value, float) else str(value)

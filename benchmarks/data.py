@@ -1,9 +1,9 @@
-"""What batches cost: our loaders against the usual way, which fetches and transforms image by image.
+"""The cost of batches: the loaders here against the usual way, which fetches and transforms image by image.
 
 python -m benchmarks.data                          all tables (10 minutes on 2 cores)
 python -m benchmarks.data --only memory            Fashion-MNIST: loading alone, and an epoch of LeNet
 python -m benchmarks.data --only augmentation      each batch transform against torchvision's of the same name
-python -m benchmarks.data --only folder            JPEGs of some 400 pixels, made for the purpose
+python -m benchmarks.data --only folder            generated JPEGs of some 400 pixels
 python -m benchmarks.data --only cache --photos data     files decoded once: data/cats_vs_dogs/train, data/cifar10/train
 """
 
@@ -35,7 +35,7 @@ BATCH = 128
 
 
 class OneByOne(Dataset):
-    """Images in memory as torchvision's MNIST has them: each becomes a PIL image and is transformed by itself."""
+    """Images in memory, as in torchvision's MNIST: each becomes a PIL image and is transformed alone."""
 
     def __init__(self, images: Tensor, labels: Tensor, transform: Callable):
         self.images, self.labels, self.transform = images, labels, transform
@@ -117,7 +117,7 @@ def in_memory(runs: int) -> list[dict]:
 
 
 def augmentation(runs: int, batches: int = 20) -> list[dict]:
-    """The same change to each image of a batch, all at once and one by one."""
+    """The same transform for a whole batch at once, and for one image at a time."""
     rows, generator = [], torch.Generator().manual_seed(0)
     for shape in ((128, 1, 28, 28), (128, 3, 32, 32), (64, 3, 224, 224)):
         images = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
@@ -128,13 +128,13 @@ def augmentation(runs: int, batches: int = 20) -> list[dict]:
             "erase, black": (RandomErasing(value=0), v2.RandomErasing(**bounds)),
             "erase, noise": (RandomErasing(), v2.RandomErasing(value="random", **bounds)),
         }
-        for name, (ours, usual) in transforms.items():
+        for name, (batched, single) in transforms.items():
 
-            def at_once(images: Tensor = images, transform: Callable = ours) -> None:
+            def at_once(images: Tensor = images, transform: Callable = batched) -> None:
                 for _ in range(batches):
                     transform(images, generator)
 
-            def one_by_one(images: Tensor = images, transform: Callable = usual) -> None:
+            def one_by_one(images: Tensor = images, transform: Callable = single) -> None:
                 for _ in range(batches):
                     torch.stack([transform(image) for image in images])
 
@@ -146,7 +146,7 @@ def augmentation(runs: int, batches: int = 20) -> list[dict]:
 
 
 def photograph(height: int, width: int, generator: torch.Generator) -> Image.Image:
-    """Noise with a photograph's spectrum (power falls with frequency), so that its JPEG has a photograph's size."""
+    """Noise with a photograph's spectrum (power falls with frequency), so that the JPEG has a photograph's size."""
     y, x = torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None]
     frequency = (y.square() + x.square()).sqrt().clamp(min=1 / max(height, width))
     grey, colour = (
@@ -168,12 +168,12 @@ def write_photographs(folder: Path, count: int) -> None:
 
 
 def in_files(runs: int, count: int, workers: int) -> list[dict]:
-    """An epoch of crops of 224 pixels, flipped and normalised, by as many workers on both sides."""
+    """An epoch of crops of 224 pixels, flipped and normalised, with the same number of workers on both sides."""
     with tempfile.TemporaryDirectory() as name:
         write_photographs(Path(name), count)
         flip = {"flip": RandomHorizontalFlip()}
         data = training(ImageFolder(name, batch_size=64, num_workers=workers, augmentation=flip))
-        ours = data.train_dataloader()
+        loader = data.train_dataloader()
         classic = torchvision.transforms.Compose(
             [
                 torchvision.transforms.RandomResizedCrop(224),
@@ -187,7 +187,7 @@ def in_files(runs: int, count: int, workers: int) -> list[dict]:
         usual = DataLoader(files, 64, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=workers > 0)
 
         def load_ours() -> None:
-            for batch in ours:
+            for batch in loader:
                 data.on_after_batch_transfer(batch, 0)
 
         def load_usual() -> None:
@@ -198,12 +198,12 @@ def in_files(runs: int, count: int, workers: int) -> list[dict]:
         bytes_each = sum(os.path.getsize(path) for path, _ in files.samples) / len(files.samples)
         name = f"{count} JPEGs of {bytes_each / 1000:.0f} kB, {workers} workers"
         row = common.ratio(name, "usual", found["usual"], "ours", found["ours"])
-        return [row | {"ours, images a second": f"{len(ours) * 64 / row['ours']:,.0f}"}]
+        return [row | {"ours, images a second": f"{len(loader) * 64 / row['ours']:,.0f}"}]
 
 
 def linked(source: Path, count: int, folder: Path) -> Path:
-    """A folder of class folders with links to every n-th image of one whose images are in class folders or have names
-    like ``cat.1.jpg``."""
+    """Class folders with links to every n-th image of ``source``, whose images are in class folders or named like
+    ``cat.1.jpg``."""
     paths = sorted(source.rglob("*.jpg"))
     for path in paths[:: max(1, len(paths) // count)]:
         name = path.name.partition(".")[0] if path.parent == source else path.parent.name
@@ -213,7 +213,7 @@ def linked(source: Path, count: int, folder: Path) -> Path:
 
 
 def in_memory_already(data: ImageFolder) -> ImageDataModule:
-    """A data module of the same training images and transforms that never had files."""
+    """A data module of the same training images and transforms, without files."""
 
     class InMemory(ImageDataModule):
         class_names, mean, std = data.class_names, data.mean, data.std
@@ -255,7 +255,7 @@ def load_only(data: ImageDataModule) -> Callable[[], None]:
 
 def decoded_once(runs: int, count: int, photos: Path) -> list[dict]:
     """Photographs of cats and dogs at 64 pixels, files decoded in each epoch and once; CIFAR-10 as JPEG at 32 pixels,
-    files decoded once and images that are in memory anyway. In one process, by its seconds on the cores."""
+    files decoded once and images already in memory. In one process, in processor seconds."""
     rows, flip = [], {"flip": RandomHorizontalFlip()}
     with tempfile.TemporaryDirectory() as name:
         cats = linked(photos / "cats_vs_dogs" / "train", count, Path(name) / "cats")
@@ -277,13 +277,13 @@ def decoded_once(runs: int, count: int, photos: Path) -> list[dict]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=("memory", "augmentation", "folder", "cache"))
-    parser.add_argument("--images", type=int, default=2000, help="JPEGs to make")
-    parser.add_argument("--workers", type=int, default=2, help="of both sides, for the JPEGs")
+    parser.add_argument("--images", type=int, default=2000, help="JPEGs to generate")
+    parser.add_argument("--workers", type=int, default=2, help="workers of both sides, for the JPEGs")
     parser.add_argument("--photos", type=Path, help="the folder of cats_vs_dogs and cifar10, for --only cache")
     parser.add_argument("--runs", type=int, default=5, help="measured epochs of each side")
     common.add_output(parser)
     args = parser.parse_args()
-    numerics.keep_freed_memory()  # as train.py has it, for both sides
+    numerics.keep_freed_memory()  # as train.py does, for both sides
     if args.only in (None, "memory"):
         common.table("Fashion-MNIST, seconds an epoch", in_memory(args.runs), args)
     if args.only in (None, "augmentation"):
@@ -291,7 +291,7 @@ def main() -> None:
     if args.only in (None, "folder"):
         common.table("A folder of images, seconds an epoch", in_files(args.runs, args.images, args.workers), args)
     if args.only == "cache":
-        title = "Seconds on the cores: A decodes in each epoch, B once; of CIFAR-10, A decodes once, B has no files"
+        title = "Processor seconds: A decodes in each epoch, B once; for CIFAR-10, A decodes once, B has no files"
         common.table(title, decoded_once(args.runs, args.images, args.photos), args)
 
 

@@ -1,6 +1,6 @@
-"""How far what export.py writes is from the checkpoint: the largest difference of a logit on test images.
+"""How exact the files of export.py are: the largest difference of a logit from the checkpoint's, on test images.
 
-The networks are trained on the digits, by train.py; with random weights the same is in tests/test_export.py.
+The networks are trained on the digits by train.py; tests/test_export.py tests random weights.
 
 python -m benchmarks.export
 """
@@ -34,7 +34,7 @@ def differences(name: str, overrides: list[str], epochs: int) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=2, help="of training")
+    parser.add_argument("--epochs", type=int, default=2, help="training epochs")
     parser.add_argument("--only", choices=NETWORKS)
     common.add_output(parser)
     args = parser.parse_args()

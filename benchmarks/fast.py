@@ -1,6 +1,6 @@
-"""What ``trainer=fast`` gains over the defaults: seconds of training of whole runs of train.py, in turn.
+"""The gain of ``trainer=fast`` over the defaults: training seconds of whole runs of train.py, in turn.
 
-On CUDA the first run compiles, the others find its kernels on disk.
+On CUDA the first run compiles; later runs find the kernels on disk.
 
 python -m benchmarks.fast                                    LeNet, ResNet-20, ResNeXt-50; 10 minutes on 2 cores
 python -m benchmarks.fast --config model=resnet18 --config datamodule=fashion_mnist
@@ -28,7 +28,7 @@ CONFIGS = {
 
 
 def training_seconds(overrides: list[str]) -> float:
-    """Of one run of train.py; validation and start-up are not in it."""
+    """Training seconds of one run of train.py, without validation and start-up."""
     with tempfile.TemporaryDirectory() as folder:
         common.train(*overrides, f"hydra.run.dir={folder}")
         found = record.read(folder)

@@ -1,9 +1,9 @@
-"""A training step of the networks: ours ÷ torchvision's, and what precision, memory format and compilation gain.
+"""A training step: ours ÷ torchvision's, and the gain from precision, memory format and compilation.
 
 A step is forward, loss, backward and optimizer on one batch of noise; all settings of a network take turns.
 
 python -m benchmarks.model                        all three tables (5 minutes on 2 cores with --runs 5)
-python -m benchmarks.model --only torchvision     our networks against torchvision's, the same settings
+python -m benchmarks.model --only torchvision     our networks against torchvision's, with the same settings
 python -m benchmarks.model --only settings        fp32 and bf16, contiguous and channels_last, eager and compiled
 python -m benchmarks.model --only settings --config model=resnet18 --config datamodule=cifar10
 python -m benchmarks.model --only cost            seconds an image over image size, depth and groups
@@ -29,7 +29,7 @@ from lit_modules import numerics
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 FASHION = "datamodule=fashion_mnist"
-# (what, overrides, batch size): small images, as the networks meet them in this project.
+# (name, overrides, batch size): small images, as used in this project.
 NETWORKS = [
     ("LeNet, 28 px", ["model=lenet", FASHION], 128),
     ("CIFAR ResNet-20, 28 px", ["model=resnet_cifar", FASHION], 128),
@@ -69,32 +69,32 @@ def batch(cfg, size: int) -> tuple[Tensor, Tensor]:
 def against_torchvision(runs: int) -> list[dict]:
     """The same weights, batch and settings: the outputs must agree, then the steps are timed."""
     rows = []
-    for theirs, ours, size in (
+    for name, option, size in (
         ("resnet18", "resnet18", 64),
         ("resnet50", "resnet50", 32),
         ("resnext50_32x4d", "resnext50", 32),
     ):
         for bf16, last in ((False, False), (True, True)):
             memory_format = torch.channels_last if last else torch.contiguous_format
-            cfg = common.composed(f"model={ours}", "datamodule=cifar10", "datamodule.image_size=64")
+            cfg = common.composed(f"model={option}", "datamodule=cifar10", "datamodule.image_size=64")
             images, labels = batch(cfg, size)
             images = images.contiguous(memory_format=memory_format)
-            mine = instantiate(cfg.model).to(DEVICE, memory_format=memory_format)
-            other = getattr(torchvision.models, theirs)(num_classes=10).to(DEVICE, memory_format=memory_format)
-            other.load_state_dict(mine.state_dict())
-            torch.testing.assert_close(mine.eval()(images[:2]), other.eval()(images[:2]))
+            network = instantiate(cfg.model).to(DEVICE, memory_format=memory_format)
+            reference = getattr(torchvision.models, name)(num_classes=10).to(DEVICE, memory_format=memory_format)
+            reference.load_state_dict(network.state_dict())
+            torch.testing.assert_close(network.eval()(images[:2]), reference.eval()(images[:2]))
             sides = {
-                "ours": step(mine.train(), images, labels, bf16),
-                "torchvision": step(other.train(), images, labels, bf16),
+                "ours": step(network.train(), images, labels, bf16),
+                "torchvision": step(reference.train(), images, labels, bf16),
             }
             found = common.take_turns(sides, runs)
-            name = f"{theirs}, {size} × 64 px, {'bf16 channels_last' if bf16 else 'fp32'}"
-            rows.append(common.ratio(name, "ours", found["ours"], "torchvision", found["torchvision"]))
+            title = f"{name}, {size} × 64 px, {'bf16 channels_last' if bf16 else 'fp32'}"
+            rows.append(common.ratio(title, "ours", found["ours"], "torchvision", found["torchvision"]))
     return rows
 
 
 def settings(networks: list[tuple], runs: int) -> list[dict]:
-    """Images a second with each setting, and how many steps repay the compilation."""
+    """Images a second with each setting, and the number of steps that repay compilation."""
     bf16_too = DEVICE != "cpu" or numerics.cpu_has_bfloat16()  # emulated, a step of LeNet took seven times as long
     best = "bf16 channels_last" if bf16_too else "fp32 channels_last"
     choices = FP32 | (BF16 if bf16_too else {}) | {f"{best} compiled": (bf16_too, True, True)}
@@ -152,13 +152,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=("torchvision", "settings", "cost"))
     parser.add_argument("--config", action="append", help="for settings: an override of a network of your own")
-    parser.add_argument("--batch-size", type=int, default=64, help="of that network")
+    parser.add_argument("--batch-size", type=int, default=64, help="batch size for that network")
     parser.add_argument("--runs", type=int, default=15, help="measured steps of each side")
     common.add_output(parser)
     args = parser.parse_args()
-    numerics.keep_freed_memory()  # as train.py has it
+    numerics.keep_freed_memory()  # as train.py does
     cache = tempfile.TemporaryDirectory()
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache.name  # nothing compiled earlier makes compiling look quick
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache.name  # empty, or earlier kernels would make compiling look quick
     networks = [(" ".join(args.config), args.config, args.batch_size)] if args.config else NETWORKS
     if args.only in (None, "torchvision"):
         common.table("Seconds a step, ours and torchvision's", against_torchvision(args.runs), args)

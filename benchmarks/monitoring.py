@@ -1,9 +1,9 @@
-"""What looking at a training costs: its epochs with all that is logged and drawn by default ÷ those with nothing of it.
+"""The cost of monitoring: epochs with everything that is logged and drawn by default ÷ epochs without.
 
 Both sides train the same network through the same Trainer, from the same seed, on the same batches, and write the same
-checkpoints. The one has the default logger and callbacks; the other no logger, and no callbacks but those that write
-checkpoints. They take turns, each first in every other one; the first epoch of each run is not counted. What is drawn
-once a run, before its first step and after its end, is a table of its own.
+checkpoints. One side has the default logger and callbacks; the other has no logger, and only the callbacks that write
+checkpoints. They take turns, with alternating order; the first epoch of each run is not counted. A second table has
+the cost of what is drawn once a run, before the first step and after the end.
 
 python -m benchmarks.monitoring                     LeNet and ResNet-18 on Fashion-MNIST
 python -m benchmarks.monitoring --config datamodule=synthetic --config model=resnet_cifar --runs 5
@@ -28,7 +28,7 @@ from launch.main import quiet_lightning
 from lit_modules import numerics
 
 KEPT = ("checkpoint", "last")  # the callbacks of both sides
-DRAWING = {  # what is done once a run, and where
+DRAWING = {  # what is drawn once a run, and in which hooks
     plots.NetworkPictures: ("on_train_batch_start", "on_test_end"),
     plots.CurvesPlot: ("on_train_end",),
     plots.ConfusionMatrixPlot: ("on_test_epoch_end",),
@@ -51,7 +51,7 @@ class Epochs(Callback):
 
 
 def run(overrides: list[str], epochs: int, watched: bool) -> tuple[float, float, list[torch.Tensor]]:
-    """Seconds of the epochs that count, seconds of drawing, and what was learnt."""
+    """Seconds of the counted epochs, seconds of drawing, and the trained weights."""
     with tempfile.TemporaryDirectory() as folder:
         cfg = common.composed(*overrides, f"trainer.max_epochs={epochs + 1}", f"run_dir={folder}")
         if not watched:
@@ -84,7 +84,7 @@ def run(overrides: list[str], epochs: int, watched: bool) -> tuple[float, float,
 
 
 def timed(function, seconds: list[float]):
-    """The same function, whose seconds are collected."""
+    """The same function; the seconds of each call are appended to ``seconds``."""
 
     def run(*args, **options):
         began = time.perf_counter()
@@ -97,13 +97,13 @@ def timed(function, seconds: list[float]):
 
 
 def measure(overrides: list[str], epochs: int, runs: int) -> dict[str, list]:
-    """Seconds of each run of both sides, seconds of drawing, and whether both learnt the same; one turn is warm-up."""
+    """Seconds of each run of both sides, seconds of drawing, and whether the weights are equal; one warm-up turn."""
     found: dict[str, list] = {"watched": [], "bare": [], "drawing": [], "same": []}
     for turn in range(runs + 1):
         sides = {watched: run(overrides, epochs, watched) for watched in ((True, False), (False, True))[turn % 2]}
-        (watched, drawing, ours), (bare, _, theirs) = sides[True], sides[False]
+        (watched, drawing, weights), (bare, _, bare_weights) = sides[True], sides[False]
         if turn > 0:
-            same = all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+            same = all(torch.equal(a, b) for a, b in zip(weights, bare_weights, strict=True))
             for name, value in (("watched", watched), ("bare", bare), ("drawing", drawing), ("same", same)):
                 found[name].append(value)
     return found

@@ -1,10 +1,10 @@
 """Jobs one after another ÷ side by side: a whole sweep with Hydra's basic launcher and with hydra/launcher=parallel.
 
-Side by side each job has its share of the cores. One after another it has all of them, or as many as side by side.
+Side by side, each job has a share of the cores. One after another, it has all cores, or the same share.
 Start-up is included everywhere.
 
 python -m benchmarks.parallel                     four LeNets on Fashion-MNIST, two at a time
-python -m benchmarks.parallel --config seed=range(12)                   on the digits, where start-up is most of it
+python -m benchmarks.parallel --config seed=range(12)                   on the digits, mostly start-up
 """
 
 import argparse
@@ -24,7 +24,7 @@ def sweep(*overrides: str, threads: int | None = None) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=3, help="sweeps of each side")
-    parser.add_argument("--jobs", type=int, default=2, help="at a time")
+    parser.add_argument("--jobs", type=int, default=2, help="jobs at a time")
     parser.add_argument("--config", action="append", help="an override for train.py; several make one sweep")
     common.add_output(parser)
     args = parser.parse_args()

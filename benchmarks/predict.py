@@ -1,8 +1,8 @@
-"""What predict.py costs beyond decoding and a forward pass: against a plain loop over 10,000 small files.
+"""The overhead of predict.py over decoding and a forward pass: against a plain loop over 10,000 small files.
 
-Ours is all that predict.py does once torch and the checkpoint are there, from the folder to the CSV. The plain loop
-decodes file by file with torchvision, with PIL, or as we do, and calls the network on batches as large; it writes
-nothing.
+“Ours” is everything predict.py does once torch and the checkpoint are loaded, from the folder to the CSV. The plain
+loop decodes file by file with torchvision, with PIL or with our decoder, and calls the network on batches of the same
+size; it writes nothing.
 
 python -m benchmarks.predict                       LeNet and CIFAR ResNet-20 on Fashion-MNIST's test images
 python -m benchmarks.predict --kind jpg --workers 0 --images 2000
@@ -46,7 +46,7 @@ def with_pil(path: str) -> Tensor:
 
 
 def write_images(folder: Path, kind: str, count: int) -> ImageDataModule:
-    """Fashion-MNIST's test images as files, or noise where it is not installed. Returns the data that they are from."""
+    """Fashion-MNIST's test images as files, or noise if it is not installed. Returns the data module of the images."""
     if DEBIAN_DIR.is_dir():
         data = instantiate(common.composed("datamodule=fashion_mnist").datamodule)
     else:
@@ -78,7 +78,7 @@ def compare(name: str, overrides: list[str], folder: Path, data: ImageDataModule
     cfg = hydra.compose("predict", settings)
     labels = {}
 
-    def ours() -> None:
+    def whole() -> None:
         root, names = image_paths.find_images(str(folder))
         names = image_paths.identify(names)
         paths = [str(root / name) for name in names.values()]
@@ -93,10 +93,10 @@ def compare(name: str, overrides: list[str], folder: Path, data: ImageDataModule
         return run
 
     decoders = {"torchvision": with_torchvision, "PIL": with_pil, "our decoding": partial(read_image, channels=1)}
-    sides = {"ours": ours} | {side: plain(decode) for side, decode in decoders.items()}
+    sides = {"ours": whole} | {side: plain(decode) for side, decode in decoders.items()}
     found = common.take_turns(sides, args.runs)
     agree = min((labels["ours"] == labels[decode]).float().mean().item() for decode in decoders.values())
-    assert agree > 0.999, f"only {agree:.2%} of the labels agree"  # not all: sums in another order
+    assert agree > 0.999, f"only {agree:.2%} of the labels agree"  # not all: the order of sums differs
     rows = []
     for side in decoders:
         row = common.ratio(f"{name}, against {side}", "ours", found["ours"], "plain", found[side])
@@ -109,12 +109,12 @@ def main() -> None:
     parser.add_argument("--only", choices=NETWORKS)
     parser.add_argument("--kind", choices=("png", "jpg"), default="png")
     parser.add_argument("--images", type=int, default=10_000)
-    parser.add_argument("--workers", type=int, help="of ours; as predict.py has it unless given")
+    parser.add_argument("--workers", type=int, help="workers of predict.py; by default predict.py's choice")
     parser.add_argument("--runs", type=int, default=5, help="measured runs of each side")
     common.add_output(parser)
     args = parser.parse_args()
     quiet_lightning()
-    numerics.keep_freed_memory()  # as predict.py has it, for all sides; so are the next two lines
+    numerics.keep_freed_memory()  # as predict.py does, like the next two lines, for all sides
     gc.freeze()
     atexit.register(gc.unfreeze)
     rows = []

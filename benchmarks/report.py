@@ -1,8 +1,8 @@
-"""How often a report's comparisons are wrong and right, on simulated sweeps, and the seconds that a report takes.
+"""How often a report's comparisons are right and wrong, on simulated sweeps, and how long a report takes.
 
 python -m benchmarks.report                        2,000 simulated sweeps a row; a report of 2,000 records
 
-The seconds of processor time are less disturbed by a machine's other work than those that passed.
+Other work on the machine disturbs processor seconds less than elapsed seconds.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import pandas as pd
 from benchmarks import common
 from results import report, statistics
 
-# (configurations, seeds, true lead of the first, what its lead is)
+# (configurations, seeds, true lead of the first)
 CASES = [(2, 8, 0.0), (10, 8, 0.0), (40, 8, 0.0), (10, 4, 0.0), (2, 8, 1.0), (2, 4, 1.0)]
 BARS = {(2, 8, 0.0): "≤ 7", (10, 8, 0.0): "≤ 10", (2, 8, 1.0): "≥ 60"}
 
@@ -32,12 +32,12 @@ def simulate(configurations: int, seeds: int, lead: float, rng: np.random.Genera
     Args:
         lead: of the first configuration, in standard deviations of the paired differences between two.
     """
-    own = rng.standard_normal((seeds, configurations)) / np.sqrt(2)  # so that differences have a deviation of 1
-    own[:, 0] += lead
-    scores = pd.DataFrame(own + rng.standard_normal((seeds, 1)))  # what the seed does to all
+    noise = rng.standard_normal((seeds, configurations)) / np.sqrt(2)  # differences have a deviation of 1
+    noise[:, 0] += lead
+    scores = pd.DataFrame(noise + rng.standard_normal((seeds, 1)))  # the effect of a seed on all
     p = statistics.compare(scores, scores.mean().idxmax())["p"].min()
     pairs = configurations * (configurations - 1) / 2
-    by_holm = p < 1 and p / pairs * (configurations - 1) <= statistics.ALPHA  # 1 is where the correction ends
+    by_holm = p < 1 and p / pairs * (configurations - 1) <= statistics.ALPHA  # the correction ends at 1
     return p <= statistics.ALPHA, by_holm
 
 
@@ -60,7 +60,7 @@ def write_records(folder: Path, configurations: int, seeds: int) -> None:
 
 
 def seconds(folder: Path, *options: str) -> tuple[float, float]:
-    """(seconds that passed, seconds of processor time) of ``python report.py folder``."""
+    """(elapsed seconds, processor seconds) of ``python report.py folder``."""
     began, used = time.perf_counter(), os.times()
     script = Path(report.__file__).parents[1] / "report.py"
     subprocess.run([sys.executable, script, folder, *options], check=True, capture_output=True)
@@ -72,7 +72,7 @@ def seconds(folder: Path, *options: str) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sweeps", type=int, default=2_000, help="simulated sweeps of each case (%(default)s)")
-    parser.add_argument("--runs", type=int, default=5, help="reports (%(default)s)")
+    parser.add_argument("--runs", type=int, default=5, help="measured reports (%(default)s)")
     common.add_output(parser)
     args = parser.parse_args()
     rng, rows = np.random.default_rng(0), []

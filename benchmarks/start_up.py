@@ -1,4 +1,4 @@
-"""How long a command takes to answer, to its first training step, and how much memory a run needs.
+"""How long commands take to answer or to finish one training step, and how much memory a run needs.
 
 python -m benchmarks.start_up
 """
@@ -30,7 +30,7 @@ def run(command: list[str]) -> None:
 
 
 def peak_memory() -> list[dict[str, Any]]:
-    """MiB at most in memory: the libraries, the images themselves, and what a run of LeNet needs beyond."""
+    """Peak MiB: the libraries, the images themselves, and what a run of LeNet needs beyond them."""
     command = [sys.executable, "-c", LIBRARIES]
     libraries = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) / 1024
     with tempfile.TemporaryDirectory() as folder:
@@ -42,7 +42,7 @@ def peak_memory() -> list[dict[str, Any]]:
 
 
 def one_step() -> None:
-    """A run of one training step on the digits, with its validation and test."""
+    """A run of one training step on the digits, with validation and test."""
     with tempfile.TemporaryDirectory() as folder:
         common.train("debug=one_batch", f"hydra.run.dir={folder}")
 

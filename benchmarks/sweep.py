@@ -1,7 +1,7 @@
-"""What a job of a multirun costs beyond its training: instantiating, loading the data, testing, plots, the record.
+"""The cost of a sweep's job beyond training: instantiating, loading the data, testing, plots, the record.
 
-Two sweeps, in one process each, of few and of many equal jobs; the difference is what further jobs cost, start-up left
-out. Of that, training is what the jobs' records say.
+Two sweeps of equal jobs, one with few and one with many, each in one process; the difference is the cost of further
+jobs, without start-up. The training time in it is taken from the jobs' records.
 
 python -m benchmarks.sweep                       LeNet on the digits and on Fashion-MNIST
 """
@@ -23,7 +23,7 @@ CONFIGS = {
 
 
 def sweep(overrides: list[str], jobs: int) -> tuple[float, float]:
-    """Seconds of a whole sweep of so many seeds, and of training in it."""
+    """Seconds of a whole sweep of ``jobs`` seeds, and of training in it."""
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         common.train("-m", f"seed=range({jobs})", *overrides, f"hydra.sweep.dir={folder}")

@@ -1,8 +1,8 @@
-"""What the Trainer costs: an epoch through the parts of train.py ÷ the same epoch in a bare loop.
+"""The overhead of the Trainer: an epoch with the parts of train.py ÷ the same epoch in a bare loop.
 
-Both train the same network, from the same seed, on the same batches in the same order, and both validate. The one
-side has Lightning's Trainer with its metrics, logging to TensorBoard, progress and checkpoints, as composed from
-conf/; the other has nothing but forward, backward, optimizer and schedule. They take turns every 25 batches, so that
+Both train the same network, from the same seed, on the same batches in the same order, and both validate. One
+side has Lightning's Trainer with metrics, logging to TensorBoard, progress and checkpoints, as composed from conf/;
+the other has only forward, backward, optimizer and schedule. They take turns every 25 batches, so that
 a busy machine slows both alike.
 
 python -m benchmarks.trainer_overhead                     LeNet and ResNet-18 on Fashion-MNIST
@@ -32,7 +32,7 @@ TURN = 25  # batches
 
 
 class BareLoop(Callback):
-    """Beside each epoch of the Trainer one of a bare loop with its own copy of everything, in turns; both timed."""
+    """Run a bare loop with a copy of everything in turns with the Trainer's epochs, and time both."""
 
     def __init__(self, cfg):
         self.cfg, self.seconds = cfg, {"trainer": [], "bare": []}
@@ -41,7 +41,7 @@ class BareLoop(Callback):
     def on_fit_start(self, trainer, pl_module):
         seed_everything(self.cfg.seed, verbose=False)
         self.data = instantiate(self.cfg.datamodule)
-        self.data.trainer = trainer  # says on which device, and whether a batch is of training
+        self.data.trainer = trainer  # gives the device, and whether a batch is for training
         self.data.setup("fit")
         self.train_loader, self.val_loader = self.data.train_dataloader(), self.data.val_dataloader()
         self.precision = trainer.precision_plugin
@@ -72,14 +72,14 @@ class BareLoop(Callback):
         self.end_epoch(trainer)
 
     def end_epoch(self, trainer):
-        """The Trainer's epoch has ended, checkpoints included; the bare one does with its validation."""
+        """Finish the bare epoch, validation included, after the Trainer's epoch, checkpoints included."""
         while self.take_turn(trainer):
             pass
         self.seconds["trainer"].append(time.perf_counter() - self.began - self.bare_seconds)
         self.seconds["bare"].append(self.bare_seconds)
 
     def take_turn(self, trainer) -> bool:
-        """So many batches of the bare loop; whether there are more."""
+        """Run ``TURN`` batches of the bare loop. Returns whether there are more."""
         common.synchronize()
         stage, began = trainer.state.stage, time.perf_counter()
         more = next(self.epoch, None) is not None
@@ -89,7 +89,7 @@ class BareLoop(Callback):
         return more
 
     def batches(self, trainer):
-        """An epoch; where it stops for the Trainer's turn, it yields."""
+        """An epoch of the bare loop; it yields whenever the Trainer takes a turn."""
         device = next(self.net.parameters()).device
         trainer.training = True
         self.net.train()
@@ -122,7 +122,7 @@ class BareLoop(Callback):
 
 
 def measure(overrides: list[str], epochs: int) -> dict:
-    """Seconds an epoch of both, the first epoch of each left out, and whether both learnt the same."""
+    """Seconds of each epoch of both but the first, and whether the trained weights are equal."""
     with tempfile.TemporaryDirectory() as folder:
         cfg = common.composed(*overrides, f"trainer.max_epochs={epochs + 1}", f"run_dir={folder}")
         quiet_lightning()
@@ -140,7 +140,7 @@ def measure(overrides: list[str], epochs: int) -> dict:
         trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=list(instantiate(cfg.logger).values()))
         trainer.fit(classifier, datamodule=data, weights_only=True)
         same = all(
-            torch.equal(a.cpu(), b.cpu())  # Lightning has put its own back on the CPU
+            torch.equal(a.cpu(), b.cpu())  # Lightning has moved the backbone back to the CPU
             for a, b in zip(classifier.backbone.parameters(), bare.net.parameters(), strict=True)
         )
     return {name: seconds[1:] for name, seconds in bare.seconds.items()} | {"same weights": same}
@@ -152,8 +152,8 @@ def part_of_an_epoch(batches: int) -> list[str]:
 
 
 def measure_alone(overrides: list[str], epochs: int) -> dict:
-    """In a process of its own, with its memory as a run of train.py finds it."""
-    gc.freeze()  # as launch.main.imports_without_gc does, lest the collector search torch's modules again and again
+    """``measure`` in a fresh process, with memory set up as in a run of train.py."""
+    gc.freeze()  # as launch.main.imports_without_gc does, so that the collector does not rescan torch's modules
     try:
         with hydra.initialize_config_dir(str(common.CONF), version_base="1.3"):
             return measure(overrides, epochs)
