@@ -1,10 +1,10 @@
 """Score a trained network.
 
-python evaluate.py ckpt=runs/digits_lenet/2026-11-25_10-00-00            its best checkpoint on its test images
+python evaluate.py ckpt=runs/digits_lenet/2026-11-25_10-00-00            the run's best checkpoint, on the test images
 python evaluate.py ckpt=best.ckpt split=val tta=flip
-python evaluate.py ckpt=[runs/a,runs/b]                                         the mean of their probabilities
+python evaluate.py ckpt=[runs/a,runs/b]                                         an ensemble: mean probabilities
 python evaluate.py ckpt=best.ckpt calibrate=true                                fit a temperature
-python evaluate.py ckpt=best.ckpt explain=8                                     what it looks at
+python evaluate.py ckpt=best.ckpt explain=8                                     what the network looks at
 python evaluate.py ckpt=best.ckpt datamodule=image_folder datamodule.data_dir=$HOME/pets
 """
 
@@ -42,7 +42,7 @@ def check(cfg: "DictConfig") -> None:
     if cfg.explain and not find_spec("captum"):
         raise ConfigError(f"explain={cfg.explain} needs captum, not installed: pip install -e '.[explain]'")
     if len(find_checkpoints(cfg.ckpt)) > 1 and cfg.calibrate:
-        raise ConfigError("calibrate=true is for one checkpoint; calibrate each member of an ensemble before")
+        raise ConfigError("calibrate=true is for one checkpoint; calibrate each member of an ensemble first")
 
 
 def evaluate(cfg: "DictConfig") -> float:
@@ -103,7 +103,7 @@ def score(
     split: str,
     callbacks: Sequence["Callback"] = (),
 ) -> tuple["Evaluator", dict[str, float]]:
-    """(the evaluator after its test, the metrics by name) of a backbone on a split, with a member's classes."""
+    """Test a backbone on a split, with a member's classes. Returns (the evaluator, the metrics by name)."""
     from lightning import Trainer
 
     classes = member.checkpoint["class_names"]
@@ -114,14 +114,14 @@ def score(
     options = {"callbacks": list(callbacks), "logger": False, "enable_checkpointing": False}
     trainer = build("trainer", cfg.trainer, Trainer, **options)
     if trainer.world_size > 1:
-        raise ValueError(f"an evaluation is one process, not {trainer.world_size}; use trainer.devices=1")
+        raise ValueError(f"evaluation runs in one process, not {trainer.world_size}; use trainer.devices=1")
     trainer.test(evaluator, datamodule=data, weights_only=True, verbose=False)
     values = {name: value.item() for name, value in trainer.callback_metrics.items()}
     return evaluator, {name.replace("test", split, 1): value for name, value in values.items()}
 
 
 def calibrate(cfg: "DictConfig", member: checkpoints.Member, data: "ImageDataModule") -> dict[str, Any]:
-    """Fit a network's temperature on the validation images, store it beside the checkpoint and apply it.
+    """Fit a network's temperature on the validation images, store it next to the checkpoint and apply it.
 
     Returns:
         The temperature, the number of validation images, and the metrics before.

@@ -1,4 +1,4 @@
-"""Export a trained network to one file for other programs, and check that it computes the same.
+"""Export a trained network to one file for other programs, and check that the file computes the same.
 
 python export.py ckpt=runs/digits_lenet/2026-11-25_10-00-00                     ONNX, normalised images in
 python export.py ckpt=best.ckpt preprocessing=true output=digits.onnx                  uint8 pixels in
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 log = logging.getLogger(__name__)
-# By format: the suffix of its files, and the packages that it needs.
+# Format → file suffix, required packages.
 FORMATS = {
     "onnx": (".onnx", ("onnx", "onnxscript", "onnxruntime")),
     "torch_export": (".pt2", ()),
@@ -41,7 +41,7 @@ def check(cfg: "DictConfig") -> None:
     if cfg.output:
         check_writable("output", Path(cfg.output), (suffix,))
     if cfg.preprocessing and cfg.format == "weights":
-        raise ConfigError("preprocessing=true: format=weights holds weights alone; expected another format")
+        raise ConfigError("preprocessing=true: format=weights contains only weights; expected another format")
     if cfg.tolerance is None or not cfg.tolerance >= 0:
         raise ConfigError(f"tolerance={cfg.tolerance}: expected 0 or more")
     if cfg.images:
@@ -50,7 +50,7 @@ def check(cfg: "DictConfig") -> None:
 
 
 def export(cfg: "DictConfig") -> float:
-    """Write the network of ``cfg.ckpt`` to ``cfg.output``, if the file computes the same.
+    """Write the network of ``cfg.ckpt`` to ``cfg.output``, if the file computes the same logits.
 
     Returns:
         The largest difference between the file's logits and the checkpoint's.
@@ -70,7 +70,7 @@ def export(cfg: "DictConfig") -> float:
         difference, result = exporters.save(path, cfg.format, backbone, pixels, facts, cfg.tolerance)
     except exporters.Disagreement as error:
         sys.exit(f"error: {error}")  # exit code 1: the user cannot fix it
-    log.info(f"{'compared':<12} {source}, at a batch of 1, of 7 and of all: {result}")
+    log.info(f"{'compared':<12} {source}, in batches of 1, 7 and all: {result}")
     log.info(f"{'exported':<12} {short(path)} ({path.stat().st_size / 1e6:.1f} MB)")
     return difference
 

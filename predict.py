@@ -88,7 +88,7 @@ def classify(
     callbacks = list(filter(None, [build("progress", cfg.progress, Callback)]))
     trainer = build("trainer", cfg.trainer, Trainer, callbacks=callbacks, logger=False, enable_checkpointing=False)
     if trainer.world_size > 1:
-        raise ValueError(f"a prediction is one process, not {trainer.world_size}; use trainer.devices=1")
+        raise ValueError(f"prediction runs in one process, not {trainer.world_size}; use trainer.devices=1")
     return data, collect(trainer.predict(predictor, data, weights_only=True))
 
 

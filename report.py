@@ -16,8 +16,8 @@ from results.record import one_line
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="a sweep's folder")
-    parser.add_argument("--metric", default="val/top1", help="what the configurations are sorted by (%(default)s)")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="where the report goes; needed for several folders")
+    parser.add_argument("--metric", default="val/top1", help="sorts the configurations (%(default)s)")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="the report's folder; required for several sweeps")
     parser.add_argument("--no-plots", dest="plots", action="store_false", help="tables only")
     given = parser.parse_args()
     try:

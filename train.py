@@ -34,9 +34,9 @@ class Run:
     """The parts of a training.
 
     Args:
-        config: resolved, as plain values: ``auto`` and what the data determine have been filled in.
+        config: resolved, as plain values; ``auto`` and facts about the data have been filled in.
         resume_from: the checkpoint to resume from.
-        logger_runs: the runs of W&B's and MLflow's that this run continues, by the logger's class.
+        logger_runs: the W&B and MLflow runs that this run continues, by logger class.
     """
 
     datamodule: "LightningDataModule"
@@ -93,7 +93,7 @@ def train(cfg: "DictConfig") -> float | None:
 
 
 def build(cfg: "DictConfig") -> Run:
-    """Build the parts of a run. ``cfg`` stays as it is: values that are resolved here go into a copy."""
+    """Build the parts of a run. ``cfg`` is not changed: values that are resolved here go into a copy."""
     from lightning import Callback, LightningDataModule, LightningModule, Trainer
     from lightning.pytorch.callbacks import Checkpoint
     from omegaconf import OmegaConf
@@ -151,7 +151,7 @@ def with_data_facts(cfg: "DictConfig", datamodule: "LightningDataModule") -> "Di
 
 
 def build_loggers(cfg: "DictConfig", checkpoint: dict[str, Any] | None) -> tuple[list[Any], dict[str, str]]:
-    """(the loggers, the runs of services that they continue)."""
+    """(the loggers, the W&B and MLflow runs that they continue)."""
     from lightning.pytorch.loggers import Logger
 
     from callbacks.loggers import resume_loggers

@@ -1,4 +1,4 @@
-"""A Hydra sweeper, where Hydra looks for plugins."""
+"""A sweeper, in the package in which Hydra looks for plugins."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 
 class GridSweeper(Sweeper):
-    """Run every combination, each in a folder named by the values that are swept.
+    """Run every combination, each in a folder named after the swept values.
 
     Hydra's own sweeper composes the config of every job before the first one starts: 0.08 s each.
 

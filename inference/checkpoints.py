@@ -209,7 +209,7 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
 def check_resume_path(path: str) -> Path:
     """The file that ``ckpt_path`` means. Raises: ValueError, OSError: it is an address, or no such file."""
     if "://" in path:
-        raise ValueError(f"ckpt_path={path} is an address; a checkpoint is opened from this machine's files only")
+        raise ValueError(f"ckpt_path={path} is a URL; expected a file on this machine")
     file = Path(path).expanduser()
     if file.is_dir():
         raise IsADirectoryError(f"ckpt_path={path} is a folder; expected a file, say {file / FOLDER / LAST}")

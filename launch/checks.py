@@ -19,7 +19,7 @@ from results.run_folder import FOLDER, LAST
 
 
 class LaunchChecks(Callback):
-    """Reject a run or a sweep that cannot work or would overwrite another one.
+    """Reject a run or a sweep that cannot work or would overwrite an earlier one.
 
     Attributes:
         check_config: the script's own check of a single run's config.
@@ -72,7 +72,7 @@ def _check_monitor(config: DictConfig) -> None:
 
 
 def _check_folder_key(config: DictConfig, wrong: str, what: str, right: str) -> None:
-    """Raise a ConfigError for a folder that would not be used."""
+    """Raise a ConfigError for a folder key that Hydra would ignore."""
     for override in jobs.overrides_of(config.hydra, "hydra"):
         key, _, folder = override.partition("=")
         if key == wrong:
@@ -80,11 +80,11 @@ def _check_folder_key(config: DictConfig, wrong: str, what: str, right: str) -> 
 
 
 def refuse_used_folder(folder: Path, ckpt_path: str | None) -> None:
-    """Raise a ConfigError if a folder holds a run that a new one would overwrite; resuming it there is fine."""
+    """Raise a ConfigError if a new run would overwrite the one in a folder; resuming that run is allowed."""
     last, completed = folder / FOLDER / LAST, jobs.is_completed(folder)
     if not completed and not any(folder.glob(f"{FOLDER}/*.ckpt")):
         return
     if ckpt_path and Path(ckpt_path).expanduser().absolute().is_relative_to(folder.absolute()):
         return
     hint = f", or resume={folder} to resume it" if last.is_file() and not completed else ""
-    raise ConfigError(f"hydra.run.dir={folder} holds a run already; expected another folder{hint}")
+    raise ConfigError(f"hydra.run.dir={folder} already holds a run; expected another folder{hint}")

@@ -1,4 +1,4 @@
-"""One run or one job of a sweep: lock its folder; skip completed jobs, retry failed ones, resume interrupted ones."""
+"""One run or one job of a sweep: lock the folder; skip completed jobs, retry failed ones, resume interrupted ones."""
 
 import functools
 import itertools
@@ -25,7 +25,7 @@ from results.record import OutOfTime, is_main_process, one_line, signal_code
 from results.run_folder import FOLDER, LAST, short
 
 log = logging.getLogger(__name__)
-SIZE = "SWEEP_SIZE"  # environment variable of a sweep's jobs: how many there are; 0 in a search
+SIZE = "SWEEP_SIZE"  # environment variable: the number of jobs in a sweep; 0 in a search
 
 
 def as_job(task: Callable) -> Callable:
@@ -56,7 +56,7 @@ def as_job(task: Callable) -> Callable:
 
 
 def _leave_run_dir() -> None:
-    """Undo ``hydra.job.chdir=true``: relative paths mean the folder that they were typed in."""
+    """Undo ``hydra.job.chdir=true``: relative paths start from the folder in which they were typed."""
     started_in = HydraConfig.get().runtime.cwd
     if HydraConfig.get().job.chdir and os.path.isdir(started_in):
         log.warning(
@@ -77,13 +77,13 @@ def _sweep_job(task: Callable, cfg: DictConfig) -> float | None:
         previous = previous_record(cfg.run_dir, cli_overrides())
         if previous and previous["status"] == "completed":
             score = previous["metrics"].get(cfg.monitor)
-            log.info(f"{name}  {cfg.monitor} {_text(score)}  was completed before")
+            log.info(f"{name}  {cfg.monitor} {_text(score)}  was already completed")
             return score
         last, began = resume_checkpoint(cfg.run_dir, previous), time.perf_counter()
         cfg.ckpt_path = last or cfg.ckpt_path
         try:
             with quiet_console(cfg.verbose):
-                log.info(f"{name}{'  resumes from its last checkpoint' if last else ''}")
+                log.info(f"{name}{'  resumes from {LAST}' if last else ''}")
                 score = task(cfg)
         except BaseException as error:
             if signal_code(error):
@@ -105,7 +105,7 @@ def _text(score: float | None) -> str:
 
 @contextmanager
 def quiet_console(verbose: bool) -> Iterator[None]:
-    """Show only warnings and errors on the console, or all if ``verbose``; the job's log file gets all of them."""
+    """Show only warnings and errors on the console, unless ``verbose``; the job's log file gets all messages."""
     consoles = [h for h in logging.root.handlers if getattr(h, "stream", None) in (sys.stdout, sys.stderr)]
     levels = [handler.level for handler in consoles]
     for handler in () if verbose else consoles:
@@ -118,7 +118,7 @@ def quiet_console(verbose: bool) -> Iterator[None]:
 
 
 def _take_gpu(number: int) -> None:
-    """Give this process of a parallel launcher one of the visible GPUs, in turn, before its first job."""
+    """Before the first job, give this process of a parallel launcher one of the visible GPUs, in turn."""
     if "torch" in sys.modules:
         return
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -135,7 +135,7 @@ def lock_run_dir(run_dir: str | Path, wait: bool = True) -> Iterator[None]:
     """Keep other processes out of a run's folder; the system releases the lock however this process ends.
 
     Args:
-        wait: until another process has left the folder; otherwise that is an error.
+        wait: for another process to release the folder; otherwise a locked folder is an error.
     """
     from filelock import FileLock, Timeout
 
@@ -144,7 +144,7 @@ def lock_run_dir(run_dir: str | Path, wait: bool = True) -> Iterator[None]:
         if is_main_process():
             lock.acquire(timeout=0)
     except Timeout:
-        message = f"another process is at work in {run_dir}"
+        message = f"another process is using {run_dir}"
         if not wait:
             raise ValueError(message) from None
         log.info(f"{message}; waiting for it")
@@ -173,7 +173,7 @@ def previous_record(run_dir: str | Path, overrides: Sequence[str]) -> dict[str, 
 
 
 def _relevant(overrides: Sequence[str]) -> set[str]:
-    """The overrides that can change a result, as they are written to a record."""
+    """The overrides that can change a result, in the form that records store."""
     relevant = (text for text in overrides if text.partition("=")[0].lstrip("+") not in records.RESULT_NEUTRAL_KEYS)
     return set(map(records.redact_override, relevant))
 
@@ -192,7 +192,7 @@ def is_completed(run_dir: str | Path) -> bool:
 
 
 def resume_checkpoint(run_dir: str | Path, previous: dict[str, Any] | None) -> str | None:
-    """The checkpoint from which a job resumes; None if it starts anew, after removing what a failed attempt left."""
+    """The checkpoint from which a job resumes; otherwise None, after deleting the files of a failed attempt."""
     folder = Path(run_dir)
     last = folder / FOLDER / LAST
     if previous and previous["status"] in ("running", "interrupted") and last.exists():
@@ -204,7 +204,7 @@ def resume_checkpoint(run_dir: str | Path, previous: dict[str, Any] | None) -> s
 
 
 def mark_resumable(run_dir: str | Path, last: str | None) -> None:
-    """Let a job that failed before it got beyond the checkpoint ``last`` resume from there."""
+    """Mark a job that failed before it got past the checkpoint ``last`` as interrupted, so that it resumes there."""
     record, start = read_valid_record(run_dir), Path(run_dir, ".hydra", "config.yaml")  # written when a job starts
     if last and record and start.exists() and os.path.exists(last) and os.path.getmtime(last) < start.stat().st_mtime:
         records.write(run_dir, record | {"status": "interrupted"})
@@ -240,15 +240,15 @@ def is_requeued() -> bool:
 
 
 def _resume_requeued(cfg: DictConfig) -> bool:
-    """Let a job that SLURM has started again resume in its folder. Returns whether it was completed.
+    """Resume a requeued SLURM job in the same folder. Returns whether it was already completed.
 
-    Raises: ValueError, OSError: the folder is a new one, or holds another run.
+    Raises: ValueError, OSError: the folder is new, or holds another run.
     """
     previous = previous_record(cfg.run_dir, cli_overrides())
     if previous is None and not is_given(HydraConfig.get(), "hydra.run.dir"):
         raise FileNotFoundError(
-            f"SLURM has started this job again, but {cfg.run_dir} is a new folder with nothing to resume; "
-            "give the job a folder of its own, such as hydra.run.dir=runs/$SLURM_JOB_ID"
+            f"SLURM requeued this job, but {cfg.run_dir} is a new folder with nothing to resume; "
+            "give the job a fixed folder, such as hydra.run.dir=runs/$SLURM_JOB_ID"
         )
     if previous and previous["status"] == "completed":
         log.info(f"{cfg.run_dir} is completed; there is nothing to resume")
@@ -265,7 +265,7 @@ def _print_resume_command(run_dir: str) -> None:
 
 
 def _log_to_file(error: BaseException) -> None:
-    """Write an error with its traceback to the run's log; the console gets one line."""
+    """Write an error with the traceback to the run's log; the console gets one line."""
     trace = (type(error), error, error.__traceback__)
     entry = log.makeRecord(log.name, logging.ERROR, __file__, 0, one_line(error), (), trace)
     for handler in logging.root.handlers:
@@ -300,7 +300,7 @@ def forbid_in_sweep(what: str) -> None:
     """Raise a ValueError in a sweep, unless SLURM started the job's processes: each would run the whole sweep again."""
     in_sweep = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
     if in_sweep and "SLURM_PROCID" not in os.environ:
-        raise ValueError(f"{what} cannot be part of a sweep; use trainer.devices=1, or run each job on its own")
+        raise ValueError(f"{what} cannot be part of a sweep; use trainer.devices=1, or run each job separately")
 
 
 def cli_overrides() -> list[str]:
@@ -318,10 +318,10 @@ def swept_keys() -> set[str]:
 
 
 def is_given(hydra: DictConfig, key: str) -> bool:
-    """Whether the command line gives a key of Hydra a value."""
+    """Whether the command line sets a key of Hydra."""
     return any(override.startswith(f"{key}=") for override in overrides_of(hydra, "hydra"))
 
 
 def overrides_of(hydra: DictConfig, kind: str = "task") -> list[str]:
-    """The overrides of a command line, of the ``task`` or of ``hydra``, as they were typed, with their ``${…}``."""
+    """The ``task`` or ``hydra`` overrides of a command line, as typed; ``${…}`` is not resolved."""
     return OmegaConf.to_container(hydra.overrides[kind])

@@ -1,6 +1,6 @@
 """Run a script's task under Hydra: errors become one line and an exit code, sweeps end with a report.
 
-Exit codes: 2 for errors that the user can fix; 1 for a bug of this project, with its traceback, and for a sweep with a
+Exit codes: 2 for errors that the user can fix; 1 for a bug in this project, with a traceback, and for a sweep with a
 job that has not completed; 130 and 143 after SIGINT and SIGTERM. ``HYDRA_FULL_ERROR=1`` shows all tracebacks.
 """
 
@@ -32,7 +32,7 @@ FLAGS = {
     **dict.fromkeys("-c --cfg -cd --config-dir -i --info --experimental-rerun".split(), True),
 }
 MULTIRUN = {"-m", "--multirun"}
-# Warnings of Lightning and torch about intended behaviour.
+# Warnings from Lightning and torch about intended behaviour.
 NOISE = (
     r".*LeafSpec",  # torch's pytree, used by Lightning
     r".*treespec",
@@ -52,11 +52,11 @@ def run(task: Callable, config_name: str, check: Callable[[DictConfig], None] | 
     """Run ``task(cfg)`` with the command line's arguments, then exit.
 
     Args:
-        check: raises for an invalid config of a single run, before its folder is created.
+        check: raises for an invalid config of a single run, before the folder is created.
     """
     os.environ.setdefault(TRACEBACKS, os.environ.get("HYDRA_FULL_ERROR", "0"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors instead of printing them
-    # Two hooks that Python documents: on a full disk, the run's own error is enough.
+    # Two hooks that Python documents: on a full disk, the run's error is enough.
     logging.raiseExceptions = False
     threading.excepthook = _thread_failed
     checks.LaunchChecks.check_config = staticmethod(check) if check else None
@@ -89,16 +89,16 @@ def run(task: Callable, config_name: str, check: Callable[[DictConfig], None] | 
         if sweeps.current is None or sweeps.current.in_process or is_user_error(error) or tracebacks():
             code = report_error(error)
         else:  # the jobs have reported their own errors
-            print(f"error: a process of the launcher was lost: {one_line(error)}", file=sys.stderr)
+            print(f"error: a launcher process died: {one_line(error)}", file=sys.stderr)
             code = 1
     if sweeps.current is not None and is_main_process():
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning leaves it ignored
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning leaves SIGINT ignored
         code = sweeps.current.conclude(code)
     sys.exit(code)
 
 
 def _thread_failed(args: threading.ExceptHookArgs) -> None:
-    """Print a thread's error as Python does, except for TensorBoard's on a full disk: the main thread raises it too."""
+    """Print a thread's error as Python does, unless the disk is full: the main thread reports that."""
     if not (isinstance(args.exc_value, OSError) and args.exc_value.errno == errno.ENOSPC):
         threading.__excepthook__(args)
 

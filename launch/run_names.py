@@ -1,4 +1,4 @@
-"""Names of run and job folders, which say what is run."""
+"""Names of run and job folders, made from the overrides."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,27 +11,27 @@ from launch.sweep_folder import stored_command
 from results.record import RESULT_NEUTRAL_KEYS, is_secret
 from results.run_folder import short
 
-# Overrides that are not part of a run's name: they only say where to read or write, or are in it already.
+# Overrides that are not part of a run's name: they only set where to read or write, or are in it already.
 LEFT_OUT = RESULT_NEUTRAL_KEYS | {"run_dir", "ckpt_path", "ckpt", "trust", "output", "grid", "num_workers"}
 MAX_LENGTH = 100  # characters of a run's name
 VALID = re.compile(r"[\w.,+\[\]-]{1,200}")  # the name of a job's folder
 
 
 def job_names(jobs: Sequence[Sequence[str]], swept: set[str]) -> list[str]:
-    """The folder of each job below the sweep's: the swept values, or a number if they make no valid name."""
+    """The name of each job's folder: the swept values, or a number if these do not make valid names."""
     names = [_swept_values(job, swept) for job in jobs]
     return names if all(map(VALID.fullmatch, names)) else [str(number) for number, _ in enumerate(jobs)]
 
 
 def job_dir(sweep_dir: str, number: int, overrides: Iterable[str]) -> str:
-    """The folder of a job of a search below the sweep's. (A grid knows all of its jobs, and uses ``job_names``.)"""
+    """The name of a job's folder in a search. (A grid knows all jobs in advance, and uses ``job_names``.)"""
     command = stored_command(Path(sweep_dir))
     name = _swept_values(overrides, command.swept() if command else set())
     return name if VALID.fullmatch(name) else str(number)
 
 
 def _swept_values(overrides: Iterable[str], swept: set[str]) -> str:
-    """What tells a job from the others, such as ``optimizer.lr-0.1_seed-1``."""
+    """The swept overrides of a job, such as ``optimizer.lr-0.1_seed-1``."""
     return "_".join(sorted(text for text in overrides if key_of(text) in swept)).replace("=", "-")
 
 
@@ -43,9 +43,9 @@ def run_name(name: str | None, choices: Mapping[str, str], overrides: Iterable[s
     """The name of a run or sweep: data and model, or the experiment, and every other override.
 
     Args:
-        name: used as it is, if given.
+        name: used unchanged, if given.
         choices: the option chosen in each config group.
-        overrides: of the command line.
+        overrides: from the command line.
     """
     if name is not None:
         return name
@@ -56,7 +56,7 @@ def run_name(name: str | None, choices: Mapping[str, str], overrides: Iterable[s
     named = {whole} if whole else {"datamodule", "model"}
     paths = [given["ckpt"]] if "ckpt" in given else []
     if paths and isinstance(several := parsed["ckpt"].value(), list):
-        paths = [getattr(path, "text", str(path)) for path in several]  # text, if it was in quotes
+        paths = [getattr(path, "text", str(path)) for path in several]  # ``text`` of a quoted string
     parts = list(dict.fromkeys(map(checkpoint_name, paths)))
     parts += [chosen[group] for group in sorted(named) if chosen.get(group) not in (None, "null")]
     for key, value in given.items():
@@ -64,12 +64,12 @@ def run_name(name: str | None, choices: Mapping[str, str], overrides: Iterable[s
             parts.append(f"{key.rpartition('.')[2]}-{value}")
     texts = [re.sub(r"[^A-Za-z0-9._]+", "-", part).strip("-") for part in parts]
     while len("_".join(texts)) > MAX_LENGTH and len(texts) > 1:
-        texts.pop()  # a whole override, rather than a part of one
+        texts.pop()  # drops a whole override, rather than a part of one
     return "_".join(texts)[:MAX_LENGTH]
 
 
 def checkpoint_name(ckpt: str) -> str:
-    """The name of a checkpoint's run: its folders below ``runs`` without dates, or the last folder."""
+    """The name of a checkpoint's run: the folders below ``runs`` without dates, or the last folder."""
     *folders, last = Path(ckpt.strip("'\"")).parts or ("",)
     parts = [*folders, last] if Path(last).suffix != ".ckpt" else folders
     parts = [part for part in parts if part != "checkpoints" and not re.match(r"\d{4}-\d\d-\d\d_", part)]
@@ -77,7 +77,7 @@ def checkpoint_name(ckpt: str) -> str:
     return "_".join(below) or Path(last).stem
 
 
-# Registered on import, so that the workers of a launcher have them too. Cached: all jobs of a sweep share its name.
+# Registered on import, so that the workers of a launcher have them too. Cached: all jobs of a sweep share one name.
 OmegaConf.register_new_resolver("run_name", run_name, use_cache=True, replace=True)
 OmegaConf.register_new_resolver("job_dir", job_dir, replace=True)
 OmegaConf.register_new_resolver("short", short, replace=True)

@@ -19,7 +19,7 @@ from results.errors import ConfigError
 from results.run_folder import SWEEP_FILES, is_sweep
 
 FILE, HYDRAS = SWEEP_FILES
-# Overrides of Hydra that belong to one start of a sweep, not to its command.
+# Overrides of Hydra that belong to one start of a sweep, not to the command.
 OF_ONE_START = ("hydra.mode", "hydra.sweep.dir")
 
 
@@ -29,9 +29,9 @@ class Command:
 
     Args:
         script: ``train``, ``evaluate`` …
-        overrides: as they were typed, Hydra's own included, without the folder.
-        config_dir: of ``--config-dir``.
-        cwd: the folder in which it was typed.
+        overrides: as typed, including those of Hydra, without the sweep's folder.
+        config_dir: the value of ``--config-dir``.
+        cwd: the folder in which the command was typed.
     """
 
     script: str
@@ -40,12 +40,12 @@ class Command:
     cwd: str
 
     def arguments(self, folder: Path, overrides: Sequence[str] = ()) -> list[str]:
-        """The command's arguments for a sweep in ``folder``, with other overrides."""
+        """The command's arguments for a sweep in ``folder``, with ``overrides`` added or replaced."""
         flags = ["-m", *(("--config-dir", self.config_dir) if self.config_dir else ())]
         return [*flags, *self.with_overrides(overrides), f"hydra.sweep.dir={folder}"]
 
     def with_overrides(self, overrides: Sequence[str]) -> list[str]:
-        """Its own overrides with others in place of those with the same keys."""
+        """The command's overrides, with ``overrides`` in place of those with the same keys."""
         replaced = {_key(override) for override in overrides}
         return [*(override for override in self.overrides if _key(override) not in replaced), *overrides]
 
@@ -60,7 +60,7 @@ class Command:
 
 
 def stored_command(folder: Path) -> Command | None:
-    """The command of a sweep's folder, or the last one of a folder without ours; None if both are unreadable."""
+    """The command in ``sweep.json``, or else the last one in Hydra's ``multirun.yaml``; None if both are unreadable."""
     try:
         return Command(**json.loads((folder / FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
@@ -75,26 +75,26 @@ def of_config(config: DictConfig) -> Command:
     """The command that Hydra composed a config for."""
     hydra = OmegaConf.to_container(config.hydra)
     sources = hydra["runtime"]["config_sources"]
-    own = [o for o in hydra["overrides"]["hydra"] if _key(o) not in OF_ONE_START]
+    hydra_overrides = [o for o in hydra["overrides"]["hydra"] if _key(o) not in OF_ONE_START]
     return Command(
         script=hydra["job"]["config_name"],
-        overrides=[*hydra["overrides"]["task"], *own],
+        overrides=[*hydra["overrides"]["task"], *hydra_overrides],
         config_dir=next((source["path"] for source in sources if source["provider"] == "command-line"), None),
         cwd=hydra["runtime"]["cwd"],
     )
 
 
 def store_command(folder: Path, command: Command) -> None:
-    """Store the command of a sweep; values of swept keys that are new are added to the stored ones."""
+    """Store the command of a sweep; new values of swept keys are added to the stored ones."""
     if before := stored_command(folder):
         searched = [override for override in command.overrides if _key(override).startswith("hydra.sweeper.")]
-        before = replace(before, overrides=before.with_overrides(searched))  # say, more trials
+        before = replace(before, overrides=before.with_overrides(searched))  # such as more trials
         command = replace(before, overrides=_extended(before.overrides, command.overrides))
     records.write_json(folder / FILE, asdict(command))
 
 
 def _extended(before: Sequence[str], now: Sequence[str]) -> list[str]:
-    """The overrides of one grid with the jobs of both; ``now`` if there is none, for two keys have new values."""
+    """The overrides of one grid with the jobs of both; ``now`` if no such grid exists: several keys have new values."""
     values = _values(before), _values(now)
     keys = [key for key in values[0] if set(values[1].get(key, ())) != set(values[0][key])]
     if all(set(values[1].get(key, ())) <= set(values[0][key]) for key in keys):
@@ -106,7 +106,7 @@ def _extended(before: Sequence[str], now: Sequence[str]) -> list[str]:
 
 
 def _values(overrides: Sequence[str]) -> dict[str, list[str]]:
-    """The values of each key, a single one included, as text; of an interval its whole text."""
+    """Key → list of values, as text; a single value or an interval is a list of one."""
     found = {}
     for override in overrides:
         parsed = OverridesParser.create().parse_override(override)
@@ -120,12 +120,12 @@ def _values(overrides: Sequence[str]) -> dict[str, list[str]]:
 def check_same_command(folder: Path, script: str, overrides: Sequence[str], params: Sequence[str] = ()) -> set[str]:
     """The keys that the sweep in a folder has swept so far; none if the folder is new.
 
-    Fixed overrides and swept keys must be the same. Swept values may differ, and whatever changes no result.
+    Fixed overrides and swept keys must be the same. Swept values and result-neutral overrides may differ.
 
     Args:
         script: as in a ``Command``.
-        overrides: as they were typed.
-        params: what else is swept, by the config.
+        overrides: as typed.
+        params: further overrides, from ``hydra.sweeper.params``.
 
     Raises: ConfigError: the folder belongs to another command, or to a single run.
     """
@@ -138,7 +138,7 @@ def check_same_command(folder: Path, script: str, overrides: Sequence[str], para
             raise ConfigError(f"hydra.sweep.dir={folder} belongs to another command: {command.line(folder)}{hint}")
         return command.swept()
     fixed, swept = _fixed_and_swept([*params, *overrides])
-    for job in sorted(folder.glob(f"*/{records.FILE}")):  # of a search before its command was stored
+    for job in sorted(folder.glob(f"*/{records.FILE}")):  # a sweep without a stored command
         try:
             had, _ = _fixed_and_swept(records.read(job.parent)["overrides"])
         except (OSError, ValueError):
@@ -147,21 +147,21 @@ def check_same_command(folder: Path, script: str, overrides: Sequence[str], para
         has = [override for key, override in fixed.items() if had.get(key) != override] + sorted(swept - set(had))
         if job_has or has:
             raise ConfigError(
-                f"hydra.sweep.dir={folder} belongs to another sweep: its job {job.parent.name} has "
+                f"hydra.sweep.dir={folder} belongs to another sweep: job {job.parent.name} has "
                 f"{' '.join(job_has) or 'nothing more'}, this command has {' '.join(has) or 'nothing more'}"
             )
     return set()
 
 
 def check_not_in_sweep(folder: Path) -> None:
-    """Raise a ConfigError for the folder of a single run that is, or lies in, a sweep's."""
+    """Raise a ConfigError if the folder of a single run is a sweep's folder or lies in one."""
     for sweep in (folder, folder.absolute().parent):
         if is_sweep(sweep):
             raise ConfigError(f"hydra.run.dir={folder} lies in the folder of a sweep; expected another folder")
 
 
 def _fixed_and_swept(overrides: Sequence[str], swept: Set[str] = frozenset()) -> tuple[dict[str, str], set[str]]:
-    """The overrides that all jobs share, by key, and the keys that are swept; without those that change no result.
+    """The overrides that all jobs share, by key, and the keys that are swept; without result-neutral ones.
 
     Args:
         swept: keys that count as swept even if they have one value.

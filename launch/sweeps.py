@@ -1,4 +1,4 @@
-"""A sweep: its combinations, the names of its jobs' folders, and what remains to be done at its end."""
+"""A sweep: the combinations, the names of job folders, checks before the first job, and the report at the end."""
 
 import itertools
 import os
@@ -31,16 +31,16 @@ class Sweep:
 
     Args:
         folder: of the sweep.
-        metric: sorts its report.
-        names: of its jobs' folders; None if the sweeper chooses the jobs as it goes.
-        in_process: whether its jobs run in this process, one after another.
+        metric: sorts the report.
+        names: the folder of each job; None if the sweeper chooses the jobs as it goes.
+        in_process: whether the jobs run in this process, one after another.
     """
 
     def __init__(self, folder: Path, metric: str, names: Sequence[str] | None, in_process: bool):
         self.folder, self.metric, self.names, self.in_process = folder, metric, names, in_process
 
     def count(self) -> Counter[str]:
-        """How many jobs have which status."""
+        """The number of jobs with each status."""
         names = self.names or [path.parent.name for path in self.folder.glob(f"*/{records.FILE}")]
         found = (jobs.read_valid_record(self.folder / name) for name in names)
         return Counter(record["status"] for record in found if record)
@@ -51,10 +51,10 @@ class Sweep:
     def announcement(self) -> str:
         """The first line of a sweep: the number of jobs, and where the output of each goes."""
         jobs_of = f"{len(self.names)} job{'s' * (len(self.names) != 1)}" if self.names else "jobs"
-        return f"{jobs_of} in {self.folder}, each with its output in train.log of its folder"
+        return f"{jobs_of} in {self.folder}, with the output of each in <job>/train.log"
 
     def conclude(self, code: int) -> int:
-        """Print the report and its path, and how to resume an incomplete sweep.
+        """Print the report, the path to it, and how to resume an incomplete sweep.
 
         Returns: the exit code: 1 if a job is incomplete.
         """
@@ -65,7 +65,7 @@ class Sweep:
             if count:
                 print(report.write([self.folder], metric=self.metric))
                 print(self.folder / "report.html", flush=True)
-        except Exception as error:  # a report must not cost what was trained
+        except Exception as error:  # a failed report must not fail the sweep
             print(f"no report in {self.folder}: {one_line(error)}", file=sys.stderr)
         size = len(self.names) if self.names else count.total()
         left = {"failed": count["failed"], "incomplete": size - count["completed"] - count["failed"]}
@@ -81,10 +81,10 @@ def resume_command(folder: Path) -> str:
 
 
 def prepare(config: DictConfig) -> None:
-    """Check a sweep before its first job, and remember it for its end.
+    """Check a sweep before the first job, and store it in ``current`` for the end.
 
     Raises:
-        ConfigError: it cannot run; none of its jobs can, or one cannot with ``impossible=refuse``.
+        ConfigError: the sweep cannot run: no job can, or one cannot with ``impossible=refuse``.
     """
     global current
     overrides, swept = parse_sweep(config)
@@ -97,7 +97,7 @@ def prepare(config: DictConfig) -> None:
         for name in {"output", "grid"} - swept:
             if config.get(name) is not None and len(found) > 1:
                 raise ConfigError(
-                    f"{name}={config[name]}: {len(found)} jobs would write it; without it, each has a folder"
+                    f"{name}={config[name]}: {len(found)} jobs would write it; leave it out (each job has a folder)"
                 )
         _reject_conflicts(config, found, swept)
     else:
@@ -127,9 +127,9 @@ def _params(config: DictConfig) -> list[str]:
 def parse_sweep(config: DictConfig) -> tuple[list[Override], set[str]]:
     """The overrides of a sweep, those in ``hydra.sweeper.params`` first, and the keys that are swept.
 
-    Keys that the sweep in the same folder has swept before are among them, even if they have one value now.
+    These include keys that an earlier start in the same folder has swept, even if they have one value now.
     """
-    parser = OverridesParser.create(GlobalHydra.instance().config_loader())  # it lists what glob(…) matches
+    parser = OverridesParser.create(GlobalHydra.instance().config_loader())  # expands glob(…)
     parsed = parser.parse_overrides([*_params(config), *jobs.overrides_of(config.hydra)])
     overrides = list({override.get_key_element(): override for override in parsed}.values())  # typed ones win
     command = sweep_folder.stored_command(Path(config.hydra.sweep.dir))
@@ -163,9 +163,9 @@ def runs_in_process(config: DictConfig) -> bool:
 
 
 def _reject_conflicts(config: DictConfig, found: Sequence[Sequence[str]], swept: set[str]) -> None:
-    """Print a line for each combination of which no network can be built.
+    """Print a line for each combination for which no network can be built.
 
-    Raises: ConfigError: this is true of all jobs, or of one with ``impossible=refuse``.
+    Raises: ConfigError: all jobs are impossible, or one is with ``impossible=refuse``.
     """
     refuse = config.get("impossible") == "refuse"
     composed: dict[tuple[str, ...], DictConfig] = {}
@@ -187,12 +187,12 @@ def _reject_conflicts(config: DictConfig, found: Sequence[Sequence[str]], swept:
     for shown, reason in reasons:
         print(f"impossible: {shown}: {reason}", file=sys.stderr)
     if count and (refuse or count == len(found)):
-        hint = "" if count == len(found) else "; impossible=skip runs the others"
+        hint = "" if count == len(found) else "; impossible=skip runs the rest"
         raise ConfigError(f"{count} of {len(found)} jobs are impossible{hint}")
 
 
 def _compose(config_name: str, job: Sequence[str], swept: set[str]) -> DictConfig:
-    """The config of a job. It takes 0.1 s, so of the jobs with the same options of groups only the first is composed.
+    """The config of a job. This takes 0.1 s, so jobs that choose the same options of groups share one.
 
     Raises: ConfigError: one of these options has no such key.
     """
@@ -212,9 +212,9 @@ def _updated(config: DictConfig, values: Sequence[str]) -> DictConfig:
 
 
 def _refuse_several_processes(config: DictConfig, overrides: Sequence[Override]) -> None:
-    """Each further process of a job would run the whole sweep again; under SLURM they are tasks of the job."""
+    """Raise a ConfigError if each process of a job would run the whole sweep; a SLURM launcher avoids that."""
     if "LOCAL_RANK" in os.environ:
-        raise ConfigError("torchrun cannot start a sweep: each of its processes would run the whole sweep")
+        raise ConfigError("torchrun cannot start a sweep: each process would run the whole sweep")
     if "submitit" in config.hydra.launcher._target_ or "trainer" not in config:
         return
     for name in ("devices", "num_nodes"):
@@ -226,7 +226,7 @@ def _refuse_several_processes(config: DictConfig, overrides: Sequence[Override])
 
 
 def _check_search(config: DictConfig, overrides: Sequence[Override]) -> None:
-    """A search needs something to search, and must move towards better values of the metric."""
+    """Raise a ConfigError if a search has nothing to search, or prefers worse values of the metric."""
     if not any(o.is_sweep_override() for o in overrides) and not config.hydra.sweeper.get("custom_search_space"):
         raise ConfigError("a search needs something to search, such as 'optimizer.lr=tag(log, interval(0.001, 0.5))'")
     if "direction" in config.hydra.sweeper:

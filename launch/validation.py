@@ -20,7 +20,7 @@ from models.resnet_config import CHECKS
 from results.errors import ConfigError
 
 CONF = Path(__file__).parent.parent / "conf"
-# Choices that need an extra of this project: its name, and the module that it installs.
+# Choices that need an extra of this project → the extra, and a module that it installs.
 EXTRAS = {
     "logger=wandb": ("wandb", "wandb"),
     "logger=mlflow": ("mlflow", "mlflow"),
@@ -34,7 +34,7 @@ EXTRAS = {
 BYTE_ORDER_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # Keys whose values are paths, even if they look like numbers.
 PATHS = "data_dir datamodule.data_dir ckpt ckpt_path resume images output grid model.weights".split()
-# Keys whose values may be of another type than the default.
+# Keys whose values may have another type than the default.
 UNTYPED = ("trainer.devices", "lit_module.compile", "model.width_per_group", "datamodule.num_workers")
 TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list", dict: "keys"}
 # Names from other projects, and what to write here.
@@ -58,7 +58,7 @@ SET_BY_SCRIPTS = {
     "trainer.callbacks": "+callbacks.NAME._target_=…",
     "trainer.enable_checkpointing": "callbacks.checkpoint=null",
 }
-# The limits that users hit most; constructors check the others.
+# The limits that users hit most; constructors check the rest.
 LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": (lambda value: 0 <= value < 2**32, "0 to 4294967295"),
     "optimizer.lr": (lambda value: value >= 0, "0 or more"),
@@ -133,15 +133,15 @@ def check_config_files(folders: Iterable[Path]) -> None:
 
 
 def readable(override: str, multirun: bool) -> str:
-    """An override as Hydra's grammar reads it: a value that it could not read, or would misread, is put in quotes.
+    """Put the value of an override in quotes if Hydra's grammar could not read it, or would misread it.
 
-    A shell removes the quotes of ``data_dir="my photos (1)"``, and Hydra needs quotes of its own. It would misread an
-    existing path with commas or brackets (in a sweep these may be several values), and the number in ``ckpt=2024``.
+    A shell removes the quotes of ``data_dir="my photos (1)"``, but Hydra needs them. It would also misread an existing
+    path with commas or brackets (in a sweep these may be several values), and ``ckpt=2024`` as a number.
     """
     key, equals, value = override.partition("=")
     in_quotes = f"{key}={quote(value)}"
     if not equals or not _parses(in_quotes):
-        return override  # the fault is not in the value
+        return override  # the error is not in the value
     folder = key in ("hydra.run.dir", "hydra.sweep.dir")  # takes one value, even in a sweep
     several = multirun and not folder
     exists = os.path.exists(os.path.expanduser(value))
@@ -158,7 +158,7 @@ def readable(override: str, multirun: bool) -> str:
 
 
 def rename_checkpoint(config_name: str, overrides: Sequence[str]) -> list[str]:
-    """The overrides with the key that a script has for its checkpoint, where ``ckpt`` or ``ckpt_path`` was typed.
+    """Replace ``ckpt`` or ``ckpt_path`` in the overrides by whichever of the two the script uses.
 
     Raises: ConfigError: both were typed.
     """
@@ -177,7 +177,7 @@ def _parses(override: str) -> bool:
 
 
 def parse(text: str) -> Override:
-    """One override. Raises: ConfigError: it has no value, or one that Hydra cannot read."""
+    """Parse an override. Raises: ConfigError: it has no value, or one that Hydra cannot read."""
     key, equals, _ = text.partition("=")
     if not key or not equals and not text.startswith("~"):
         raise ConfigError(f"{text}: expected key=value; --help lists the choices")
@@ -192,7 +192,7 @@ def parse(text: str) -> Override:
 
 
 def quote(text: str) -> str:
-    """A value as Hydra's command line takes it, whatever is in it."""
+    """Quote any text as a value for Hydra's command line."""
     text = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text)
     return f"'{text}'"
 
@@ -232,12 +232,12 @@ def _check_option(override: Override, config_name: str) -> None:
     if group not in root and not override.is_add() and not group.startswith("hydra/"):
         raise ConfigError(f"{override.input_line}: {config_name}.py has no group {group}{suggest(group, _names(root))}")
     if group == "study" and override.is_sweep_override():
-        raise ConfigError(f"{override.input_line}: each study is a sweep of its own; run one at a time")
+        raise ConfigError(f"{override.input_line}: each study is a separate sweep; run one at a time")
     for value in _flatten(values_of(override)):
         if value in options or value is None and root.get(group, "") is None:
             continue
         if group.startswith("hydra/") and not get_close_matches(str(value), options):
-            continue  # a plugin's
+            continue  # an option of a plugin
         raise ConfigError(f"{group}={format_value(value)}: no such option{suggest(value, options)}")
 
 
@@ -282,7 +282,7 @@ def _default(key: str, defaults: dict) -> Any:
             raise ConfigError(f"{key}: no such key{_hint(key, part, path, node, defaults)}")
         node = node[part]
         path.append(part)
-    has_target = isinstance(node, dict) and "_target_" in node  # null or an interpolation may take its place
+    has_target = isinstance(node, dict) and "_target_" in node  # null or an interpolation may replace it
     return None if has_target or key in UNTYPED else node
 
 
@@ -309,12 +309,12 @@ def _leaves(node: dict, prefix: str = "") -> Iterable[tuple[str, Any]]:
 
 
 def _check_type(key: str, value: Any, default: Any) -> None:
-    """Raise a ConfigError if a value is not of its default's type. Numbers and booleans are also text."""
+    """Raise a ConfigError if a value does not have the default's type. Numbers and booleans are valid text."""
     if isinstance(default, str) and "${" in default or isinstance(value, str) and "${" in value:
         return
     if default == "???":
         if value in (None, ""):
-            raise ConfigError(f"{key}={format_value(value)} is no value; give it one")
+            raise ConfigError(f"{key}={format_value(value)}: expected a value")
         return
     if default is None or isinstance(default, str) and not isinstance(value, list | dict):
         return
@@ -338,20 +338,20 @@ def check_choice(key: str, value: Any, choices: Sequence[Any]) -> None:
 
 
 def check_choices(cfg: DictConfig, choices: Mapping[str, Sequence[Any]]) -> None:
-    """Raise a ConfigError if a key's value is not among its choices."""
+    """Raise a ConfigError if a key's value is not among the key's choices."""
     for key, allowed in choices.items():
         check_choice(key, cfg[key], allowed)
 
 
 def check_minimum(cfg: DictConfig, minima: Mapping[str, int]) -> None:
-    """Raise a ConfigError if a key's value is neither null nor a whole number of at least its minimum."""
+    """Raise a ConfigError if a key's value is neither null nor a whole number of at least the minimum."""
     for key, minimum in minima.items():
         if cfg[key] is not None and not (isinstance(cfg[key], int) and cfg[key] >= minimum):
             raise ConfigError(f"{key}={cfg[key]}: expected a whole number, at least {minimum}")
 
 
 def model_conflict(config: DictConfig) -> str | None:
-    """Why no network can be built from a config; None if the torch-free rules of ``models`` find no reason."""
+    """Why no network can be built from a config; None if the torch-free checks in ``models`` find no conflict."""
     model = OmegaConf.to_container(config.model, resolve=True) if config.get("model") else {}
     check = CHECKS.get(model.get("_target_"))
     arguments = signature(check).parameters.values() if check else ()
@@ -373,7 +373,7 @@ def format_value(value: Any) -> str:
 
 
 def suggest(word: Any, options: Sequence[str], path: Sequence[str] = ()) -> str:
-    """The one or two options most like a word, or all of them; as keys, if they are below a path."""
+    """A hint with the one or two options most like a word, or with all options; as full keys below ``path``."""
     near = get_close_matches(str(word), options, n=2, cutoff=0.55)
     shown = [".".join([*path, option]) for option in near or options]
     return f"; did you mean {' or '.join(shown)}?" if near else f"; there are: {', '.join(shown)}" if shown else ""

@@ -1,1 +1,1 @@
-"""Records of runs, and what is made from them: summaries, tables, reports and figures. Torch-free."""
+"""Records of runs, and summaries, tables, reports and figures made from them. Nothing here imports torch."""

@@ -15,7 +15,7 @@ from yaml import YAMLError
 
 from results.record import is_main_process, one_line, out_of_memory
 
-TRACEBACKS = "SHOW_TRACEBACKS"  # environment variable: the user's HYDRA_FULL_ERROR, which launch.main sets for itself
+TRACEBACKS = "SHOW_TRACEBACKS"  # environment variable: the user's HYDRA_FULL_ERROR, before launch.main sets it
 
 
 class ConfigError(ValueError):
@@ -23,7 +23,7 @@ class ConfigError(ValueError):
 
 
 def report_error(error: Exception) -> int:
-    """Print an error in one line and return exit code 2; raise one that is not the user's."""
+    """Print a user error on one line and return exit code 2; re-raise any other error."""
     if tracebacks() or not is_user_error(error):
         raise error
     if is_main_process():
@@ -37,10 +37,10 @@ def tracebacks() -> bool:
 
 
 def is_user_error(error: BaseException) -> bool:
-    """Whether the user can fix this: a ConfigError, or another error that is never a bug of this project."""
+    """Whether the user can fix this: a ConfigError, or another error that is never a bug in this project."""
     known = (ValueError, OSError, HydraException, OmegaConfBaseException, YAMLError)
-    lightnings = type(error).__name__ == "MisconfigurationException"  # Lightning may not be imported
-    return isinstance(error, known) or lightnings or out_of_memory(error) is not None
+    misconfigured = type(error).__name__ == "MisconfigurationException"  # Lightning may not be imported
+    return isinstance(error, known) or misconfigured or out_of_memory(error) is not None
 
 
 @contextmanager
@@ -49,7 +49,7 @@ def building(part: str, config: DictConfig | None = None) -> Iterator[None]:
 
     Args:
         part: the key of the config that is being built, such as ``optimizer``.
-        config: its value; the message then lists all arguments that its ``_target_`` does not have.
+        config: the value of that key; the message then lists all arguments that ``_target_`` does not accept.
     """
     try:
         yield
@@ -63,14 +63,14 @@ def building(part: str, config: DictConfig | None = None) -> Iterator[None]:
 
 
 def build(part: str, config: DictConfig | None, expected: type = object, **arguments: Any) -> Any:
-    """Instantiate a part of the config; None for an empty one.
+    """Instantiate a part of the config; None if it is empty.
 
-    A partial checks its result and reports its errors in the same way when it is called later.
+    A partial reports errors and checks the result in the same way when it is called later.
 
     Args:
-        part: its key, for messages.
-        expected: the class that the result must have.
-        arguments: that the script sets; the config must not have them.
+        part: the key in the config, for messages.
+        expected: the required class of the result.
+        arguments: set by the script; the config must not contain them.
 
     Raises: ConfigError: for any error.
     """
@@ -80,16 +80,16 @@ def build(part: str, config: DictConfig | None, expected: type = object, **argum
         if not isinstance(built, expected):
             kind = f"{expected.__module__.partition('.')[0]} {expected.__name__}"
             target = config.get("_target_", "a config without _target_")
-            raise ConfigError(f"{part}: {target} made a {type(built).__name__}; expected a {kind}")
+            raise ConfigError(f"{part}: {target} returned a {type(built).__name__}; expected a {kind}")
         return built
 
     if not config:
         return None
     for key in arguments:
         if config.get(key) is not None:
-            raise ConfigError(f"{part}.{key} is set by the script itself; remove it")
+            raise ConfigError(f"{part}.{key} is set by the script; remove it")
     with building(part, config):
-        # Plain lists and dicts: a checkpoint cannot hold OmegaConf's.
+        # Plain lists and dicts, because a checkpoint cannot hold OmegaConf containers.
         built = instantiate(config, _convert_="all", **arguments)
     if not isinstance(built, functools.partial):
         return check(built)
@@ -103,12 +103,12 @@ def build(part: str, config: DictConfig | None, expected: type = object, **argum
 
 
 def build_all(part: str, config: DictConfig | None, expected: type) -> list[Any]:
-    """Instantiate each entry of a group of objects, such as ``callbacks``, except those that are null."""
+    """Instantiate each entry of a group of objects, such as ``callbacks``; null entries are skipped."""
     return [build(f"{part}.{name}", entry, expected) for name, entry in (config or {}).items() if entry is not None]
 
 
 def _unknown_arguments(part: str, config: Any) -> str | None:
-    """The first message about arguments that the ``_target_`` of a config, at any depth, does not have."""
+    """A message about the first ``_target_``, at any depth, that does not accept some argument; or None."""
     from hydra.utils import get_object
 
     if not isinstance(config, Mapping):

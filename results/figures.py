@@ -22,33 +22,33 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
     from matplotlib.transforms import Transform
 
-COLORS = "#0072B2 #D55E00 #009E73 #CC79A7 #E69F00 #56B4E9 #000000 #8C510A".split()  # Okabe and Ito's, without yellow
+COLORS = "#0072B2 #D55E00 #009E73 #CC79A7 #E69F00 #56B4E9 #000000 #8C510A".split()  # Okabe and Ito, without yellow
 MARKERS = "osD^vPX*"
-REST = "0.72"  # the grey of what is not named
+REST = "0.72"  # grey, for configurations that the legend does not name
 VERDICT_COLORS = {BEST: COLORS[0], EQUAL: COLORS[4], WORSE: "0.45", UNTESTED: COLORS[3]}
-# Costs → title, and units with their sizes, the largest first.
+# Cost → axis title, and units with their sizes, largest first.
 SIZES = {"G": 1e9, "M": 1e6, "k": 1e3}
 COSTS = {
     "params": ("parameters", SIZES),
     "flops_per_image": ("FLOPs per image", {"T": 1e12} | SIZES),
     "train_seconds": ("training time", {"h": 3600.0, "min": 60.0, "s": 1.0}),
 }
-MAX_ROWS = 40  # configurations in one plot, the best ones
-MAX_PANELS, MAX_POINTS = 12, 100  # of small multiples: panels, and means in all of them
+MAX_ROWS = 40  # configurations in one plot: the best
+MAX_PANELS, MAX_POINTS = 12, 100  # in small multiples: panels, and means over all panels
 MAX_NAMED = len(COLORS)  # configurations in a legend
 MAX_SIDE = 30  # values along a side of a heat map
-MAX_CELLS = 120  # of a heat map that has numbers in its cells
+MAX_CELLS = 120  # a larger heat map shows no numbers in the cells
 
 
 class Plot(NamedTuple):
-    """What a plot shows, as plain numbers and texts, and the function that draws it."""
+    """The data of a plot, as plain numbers and strings, and the function that draws it."""
 
     data: Any
     figure: "Callable[[], Figure]"
 
 
 def draw(table: SweepTable) -> dict[str, bytes]:
-    """Every plot that the table has at least two numbers for, as a PNG under its file name."""
+    """File name → PNG, for each plot with at least two numbers to show."""
     from matplotlib import rc_context
 
     texts = [*table.titles, *(value for title in table.titles for value in table.rows[title])]
@@ -57,7 +57,7 @@ def draw(table: SweepTable) -> dict[str, bytes]:
 
 
 def plots(table: SweepTable) -> dict[str, Plot]:
-    """Every plot that the table has at least two numbers for, under its file name."""
+    """File name → plot, for each plot with at least two numbers to show."""
     found: dict[str, Plot] = {}
     several = len(table.measured) > 1
     scores = [table.metric, [table.name(table.rows.loc[row]) for row in table.scores], table.scores.T.values.tolist()]
@@ -89,7 +89,7 @@ def to_png(figure: "Figure") -> bytes:
 
 
 def configurations_figure(table: SweepTable) -> "Figure":
-    """A row for each configuration: its score with each seed, and beside it the paired differences from the best."""
+    """One row per configuration: the score of each seed and, to the right, the paired differences from the best."""
     scores = _scale(table) * table.scores.iloc[:, :MAX_ROWS]
     rows = table.rows.loc[scores.columns]
     paired = bool((rows["shared seeds"] >= 1).any())
@@ -109,7 +109,7 @@ def configurations_figure(table: SweepTable) -> "Figure":
         axes[1].axvline(0, color=COLORS[0], linewidth=1)
         left, right = axes[1].get_xlim()
         cut = ", cut off at the edge" if (low < left).any() or (high > right).any() else ""
-        axes[1].set_xlabel(f"difference from the best, seed by seed\ndots: seeds; ◆ mean with its 95 % interval{cut}")
+        axes[1].set_xlabel(f"difference from the best, seed by seed\ndots: seeds; ◆ mean with 95 % interval{cut}")
         axes[1].xaxis.set_major_locator(MaxNLocator(6))
     places = range(len(rows))
     names = [plain(f"{place + 1}. {table.name(row)}") for place, (_, row) in zip(places, rows.iterrows(), strict=True)]
@@ -127,32 +127,32 @@ def configurations_figure(table: SweepTable) -> "Figure":
 
 
 def _dots(axes: "Axes", values: pd.DataFrame, bars: np.ndarray, verdicts: pd.Series) -> None:
-    """Of each column of ``values`` the mean with a bar, and below a dot for each number; the axis fits the dots."""
+    """For each column of ``values``, the mean with a bar and, below it, a dot per number; the axis fits the dots."""
     colors = [VERDICT_COLORS.get(verdict, REST) for verdict in verdicts]
     places = np.arange(len(values.columns))
     y = np.broadcast_to(places, values.shape)
-    style = {"c": np.broadcast_to(colors, values.shape).ravel(), "transform": _beside(axes, down=6)}
+    style = {"c": np.broadcast_to(colors, values.shape).ravel(), "transform": _shifted(axes, down=6)}
     axes.scatter(values, y, s=14, alpha=0.6, linewidths=0, zorder=2, **style)
     mean = values.mean().to_numpy()
     axes.hlines(places, mean - bars[0], mean + bars[1], colors=colors, linewidth=1.5, zorder=3)
     axes.scatter(mean, places, s=34, marker="D", c=colors, edgecolors="white", linewidths=0.8, zorder=4)
-    low, high = np.nanmin(values), np.nanmax(values)  # an interval of two seeds would dwarf everything: it is cut off
+    low, high = np.nanmin(values), np.nanmax(values)  # not the bars: an interval from two seeds can be huge
     margin = 0.15 * (high - low) or 0.05 * abs(high) or 1
     axes.set_xlim(low - margin, high + margin)
     axes.grid(alpha=0.3)
 
 
-def _beside(axes: "Axes", right: float = 0, down: float = 0) -> "Transform":
-    """The axes' coordinates, so many points further, so that dots do not lie on the mean."""
+def _shifted(axes: "Axes", right: float = 0, down: float = 0) -> "Transform":
+    """Data coordinates, shifted by some points so that dots do not cover the mean."""
     from matplotlib.transforms import ScaledTranslation
 
     return axes.transData + ScaledTranslation(right / 72, -down / 72, axes.figure.dpi_scale_trans)
 
 
 def curves(table: SweepTable) -> dict[Any, pd.Series]:
-    """Configuration → the metric by epoch, mean over seeds, as far as all of its seeds got; best first.
+    """Configuration → metric by epoch, mean over seeds, up to the last epoch that all seeds reached; best first.
 
-    Empty for records that have no history, which are those of earlier versions.
+    Records without a history, as earlier versions wrote them, are left out.
     """
     completed = table.jobs[table.jobs.status == "completed"]
     found = {}
@@ -167,7 +167,7 @@ def curves(table: SweepTable) -> dict[Any, pd.Series]:
 
 
 def curves_figure(table: SweepTable) -> "Figure":
-    """The metric by epoch, mean over seeds, and beside it the final score of each seed."""
+    """The metric by epoch, mean over seeds; to the right, the score of each seed at the best epoch."""
     found, scale = curves(table), _scale(table)
     scores = scale * table.scores.iloc[:, :MAX_ROWS]
     figure = new_figure(12, 4.6)
@@ -203,10 +203,10 @@ def curves_figure(table: SweepTable) -> "Figure":
 
 
 def panels(table: SweepTable, key: str) -> dict[str, pd.DataFrame]:
-    """What the plot of one key shows: label → by the key's values ``mean``, ``std`` and ``dots``, a list of numbers.
+    """The data of one key's plot: label → ``mean``, ``std`` and ``dots`` (a list of numbers) by the key's values.
 
-    There is a panel for each combination of the other keys, whose dots are seeds. More than ``MAX_PANELS`` or
-    ``MAX_POINTS`` become one panel, ``""``, whose dots are configurations.
+    There is one panel per combination of the other keys, with a dot per seed. If that exceeds ``MAX_PANELS`` or
+    ``MAX_POINTS``, there is a single panel, ``""``, with a dot per configuration.
     """
     if key == "seed":
         numbers = table.scores.iloc[:, 0].dropna() if len(table.scores.columns) else pd.Series(dtype=float)
@@ -229,13 +229,13 @@ def panels(table: SweepTable, key: str) -> dict[str, pd.DataFrame]:
 
 
 def key_figure(table: SweepTable, key: str) -> "Figure":
-    """The metric by the values of one key: small multiples over the other keys, on the same axes.
+    """The metric by the values of one key, in small multiples over the other keys with shared axes.
 
-    Means are joined by lines only if the values are numbers; the other panels' lines are grey.
+    Means are joined by lines only if the values are numbers; each panel repeats the other panels' lines in grey.
     """
     found, title, scale = panels(table, key), table.keys.get(key, key), _scale(table)
-    others = [other for other in table.titles if other != title]
-    pooled = list(found) == [""] and len(others) > 0
+    other_titles = [other for other in table.titles if other != title]
+    pooled = list(found) == [""] and len(other_titles) > 0
     across = min(4, len(found))
     down = -(-len(found) // across)
     figure = new_figure(6.4, 4.4) if len(found) == 1 else new_figure(1 + 3 * across, 0.9 + 2.5 * down)
@@ -246,9 +246,9 @@ def key_figure(table: SweepTable, key: str) -> "Figure":
         for other in found.values() if is_numeric and len(found) > 1 else ():
             axes.plot([place[value] for value in other.index], scale * other["mean"], color="0.87", zorder=1)
         seeds = [(at, scale * dot) for at, dots in zip(x, panel["dots"], strict=True) for dot in dots]
-        style = {"color": COLORS[1], "transform": _beside(axes, right=6)}
+        style = {"color": COLORS[1], "transform": _shifted(axes, right=6)}
         axes.scatter(*zip(*seeds, strict=True), s=14, alpha=0.7, linewidths=0, zorder=4, **style)
-        axes.update_datalim(seeds)  # the offset hides them from the axes
+        axes.update_datalim(seeds)  # scatter leaves shifted dots out of the limits
         style = {"color": COLORS[0], "linestyle": "-" if is_numeric else "", "marker": "D", "markersize": 5}
         axes.errorbar(x, scale * panel["mean"], yerr=scale * panel["std"], capsize=3, zorder=3, **style)
         axes.set_title(plain(label, 40), fontsize=9)
@@ -262,22 +262,22 @@ def key_figure(table: SweepTable, key: str) -> "Figure":
     note = "" if key == "seed" else f"\ndots: {over}; ◆ mean ± standard deviation"
     figure.supxlabel(f"{plain(title)}{note}", fontsize=10)
     figure.supylabel(_metric_label(table), fontsize=10)
-    suffix = f", all {', '.join(others)}" if pooled else ""
+    suffix = f", all {', '.join(other_titles)}" if pooled else ""
     figure.suptitle(plain(f"{table.metric} by {title}{suffix}"), fontsize=11)
     return figure
 
 
 def _scale_x(grid: Sequence["Axes"], values: Sequence[str], key: str) -> tuple[dict[str, float], bool]:
-    """Prepare the shared x axis. Returns the position of each value, and whether the values are numbers."""
+    """Set up the shared x axis. Returns the position of each value, and whether the values are numbers."""
     numbers = [as_number(value) for value in values]
     is_numeric = key != "seed" and None not in numbers
     longest = max(len(plain(value)) for value in values)
-    letters = 11 * grid[0].figure.get_figwidth() / grid[0].get_gridspec().ncols  # that fit side by side
+    letters = 11 * grid[0].figure.get_figwidth() / grid[0].get_gridspec().ncols  # that fit below a panel
     places = list(map(float, range(len(values))))
     if is_numeric:
         is_log = min(numbers) > 0 and max(numbers) / min(numbers) >= 8
         gaps = np.diff(np.log(numbers) if is_log else numbers)
-        if len(numbers) == 1 or gaps.min() * letters > gaps.sum() * longest:  # else labels overlap: equal steps
+        if len(numbers) == 1 or gaps.min() * letters > gaps.sum() * longest:  # otherwise labels overlap: equal steps
             places = numbers
             if is_log:
                 grid[0].set_xscale("log", base=2)
@@ -295,7 +295,7 @@ def _scale_x(grid: Sequence["Axes"], values: Sequence[str], key: str) -> tuple[d
 
 
 def heatmap_figure(table: SweepTable) -> "Figure":
-    """The metric and n by the two keys; a cell without a result gives the reason."""
+    """The metric and n for each pair of values of the two keys; a cell without a result gives the reason."""
     from matplotlib import colormaps
 
     down, across = table.titles
@@ -334,7 +334,7 @@ def heatmap_figure(table: SweepTable) -> "Figure":
 
 
 def cost_figure(table: SweepTable) -> "Figure":
-    """The metric against each cost; the configurations on a Pareto front have a colour, and names beside the plot."""
+    """The metric against each cost; configurations on a Pareto front are coloured and named in the legend."""
     figure = new_figure(13, 4.6)
     scale, shown = _scale(table), table.measured
     grid = figure.subplots(1, len(COSTS), sharey=True)
@@ -386,7 +386,7 @@ def _place(table: SweepTable, row: Any) -> str:
 
 
 def pareto_front(costs: pd.Series, values: pd.Series, lower: bool) -> list:
-    """The index labels of configurations that no other beats in cost or value without being worse in the other one."""
+    """The index labels of the Pareto front: configurations that no other matches in both numbers and beats in one."""
     ranked = pd.DataFrame({"cost": costs, "value": values if lower else -values}, dtype=float).sort_values(
         ["cost", "value"]
     )
@@ -409,7 +409,7 @@ def _scale_cost(axes: "Axes", costs: pd.Series) -> None:
 
 
 def plain(text: str, length: int = 60) -> str:
-    """A text in which matplotlib sees no formula, clipped, in characters that can be drawn."""
+    """Clip a text, escape ``$`` for matplotlib, and replace characters that no font can draw."""
     text = drawable(text)
     return (text if len(text) <= length else text[: length - 1] + "…").replace("$", r"\$")
 

@@ -1,4 +1,4 @@
-"""Fonts for pictures: matplotlib's own, or an installed one for characters that it lacks."""
+"""Fonts for pictures: matplotlib's default, or an installed one for characters that the default lacks."""
 
 import os
 import unicodedata
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 
 ASCII = frozenset(map(chr, range(33, 127)))
-# In the names of fonts that are taken only if no other will do.
+# Words in the names of fonts that are used only if no other font will do.
 SPECIAL = ("bold", "black", "italic", "oblique", "light", "thin", "condensed", "mono", "serif")
 
 
@@ -20,26 +20,26 @@ def default_font() -> str:
 
 @cache
 def font_for(text: str) -> str | None:
-    """The file of a font that can draw all of a text; None if there is none."""
+    """The file of a font that can draw the whole text, or None."""
     if text.isascii() and text.isprintable():
         return default_font()
     if any(unicodedata.bidirectional(character) in ("R", "AL") for character in text):
         from PIL import features
 
-        if not features.check("raqm"):  # which puts letters from right to left, and joins them
+        if not features.check("raqm"):  # orders letters from right to left and joins them
             return None
     wanted = {character for character in text if not _is_blank(character)}
     return next((file for file in (default_font(), *installed_fonts()) if wanted <= characters(file)), None)
 
 
 def drawable(text: str) -> str:
-    """A text in which characters that no font has are written as ``\\u732b``."""
+    """The text; if no font can draw it, with escapes such as ``\\u732b`` for non-ASCII characters."""
     return text if font_for(text) else text.encode("ascii", "backslashreplace").decode()
 
 
 @cache
 def installed_fonts() -> Sequence[str]:
-    """The system's scalable fonts that have ASCII too, upright sans-serif ones first; looked for once."""
+    """The system's scalable fonts that cover ASCII, upright sans-serif ones first; searched once."""
     from matplotlib.font_manager import findSystemFonts
 
     def rank(file: str) -> tuple[bool, str]:
@@ -52,7 +52,7 @@ def installed_fonts() -> Sequence[str]:
 
 @cache
 def characters(file: str) -> frozenset[str]:
-    """What a font can draw; nothing if it has only bitmaps, as for coloured emoji, or cannot be read."""
+    """The characters that a font can draw; empty if it has only bitmaps, as for colour emoji, or is unreadable."""
     from matplotlib.ft2font import FT2Font
 
     try:
@@ -63,15 +63,15 @@ def characters(file: str) -> frozenset[str]:
 
 
 def families(texts: Iterable[str]) -> list[str]:
-    """For matplotlib's ``font.family``: its default, and the installed fonts that draw what that lacks."""
+    """A value for matplotlib's ``font.family``: the default, then installed fonts for characters that it lacks."""
     from matplotlib.font_manager import FontProperties, fontManager
 
-    found = ["sans-serif"]
+    names = ["sans-serif"]
     for file in dict.fromkeys(map(font_for, texts)):
         if file not in (None, default_font()):
-            fontManager.addfont(file)  # it may have been installed after matplotlib made its list
-            found.append(FontProperties(fname=file).get_name())
-    return found
+            fontManager.addfont(file)  # it may have been installed after matplotlib listed the fonts
+            names.append(FontProperties(fname=file).get_name())
+    return names
 
 
 def _is_blank(character: str) -> bool:

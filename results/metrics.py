@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 
 class Metric(NamedTuple):
-    """Facts about a metric.
+    """How a metric is compared and shown.
 
     Args:
         mode: ``max`` or ``min``: which values are better.
         percent: shown in percent in reports; logged as a fraction.
-        in_summary: a line of the score table at the end of a run.
+        in_summary: listed in the score table at the end of a run.
     """
 
     mode: str
@@ -29,18 +29,18 @@ METRICS = {
 }
 
 
-# Names of metrics in other projects, and those here.
+# Metric names in other projects → names here.
 HABITS = dict.fromkeys("acc accuracy acc1 acc@1 top_1".split(), "top1") | {"acc5": "top5", "f1": "f1_macro"}
 
 
 def known(name: str) -> Metric | None:
-    """The metric that ``val/top1``, ``test/flip/top1`` or ``test/accuracy/cat`` means; None for one of a user's own."""
+    """The metric behind ``val/top1``, ``test/flip/top1`` or ``test/accuracy/cat``; None for one that a user added."""
     parts = name.split("/")
     return Metric("max") if "accuracy" in parts else METRICS.get(parts[-1])
 
 
 def lower_is_better(name: str) -> bool:
-    """Whether smaller values of a metric are better; an unknown metric is a loss if its name ends in ``loss``."""
+    """Whether smaller values of a metric are better; for an unknown metric, whether the name ends in ``loss``."""
     metric = known(name)
     return metric.mode == "min" if metric else name.endswith("loss")
 
@@ -52,7 +52,7 @@ def is_percentage(name: str) -> bool:
 
 
 def check_monitor(monitor: str, mode: str, own: Collection[str] = ()) -> None:
-    """Raise a ValueError if no checkpoint could be chosen by this metric, or if the worst would be.
+    """Raise a ValueError if this metric cannot select checkpoints, or if ``mode`` would select the worst.
 
     Args:
         own: names of metrics that the user has added.
@@ -61,7 +61,7 @@ def check_monitor(monitor: str, mode: str, own: Collection[str] = ()) -> None:
     if name in HABITS and not (monitor.startswith("val/") and name in own):
         raise ValueError(f"monitor={monitor}: no such metric; did you mean val/{HABITS[name]}?")
     if not monitor.startswith("val/"):
-        raise ValueError(f"monitor={monitor}: expected a metric of the validation, such as val/top1 or val/loss")
+        raise ValueError(f"monitor={monitor}: expected a validation metric, such as val/top1 or val/loss")
     names = [f"val/{name}" for name in (*METRICS, *own) if name != "ece"]
     if monitor not in names and (near := get_close_matches(monitor, names, n=1, cutoff=0.9)):
         raise ValueError(f"monitor={monitor}: no such metric; did you mean {near[0]}?")

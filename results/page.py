@@ -1,4 +1,4 @@
-"""``report.html``: one page with everything in it, which needs neither a network nor a server."""
+"""``report.html``: one self-contained page that needs neither a network nor a server."""
 
 import base64
 import os
@@ -14,7 +14,7 @@ from results.record import FILE
 from results.table import ABSENT, SweepTable, number, ordered
 
 TEMPLATE = "report.html.jinja"
-# Columns of the table whose text does not sort by itself → those with the numbers.
+# Columns whose text does not sort by value → columns of the numbers.
 NUMBERS = {
     "params": "params",
     "FLOPs/image": "flops_per_image",
@@ -22,9 +22,9 @@ NUMBERS = {
     "images/s": "images_per_second",
     "minus best": "difference",
     "p": "p corrected",
-    "seeds to tell": "seeds needed",
+    "seeds needed": "seeds needed",
 }
-SHOWN_FILES = (".png", ".log")  # of a job's folder, besides its record
+SHOWN_FILES = (".png", ".log")  # in a job's folder, next to the record
 
 
 def render(
@@ -35,13 +35,13 @@ def render(
     pictures: Mapping[str, bytes],
     target: Path,
 ) -> str:
-    """The page; all texts are escaped.
+    """Render the page; all text is escaped.
 
     Args:
-        shown: the table of the configurations, as text.
-        sections: texts, by the names that the template gives them.
+        shown: the table of configurations, as text.
+        sections: texts, by their names in the template.
         pictures: PNG files under their names.
-        target: the page's folder, from which the jobs' folders are linked.
+        target: the page's folder; links to the jobs' folders are relative to it.
     """
     from jinja2 import Environment, FileSystemLoader
 
@@ -63,7 +63,7 @@ def render(
 
 
 def configuration_rows(table: SweepTable, shown: pd.DataFrame) -> Iterator[list[tuple[str, float | str]]]:
-    """The (text, what it is sorted by) pairs of each row."""
+    """For each row, (text, sort value) of each cell."""
     numbers = pd.DataFrame(index=shown.index)
     for name in shown:
         if name in table.titles:
@@ -76,7 +76,7 @@ def configuration_rows(table: SweepTable, shown: pd.DataFrame) -> Iterator[list[
 
 
 def job_rows(table: SweepTable, target: Path) -> Iterator[dict[str, Any]]:
-    """What the page shows of each job: the name and place of its folder, its facts, and the files that it has."""
+    """What the page shows of each job: folder, rank of the configuration, numbers, findings, files and command."""
     places = {row: place for place, row in enumerate(table.rows.index, start=1)}
     here = os.path.abspath(target)
     for job in table.jobs.itertuples():

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 log = logging.getLogger(__name__)
-SIDE, GAP, LINE = 192, 12, 15  # of a grid, in pixels: side of an image, space between images, height of a line of text
+SIDE, GAP, LINE = 192, 12, 15  # of a grid, in pixels: image side, space between images, height of a text line
 
 
 def new_figure(width: float, height: float, **options) -> "Figure":
-    """An empty figure, its size in inches; options as of matplotlib's ``Figure``."""
+    """An empty figure, sized in inches; ``options`` go to matplotlib's ``Figure``."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -34,7 +34,7 @@ def new_figure(width: float, height: float, **options) -> "Figure":
 
 
 def literal_text(texts: Iterable[str]) -> AbstractContextManager:
-    """A context in which matplotlib draws these texts literally, in fonts that have their characters."""
+    """A context in which matplotlib draws these texts literally, in fonts that cover their characters."""
     from matplotlib import rc_context
 
     return rc_context({"font.family": families(texts), "text.parse_math": False})
@@ -50,11 +50,11 @@ def save_png(pixels: np.ndarray, path: Path) -> None:
 
 
 def picture_grid(images: np.ndarray, titles: Sequence[str], columns: int = 5) -> np.ndarray:
-    """Images under titles of one or more lines, ten times as fast as by matplotlib.
+    """Images below titles of one or more lines, ten times as fast as matplotlib.
 
     Args:
         images: ``(N, 1 or 3, h, w)`` uint8, N at least 1.
-        columns: images in a row, at most.
+        columns: maximum images in a row.
     """
     lines = 1 + max(title.count("\n") for title in titles)
     width, height = SIDE + GAP, SIDE + LINE * lines + GAP
@@ -74,7 +74,7 @@ def picture_grid(images: np.ndarray, titles: Sequence[str], columns: int = 5) ->
 
 
 def open_font(size: int, text: str) -> ImageFont.FreeTypeFont:
-    """A font that can draw a text, its height in pixels."""
+    """A font of ``size`` pixels that can draw a text."""
     return _open_font(font_for(text) or default_font(), size)
 
 
@@ -84,7 +84,7 @@ def _open_font(file: str, size: int) -> ImageFont.FreeTypeFont:
 
 
 def shorten(name: str, length: int = 20) -> str:
-    """A name that fits above a picture, on one line, in characters that can be drawn and written.
+    """Shorten a name to one line above a picture, in characters that can be drawn and written.
 
     Args:
         length: in Latin letters; a Chinese character is as wide as two.
@@ -105,7 +105,7 @@ def _undrawable(class_names: tuple[str, ...]) -> frozenset[int]:
     """The classes whose names no installed font can draw; logged once."""
     found = [number for number, name in enumerate(class_names) if not font_for(" ".join(name.split()) or "?")]
     if found:
-        log.warning(f"no installed font can draw {len(found)} of {len(class_names)} class names; pictures number them")
+        log.warning(f"no installed font can draw {len(found)} of {len(class_names)} class names; pictures show numbers")
         legend = "  ".join(f"class {number} = {class_names[number]}" for number in found)
         log.info(paragraph("legend", legend))
     return frozenset(found)

@@ -1,4 +1,4 @@
-"""A run's record, ``result.json``: sweeps, reports and resumes read nothing else."""
+"""A run's record, ``result.json``: sweeps, reports and ``resume=`` read nothing else."""
 
 import json
 import math
@@ -22,7 +22,7 @@ KEYS = (
 ).split()
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core")
 FILE = "result.json"
-# Overrides that change no result: two runs that differ in them alone are the same.
+# Overrides that do not change a result: runs that differ only in these are the same.
 RESULT_NEUTRAL_KEYS = {"data_dir", "datamodule.num_workers", "impossible", "name", "trainer.max_time", "verbose"}
 # Overrides that repeat a configuration: reports aggregate over them.
 REPEAT_KEYS = {"seed", "datamodule.fold"}
@@ -33,21 +33,21 @@ SECRET = re.compile(
     rf"""({SECRET_NAME.pattern}["']?\s*[=:]\s*)("[^"]*"|'[^']*'|\[[^\]]*\]|[^\s,}}\]]+)""", re.IGNORECASE
 )
 ACCOUNT = re.compile(r"(\w://)[^/\s@]+@")
-NUMBERS = re.compile(r"\[\n[\d\s.,eE+\-\[\]nul]*\]")  # a list of numbers, of pairs of them and of nulls: one line
+NUMBERS = re.compile(r"\[\n[\d\s.,eE+\-\[\]nul]*\]")  # a list of numbers, nulls or pairs of them, to be put on one line
 STOPPED = {130: "stopped by SIGINT", 143: "stopped by SIGTERM"}
 
 
 class OutOfTime(ValueError):
-    """``trainer.max_time`` ended a run before its training was complete."""
+    """``trainer.max_time`` ended a run before training was complete."""
 
 
 @contextmanager
 def recording(run_dir: str | Path, **facts: Any) -> Iterator[dict[str, Any]]:
-    """Write the run's record when the block begins, and when it ends, whatever ends it.
+    """Write the run's record when the block begins and when it ends, however it ends.
 
-    Yields the record, for the run to fill in. Its ``status`` is ``running`` until it becomes ``completed``,
-    ``failed`` (an error or an exit, named in ``error``) or ``interrupted`` (a signal, or out of time). A run that is
-    killed leaves it at ``running``.
+    Yields the record for the run to fill in. ``status`` is ``running`` until it becomes ``completed``, ``failed`` (an
+    error or an exit, described in ``error``) or ``interrupted`` (a signal, or out of time). A run that is killed leaves
+    it at ``running``.
     """
     record = dict.fromkeys(KEYS) | {"status": "running", "metrics": {}}
     record |= {"versions": versions(), "git_commit": git_commit()} | facts
@@ -74,8 +74,8 @@ def recording(run_dir: str | Path, **facts: Any) -> Iterator[dict[str, Any]]:
 def redact(value: Any, secret: bool = False, network: bool = False) -> Any:
     """A copy for records and loggers: secrets become ``***``, the home folder becomes ``~``.
 
-    A text is a secret if its key has a secret-like name, as in ``api_key=…``, or if it is the account in an address.
-    Numbers and booleans are not secret: ``token_length=16`` stays. Neither is anything of a network.
+    Text is secret if the key has a secret-like name, as in ``api_key=…``; so is the account in a URL. Numbers and
+    booleans are not secret: ``token_length=16`` stays. Neither is anything in the config of the network.
 
     Args:
         value: a text, or plain dicts and lists with texts.
@@ -106,7 +106,7 @@ def redact_override(typed: str) -> str:
 
 
 def is_secret(override: str) -> bool:
-    """Whether an override sets something with a secret-like name to more than plain numbers."""
+    """Whether an override gives a key with a secret-like name a value other than plain numbers."""
     key, equals, value = override.partition("=")
     return bool(equals and SECRET_NAME.search(key)) and not _of_network(key) and not _is_plain(value)
 
@@ -116,7 +116,7 @@ def _of_network(override: str) -> bool:
 
 
 def _is_plain(value: str) -> bool:
-    """Whether a typed value consists of numbers, booleans and null alone, or of nothing."""
+    """Whether a typed value is empty or consists only of numbers, booleans and null."""
     for part in filter(None, re.split(r"[\s\[\](),]+", value)):
         try:
             float(part)
@@ -143,7 +143,7 @@ def is_main_process() -> bool:
 
 
 def write(run_dir: str | Path, record: dict[str, Any]) -> None:
-    """Replace ``run_dir/result.json`` in one step: readers see the old file or the new one, never half of one."""
+    """Replace ``run_dir/result.json`` atomically: readers see the old file or the new one, never half of one."""
     unknown = set(record) - set(KEYS)
     assert not unknown, f"not keys of a record: {unknown}"
     folder = Path(run_dir)
@@ -153,7 +153,7 @@ def write(run_dir: str | Path, record: dict[str, Any]) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield the path of a temporary file that takes the place of ``path`` in one step, unless the block fails."""
+    """Yield the path of a temporary file that atomically replaces ``path``, unless the block fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
@@ -166,15 +166,15 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Replace a file in one step. NaN and infinite numbers become null, because JSON has neither.
+    """Replace a file atomically. NaN and infinite numbers become null, because JSON has neither.
 
-    A list of numbers takes one line.
+    A list of numbers is put on one line.
     """
     text = json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     text = NUMBERS.sub(lambda found: " ".join(found[0].split()), text)
     try:
         with replacing(path) as temporary:
-            # A file's name may not be valid text: its bytes become \udc80 to \udcff.
+            # Bytes of a file name that are not valid UTF-8 arrive as \udc80 to \udcff.
             temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise OSError(f"{path} could not be written: {error.strerror}") from error
@@ -189,9 +189,9 @@ def _finite(value: Any) -> Any:
 
 
 def read(run_dir: str | Path) -> dict[str, Any]:
-    """A run's record.
+    """Read a run's record.
 
-    Raises: OSError, ValueError: it is missing or damaged, or another program's file.
+    Raises: OSError, ValueError: it is missing, damaged, or written by another program.
     """
     text = (Path(run_dir) / FILE).read_text(encoding="utf-8")
     try:
@@ -199,15 +199,15 @@ def read(run_dir: str | Path) -> dict[str, Any]:
     except RecursionError as error:
         raise ValueError(f"RecursionError: {error}") from None
     if not isinstance(record, dict) or not isinstance(record.get("status"), str):
-        raise ValueError("it has no status")
+        raise ValueError("no status")
     typed, metrics = record.get("overrides") or [], record.get("metrics") or {}
     if not isinstance(metrics, dict) or not (isinstance(typed, list) and all(isinstance(part, str) for part in typed)):
-        raise ValueError("its overrides are no list of text, or its metrics no table")
+        raise ValueError("overrides are not a list of text, or metrics not a mapping")
     return record | {"overrides": typed, "metrics": metrics}
 
 
 def one_line(error: BaseException) -> str:
-    """An error's message on one line; if it only wraps another error, that one's message."""
+    """An error's message on one line; for an error that only wraps another, the inner message."""
     if error.__cause__ is not None and type(error).__name__ == "InstantiationException":
         return one_line(error.__cause__)
     if isinstance(error, FileExistsError | NotADirectoryError) and error.filename:
@@ -219,14 +219,14 @@ def one_line(error: BaseException) -> str:
         text = text.rstrip().rpartition(f"{type(error).__name__}: ")[2]
     text = " ".join(text.split())
     if (wanted := out_of_memory(error)) is not None:
-        return f"out of memory{wanted}; less is needed with a smaller datamodule.batch_size or datamodule.image_size"
+        return f"out of memory{wanted}; reduce datamodule.batch_size or datamodule.image_size"
     readable = isinstance(error, ValueError | OSError) or type(error).__module__.startswith(("hydra.", "omegaconf."))
     readable = readable or type(error).__name__ == "MisconfigurationException"
     return text if readable and text else f"{type(error).__name__}: {text}"
 
 
 def out_of_memory(error: BaseException) -> str | None:
-    """For torch's out-of-memory errors, how much was wanted, for a message; None for any other error."""
+    """For torch's out-of-memory errors, the amount requested, for a message; None for any other error."""
     text = str(error)
     if type(error).__name__ != "OutOfMemoryError" and "can't allocate memory" not in text:
         return None

@@ -1,4 +1,4 @@
-"""The report of a sweep, built from the records of its jobs: ``report.html``, ``report.md``, ``report.csv``, plots."""
+"""The report of a sweep, built from the jobs' records: ``report.html``, ``report.md``, ``report.csv``, plots."""
 
 import math
 import os
@@ -29,18 +29,18 @@ from results.table import (
 
 SHOWN = 12  # rows and failures in the terminal
 MAX_WIDTH = 32  # characters of a terminal column
-MAX_SEEDS = 999  # more are not worth naming
+MAX_SEEDS = 999  # a larger number is shown as “> 999”
 METHOD = (
     "Each configuration is compared with the best over the seeds that both have: the mean of the differences seed by "
-    "seed, and its 95 % interval by Student's t. The test is a paired t test, two-sided, at 5 %; because the best was "
-    "chosen by looking at all configurations, p is multiplied by the number of all pairs (Bonferroni), while each "
-    "interval is for one comparison alone. The seeds named would find a difference as large as the one measured in "
-    "80 % of sweeps. Only the validation set is compared; nothing is chosen by the test set."
+    "seed, with a 95 % interval by Student's t. The test is a paired t test, two-sided, at 5 %. Because the best was "
+    "chosen by looking at all configurations, p is multiplied by the number of all pairs (Bonferroni); each interval "
+    "is for one comparison alone. With the seeds needed, the test would detect a difference as large as the one "
+    "measured in 80 % of sweeps. Only validation scores are compared; the test set decides nothing."
 )
 
 
 def write(folders: Sequence[Path], output: Path | None = None, metric: str = "val/top1", plots: bool = True) -> str:
-    """Write the report of one sweep, or of several joined, and return its table for the terminal.
+    """Write the report of one sweep, or of several joined, and return the table for the terminal.
 
     Args:
         folders: the sweeps' folders.
@@ -53,7 +53,7 @@ def write(folders: Sequence[Path], output: Path | None = None, metric: str = "va
         ValueError: a folder has no records, none has the metric, or several folders are given without an output.
     """
     if output is None and len(folders) != 1:
-        raise ValueError(f"{len(folders)} folders: choose with --output where their common report goes")
+        raise ValueError(f"{len(folders)} folders: add --output with a folder for the joint report")
     job_folders(folders)  # reject a misspelt folder before anything is written
     target = Path(output or folders[0])
     table = tabulate(read_jobs(folders), metric)
@@ -89,9 +89,9 @@ def _linked_plots(page: Path) -> set[str]:
 
 
 def repeat_command(table: SweepTable) -> str:
-    """The command that runs these jobs again, without overrides that change no result.
+    """The command that runs these jobs again, without overrides that do not change a result.
 
-    Empty if the jobs are no grid, so that one command would run others too.
+    Empty if the jobs do not form a grid, so that one command would run additional jobs.
     """
     records = table.jobs.record[table.jobs.configuration >= 0]
     pairs = [[text.partition("=")[::2] for text in record["overrides"]] for record in records]
@@ -101,13 +101,13 @@ def repeat_command(table: SweepTable) -> str:
     size = math.prod(map(len, values.values()))
     if not typed or size != len({tuple(sorted(job.items())) for job in typed}):
         return ""
-    keys = sorted(values, key=lambda key: len(values[key]) > 1)  # as typed, those that are swept last
+    keys = sorted(values, key=lambda key: len(values[key]) > 1)  # in the order typed, swept keys last
     given = [f"{key}={','.join(ordered(values[key]))}" for key in keys]
     return shlex.join(["python", "train.py", *["-m"] * (size > 1), *given])
 
 
 def resume_commands(folders: Sequence[Path]) -> str:
-    """The commands that run what is missing of each sweep."""
+    """The commands that resume each sweep."""
     return "\n".join(f"python train.py {shlex.quote(f'resume={folder}')}" for folder in folders)
 
 
@@ -159,7 +159,7 @@ def compared_cells(table: SweepTable) -> pd.DataFrame:
         {
             "minus best": list(map(difference, *three)),
             "p": [ABSENT if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.3f}" for p in rows["p corrected"]],
-            "seeds to tell": [
+            "seeds needed": [
                 _seeds(needed) if verdict == EQUAL and needed > 0 else ABSENT
                 for needed, verdict in zip(rows["seeds needed"], rows["verdict"], strict=True)
             ],
@@ -190,7 +190,7 @@ def with_spread(row: pd.Series | dict[str, float], name: str) -> str:
 
 
 def verdict(table: SweepTable, names: int = 8) -> list[str]:
-    """Sentences: the best configuration, which cannot be distinguished from it, and how much the seeds can tell.
+    """Sentences: the best configuration, how the rest compare with it, and how strong the evidence is.
 
     Args:
         names: how many configurations a sentence lists.
@@ -200,35 +200,35 @@ def verdict(table: SweepTable, names: int = 8) -> list[str]:
         return ["No job has a result."]
     metric, best = table.metric, measured.iloc[0]
     unit = " %" if is_percentage(metric) else ""
-    said = [
+    sentences = [
         f"Best by {metric}: {table.name(best)}, with {with_spread(best, metric)}{unit}"
         f" (n = {best[f'{metric} n']}; {table.test_metric} {with_spread(best, table.test_metric)}{unit})."
     ]
     rest = measured.iloc[1:]
-    found = {kind: rest[rest["verdict"] == kind] for kind in (EQUAL, WORSE, UNTESTED)}
-    if len(found[WORSE]):
-        said.append(f"Worse than it, beyond the effect of the seed: {_listed(table, found[WORSE], len(rest), names)}.")
-    if len(found[EQUAL]):
-        text = f"Not distinguished from it: {_listed(table, found[EQUAL], len(rest), names)}."
-        needed = found[EQUAL]["seeds needed"].dropna()
+    groups = {kind: rest[rest["verdict"] == kind] for kind in (EQUAL, WORSE, UNTESTED)}
+    if len(groups[WORSE]):
+        sentences.append(f"Worse than the best, beyond seed noise: {_listed(table, groups[WORSE], len(rest), names)}.")
+    if len(groups[EQUAL]):
+        text = f"Not distinguished from the best: {_listed(table, groups[EQUAL], len(rest), names)}."
+        needed = groups[EQUAL]["seeds needed"].dropna()
         if len(needed):
             few, many = _seeds(needed.min()), _seeds(needed.max())
             count = f"about {few}" if few == many else f"from about {few} to {many}"
-            text += f" To tell them apart would probably take {count} seeds each (column: seeds to tell)."
-        said.append(text)
-    if len(found[UNTESTED]):
-        said.append(
-            f"Not tested, with fewer than two seeds shared with the best: "
-            f"{_listed(table, found[UNTESTED], len(rest), names)}. The effect of the seed is unknown there."
+            text += f" Distinguishing them would probably take {count} seeds each (column: seeds needed)."
+        sentences.append(text)
+    if len(groups[UNTESTED]):
+        sentences.append(
+            f"Not tested, because fewer than two seeds are shared with the best: "
+            f"{_listed(table, groups[UNTESTED], len(rest), names)}. The seed noise is unknown there."
         )
     shared = rest["shared seeds"][rest["verdict"].isin([EQUAL, WORSE])]
     if len(shared) and shared.min() < FEW:
-        said.append(f"Weak evidence: only {shared.min():.0f} shared seeds; {FEW} or more say how large the noise is.")
-    return said
+        sentences.append(f"Weak evidence: only {shared.min():.0f} shared seeds; use {FEW} or more to gauge the noise.")
+    return sentences
 
 
 def _listed(table: SweepTable, rows: pd.DataFrame, of: int, names: int) -> str:
-    """Configurations in words: how many, and the names of the first."""
+    """Configurations as text: how many, and the names of the first."""
     count = f"all {of} others" if len(rows) == of > 1 else f"{len(rows)} of {of}" if of > 1 else ""
     listed = "; ".join(table.name(row) for _, row in rows.head(names).iterrows())
     more = f"; and {len(rows) - names} more" if len(rows) > names else ""
@@ -236,7 +236,7 @@ def _listed(table: SweepTable, rows: pd.DataFrame, of: int, names: int) -> str:
 
 
 def shared(table: SweepTable) -> Iterable[tuple[str, str]]:
-    """What the jobs have in common; every value that occurs where they differ."""
+    """(fact, text) pairs: what all jobs share, and every value of seeds, devices, versions and commits."""
     jobs = table.jobs[table.jobs.configuration >= 0]
     common = {} if jobs.empty else jobs.iloc[0].overrides
     varying = {*REPEAT_KEYS, *table.keys}
@@ -254,14 +254,14 @@ def shared(table: SweepTable) -> Iterable[tuple[str, str]]:
 
 
 def counts(table: SweepTable) -> list[str]:
-    """Sentences: how many jobs there are, and what the numbers of the table are."""
-    said = [
+    """Sentences: the number of jobs, and what the table's numbers mean."""
+    sentences = [
         f"{len(table.jobs)} jobs, {len(table.rows)} configurations, {len(list(table.failures()))} jobs without a "
         f"result. Sorted by {table.metric}; mean ± sample standard deviation over the n seeds that have a result."
     ]
     if copies := table.repeated():
-        said.append(f"{copies} jobs repeat a configuration and a seed: n counts them, and ± is too small there.")
-    return said
+        sentences.append(f"{copies} jobs repeat a configuration and a seed: n counts them, so ± is too small there.")
+    return sentences
 
 
 def failure_rows(table: SweepTable) -> list[list[str]]:
@@ -313,7 +313,7 @@ def to_markdown(table: SweepTable, title: str, commands: dict[str, str], picture
 
 
 def grid(head: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> list[str]:
-    """A Markdown table; columns after the first ``left`` are aligned to the right."""
+    """A Markdown table; columns after the first ``left`` are right-aligned."""
     rule = ["---" if i < left else "---:" for i in range(len(head))]
     return [f"| {' | '.join(map(escape, row))} |" for row in (head, rule, *rows)]
 

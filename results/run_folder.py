@@ -8,11 +8,11 @@ from pathlib import Path
 from results import record as records
 
 FOLDER, BEST, LAST = "checkpoints", "best.ckpt", "last.ckpt"
-SWEEP_FILES = ("sweep.json", "multirun.yaml")  # ours, Hydra's
+SWEEP_FILES = ("sweep.json", "multirun.yaml")  # written by this project, by Hydra
 
 
 def find_checkpoints(ckpt: str | Path | Sequence[str]) -> list[tuple[Path, str | None]]:
-    """``find_checkpoint`` of a path, of each path in a list, and of each completed job in place of a sweep's folder."""
+    """``find_checkpoint`` for a path or each path in a list; a sweep's folder stands for all completed jobs in it."""
     found = []
     for path in [ckpt] if isinstance(ckpt, str | Path) else ckpt:
         folder = Path(str(path)).expanduser()
@@ -34,18 +34,18 @@ def is_sweep(folder: Path) -> bool:
 
 
 def find_checkpoint(path: str | Path) -> tuple[Path, str | None]:
-    """(the checkpoint file that ``path`` means, a message about that choice).
+    """(the checkpoint file for ``path``, a message about the choice).
 
     For the folder of a run, it is the best checkpoint according to the record, otherwise the last one. For a folder of
-    runs, it is that of the completed run whose record is the newest.
+    runs, it is the checkpoint of the completed run with the newest record.
 
     Raises:
-        ValueError, FileNotFoundError: an address, no such path, or a folder without checkpoints.
+        ValueError, FileNotFoundError: a URL, no such path, or a folder without checkpoints.
     """
     if not isinstance(path, str | Path):
         raise ValueError(f"ckpt={path}: expected one checkpoint (only evaluate.py and predict.py average several)")
     if "://" in str(path):
-        raise ValueError(f"ckpt={path} is an address; a checkpoint is opened from this machine's files only")
+        raise ValueError(f"ckpt={path} is a URL; expected a file or folder on this machine")
     path = Path(path).expanduser()
     if path.is_file():
         return path, None
@@ -56,15 +56,15 @@ def find_checkpoint(path: str | Path) -> tuple[Path, str | None]:
     if best.is_file():
         return best, None
     if (folder / LAST).is_file():
-        return folder / LAST, f"{path} has no {best.name}; taking its {LAST}"
+        return folder / LAST, f"{path} has no {best.name}; using {LAST}"
     for run in reversed(completed_runs(path)):
         if (best := best_checkpoint(run)) and best.is_file():
-            return best, f"{'run':<12} {run}, the newest completed one in {path}"
+            return best, f"{'run':<12} {run}, the newest completed run in {path}"
     raise FileNotFoundError(f"ckpt={path} holds no {FOLDER}/{BEST} or {LAST}, and no completed run")
 
 
 def best_checkpoint(run: Path) -> Path | None:
-    """The best checkpoint of a run, by its record; None if there is no record, or none that names a checkpoint."""
+    """The best checkpoint of a run according to the record; None if no record names one."""
     try:
         return run / records.read(run)["best_checkpoint"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -72,7 +72,7 @@ def best_checkpoint(run: Path) -> Path | None:
 
 
 def completed_runs(folder: Path) -> list[Path]:
-    """The completed runs up to three folders below, so in ``runs`` the jobs of sweeps too; the newest is the last."""
+    """The completed runs up to three folders below, newest last; in ``runs``, this includes the jobs of sweeps."""
     found = []
     for file in (file for depth in ("*", "*/*", "*/*/*") for file in folder.glob(f"{depth}/{records.FILE}")):
         try:
@@ -89,7 +89,7 @@ def short(path: str | Path) -> str:
 
 
 def nearest(path: Path) -> str:
-    """A question that suggests the existing path nearest to a missing one; empty if there is none."""
+    """A question that suggests the existing path most like a missing one; empty if none is similar."""
     if path.exists():
         return ""
     there = next(parent for parent in path.absolute().parents if parent.is_dir())

@@ -1,9 +1,9 @@
 """Which configurations differ from the best: paired comparisons over shared seeds, without SciPy.
 
-Two configurations that were trained with the same seeds are compared by the differences seed by seed, which are free
-of what the seed does to both (the split, the order of the images). The test is Student's, two-sided, at 5 %.
+Two configurations that were trained with the same seeds are compared by the differences seed by seed, which cancels
+the effect that a seed has on both (the split, the order of the images). The test is Student's, two-sided, at 5 %.
 
-The best is chosen by looking at all k configurations, so any of the k (k − 1) / 2 pairs could have become the one
+The best is chosen by looking at all k configurations, so any of the k (k − 1) / 2 pairs could have been the one
 that is tested. Each p is therefore multiplied by that number (Bonferroni: Dunn 1961, JASA 56, 52–64): among equal
 configurations, any is called worse in at most 5 % of sweeps, however the best was chosen. Holm's procedure over the
 k − 1 comparisons alone takes the best as given and exceeds that; ``python -m benchmarks.report`` measures both.
@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 ALPHA, POWER = 0.05, 0.8
-FEW = 4  # below so many shared seeds a comparison is weak: the spread is known too badly
+FEW = 4  # with fewer shared seeds a comparison is weak: the spread is poorly known
 
 
 class Comparison(NamedTuple):
@@ -26,10 +26,10 @@ class Comparison(NamedTuple):
 
     Args:
         difference: mean of the differences, in the metric's unit.
-        low, high: its 95 % interval by Student's t, for this comparison alone; NaN for fewer than two seeds.
+        low, high: 95 % interval of the mean by Student's t, for this comparison alone; NaN for fewer than two seeds.
         shared: number of seeds.
         p: two-sided, corrected for all pairs; NaN for fewer than two seeds.
-        needed: seeds that would probably tell the two apart; NaN for fewer than two seeds, or without a difference.
+        needed: seeds that would probably distinguish the two; NaN for fewer than two seeds, or equal means.
     """
 
     difference: float
@@ -41,7 +41,7 @@ class Comparison(NamedTuple):
 
 
 def compare(scores: pd.DataFrame, best: object) -> pd.DataFrame:
-    """A ``Comparison`` in each row, of each configuration with the best.
+    """One ``Comparison`` per row: each configuration with the best.
 
     Args:
         scores: one row per seed, one column per configuration; NaN where a job has no result.
@@ -70,7 +70,7 @@ def _compare(differences: np.ndarray, pairs: int) -> Comparison:
 
 
 def two_sided_p(t: float, df: int) -> float:
-    """The probability of a Student's t at least as far from 0; exact, to rounding.
+    """The probability that Student's t is at least as far from 0 as ``t``; exact up to rounding.
 
     Source: Abramowitz and Stegun 1964, Handbook of Mathematical Functions, 26.7.3 and 26.7.4 (a finite sum).
 
@@ -88,7 +88,7 @@ def two_sided_p(t: float, df: int) -> float:
 
 @cache
 def quantile(p: float, df: int) -> float:
-    """The t of which ``two_sided_p`` is ``p``, by bisection: 2.365 for 5 % and 7 degrees of freedom."""
+    """The t for which ``two_sided_p`` is ``p``, by bisection: 2.365 for 5 % and 7 degrees of freedom."""
     low, high = 0.0, 1.0
     while two_sided_p(high, df) > p:
         high *= 2
@@ -99,15 +99,15 @@ def quantile(p: float, df: int) -> float:
 
 
 def seeds_needed(difference: float, std: float, alpha: float) -> int:
-    """Seeds with which a paired t test finds such a difference in 80 % of sweeps.
+    """The number of seeds with which a paired t test detects such a difference in 80 % of sweeps.
 
     With z(q) the normal quantile: ((z(1 − α/2) + z(0.8)) std / difference)² + z(1 − α/2)² / 2, rounded up. Source:
-    Guenther 1981, The American Statistician 35, 243–244. It takes the measured difference and spread for the true ones.
+    Guenther 1981, The American Statistician 35, 243–244. The measured difference and spread are taken as true.
 
     Args:
         difference: not 0.
         std: standard deviation of the differences between seeds.
-        alpha: of the test, two-sided, after the correction.
+        alpha: two-sided level of the test, after the correction.
     """
     normal = NormalDist()
     z = normal.inv_cdf(1 - alpha / 2)

@@ -14,8 +14,8 @@ from results.run_folder import short
 HIDDEN = ("default_root_dir", "enable_model_summary", "plugins", "use_distributed_sampler")
 NO_PROFILER = "NullProfiler"
 SCORES = tuple(name for name, metric in METRICS.items() if metric.in_summary)  # the rows of a table
-WIDTH, LABEL = 80, 13  # characters of a line, and of the label at its start
-MAX_CLASSES = 30  # of more classes, a table shows those with the lowest accuracy
+WIDTH, LABEL = 80, 13  # in characters: a line, and the label that starts it
+MAX_CLASSES = 30  # with more classes, a table shows those with the lowest accuracy
 
 
 def summary(config: Mapping[str, Any]) -> str:
@@ -40,7 +40,7 @@ def summary(config: Mapping[str, Any]) -> str:
 
 
 def paragraph(label: str, text: str) -> str:
-    """A label and a text, wrapped beside it; no word is broken."""
+    """A label followed by a text, wrapped without breaking words."""
     options = {"break_long_words": False, "break_on_hyphens": False}
     return textwrap.fill(text, WIDTH, initial_indent=f"{label:<{LABEL}}", subsequent_indent=" " * LABEL, **options)
 
@@ -82,8 +82,8 @@ def scores(facts: Mapping[str, Any], metrics: Mapping[str, float], counts: Mappi
 
     Args:
         facts: about the data, as in metrics.json.
-        metrics: by their full names, say ``test/top1``, ``test/flip/top1``, ``test/accuracy/<class>``.
-        counts: images of each class; classes without any are left out.
+        metrics: by full name, such as ``test/top1``, ``test/flip/top1``, ``test/accuracy/<class>``.
+        counts: images of each class; classes without images are left out.
     """
     split = facts["split"]
     seen = " ".join(f"{key}={_short(facts['preprocessing'][key])}" for key in ("in_channels", "image_size"))
@@ -125,10 +125,10 @@ def predictions(seconds: float, images: int, counts: Mapping[str, int], broken: 
     lines = [f"{'predicted':<12} {images:,} images in {seconds:.1f} s, {images / seconds:,.0f} images/s"]
     if 0 < len(counts) <= MAX_CLASSES:
         parts = [f"{name} {count:,}".replace(" ", "\0") for name, count in counts.items()]
-        lines.append(paragraph("classes", "  ".join(parts)).replace("\0", " "))  # a name and its number stay together
+        lines.append(paragraph("classes", "  ".join(parts)).replace("\0", " "))  # keeps a name and a number together
     if broken:
         lines.append(f"{'broken':<12} {len(broken):,} left out")
         lines += [f"  {' '.join(message.split())}" for message in broken[:10]]
         lines += [f"  and {len(broken) - 10:,} more"] if len(broken) > 10 else []
     lines.append(f"{'output':<12} {short(output)}")
-    return "\n".join(lines).encode(errors="backslashreplace").decode()  # a file's name may not be valid text
+    return "\n".join(lines).encode(errors="backslashreplace").decode()  # a file name may not be valid UTF-8

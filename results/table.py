@@ -1,4 +1,4 @@
-"""A sweep's records as tables: one row per job, and one row per configuration with statistics over its seeds."""
+"""A sweep's records as tables: one row per job, and one row per configuration with statistics over seeds."""
 
 import math
 import os
@@ -23,7 +23,7 @@ from results.statistics import ALPHA, compare
 ABSENT = "–"  # an override that a configuration lacks
 COSTS = ("params", "flops_per_image", "train_seconds", "images_per_second")
 EXPECTED = "expected a sweep's folder, runs/<name>/<date>, whose job folders contain result.json"
-# Of the comparison with the best; ``results.statistics.Comparison`` explains the numbers.
+# Columns of the comparison with the best; ``results.statistics.Comparison`` explains the numbers.
 COMPARED = ("difference", "difference low", "difference high", "shared seeds", "p corrected", "seeds needed", "verdict")
 # Column titles that a swept key may not take.
 RESERVED = {*COSTS, *COMPARED, "seeds", "completed", "jobs", "status", "job", "seed", "reason", "n"}
@@ -38,9 +38,9 @@ class SweepTable:
     Attributes:
         metric: the validation metric that sorts the configurations.
         keys: override keys that differ between configurations → their column titles.
-        jobs: one row per job, indexed by its folder below the sweep's: ``status``, ``error``, ``seed``, ``folder``,
-            ``overrides`` and ``record`` (empty if unreadable), and ``configuration``, its row in ``rows``.
-        rows: one row per configuration, best first: the titles of ``keys`` (text), then for each number its mean over
+        jobs: one row per job, indexed by the folder below the sweep's: ``status``, ``error``, ``seed``, ``folder``,
+            ``overrides`` and ``record`` (empty if unreadable), and ``configuration``, the index of a row in ``rows``.
+        rows: one row per configuration, best first: the titles of ``keys`` (text); for each number, the mean over
             completed jobs, ``<name>``, sample standard deviation, ``<name> std``, and count, ``<name> n``; then
             ``completed``, ``jobs`` and ``status``; then ``COMPARED``, the paired comparison with the best.
         scores: the metric, one row per seed, one column per configuration that has a result, best first.
@@ -78,10 +78,10 @@ class SweepTable:
         lacking = self.jobs.record.map(lambda record: number(record, self.metric) is None)
         for name, job in self.jobs[(self.jobs.status != "completed") | lacking].iterrows():
             if job.status != "completed":
-                unknown = "started; its end is not recorded" if job.status == "running" else "no reason recorded"
+                unknown = "started; no end recorded" if job.status == "running" else "no reason recorded"
                 yield name, job, " ".join(str(job.error or unknown).split())
             else:
-                yield name, job, f"no finite {self.metric} in its record"
+                yield name, job, f"no finite {self.metric} recorded"
 
     def repeated(self) -> int:
         """How many completed jobs repeat both a configuration and a seed."""
@@ -110,7 +110,7 @@ def job_folders(folders: Sequence[Path]) -> list[Path]:
 
 
 def read_jobs(folders: Sequence[Path]) -> pd.DataFrame:
-    """One row per job, as in ``SweepTable.jobs``, named by its path below the sweep or the sweeps' common parent."""
+    """One row per job, as in ``SweepTable.jobs``, indexed by the path below the sweep or the sweeps' common parent."""
     parent = Path(os.path.commonpath([Path(folder).resolve() for folder in folders]))
     places = job_folders(folders)
     jobs = [_read_job(place) for place in places]
@@ -123,7 +123,7 @@ def read_jobs(folders: Sequence[Path]) -> pd.DataFrame:
         if lacking and job["record"]:
             job["overrides"] |= _configured(place, {key: typed[key] for key in sorted(lacking)})
         seed = job["overrides"].get("seed", job["record"].get("seed"))
-        fold = job["overrides"].get("datamodule.fold")  # of a cross-validation: repeats like a seed
+        fold = job["overrides"].get("datamodule.fold")  # folds of a cross-validation are repeats, like seeds
         job["seed"] = ABSENT if seed is None else str(seed) if fold is None else f"{seed} fold {fold}"
         job["folder"] = str(place)
     names = [place.name if place == parent else place.relative_to(parent).as_posix() for place in places]
@@ -142,7 +142,7 @@ def _read_job(folder: Path) -> dict[str, Any]:
 
 
 def _configured(folder: Path, typed: Mapping[str, set[str]]) -> dict[str, str]:
-    """The values in a job's own config of keys that were typed for other jobs, in their spelling if equal.
+    """Values from a job's config for keys that were typed for other jobs, spelled as typed there if equal.
 
     Empty for keys that the job's network or data do not have, and for a job without a readable config.
     """
@@ -168,22 +168,20 @@ def _equal(one: str, other: str) -> bool:
 
 
 def tabulate(jobs: pd.DataFrame, metric: str, more: Sequence[str] = ()) -> SweepTable:
-    """Join the jobs that differ only in their seed, and sort by the mean of a validation metric.
+    """Group the jobs that differ only in the seed, and sort the groups by the mean of a validation metric.
 
     Equal means are sorted by lower mean ``val/loss``.
 
     Args:
         jobs: of ``read_jobs``.
-        metric: of the validation.
-        more: further metrics whose statistics are wanted.
+        metric: a validation metric.
+        more: further metrics to include.
 
     Raises:
         ValueError: the metric is a test metric, or no completed job has it.
     """
     if metric.startswith("test/"):
-        raise ValueError(
-            f"{metric}: nothing is chosen by the test set; use val/{metric[5:]}, which is shown next to it"
-        )
+        raise ValueError(f"{metric}: the test set decides nothing; use val/{metric[5:]}, which is shown next to it")
     completed = jobs.status == "completed"
     known = sorted({name for record in jobs.record[completed] for name in record.get("metrics") or ()})
     if metric not in known and completed.any():
@@ -216,7 +214,7 @@ def tabulate(jobs: pd.DataFrame, metric: str, more: Sequence[str] = ()) -> Sweep
 
 
 def _statistics(numbers: pd.DataFrame, statuses: pd.Series, groups: pd.Series) -> pd.DataFrame:
-    """Of each configuration: mean, deviation and count of each number, and how many jobs have which status."""
+    """Per configuration: mean, standard deviation and count of each number, and the status of the jobs."""
     found = numbers.groupby(groups).agg(["mean", "std", "count"])
     suffixes = {"mean": "", "std": " std", "count": " n"}
     found.columns = [f"{name}{suffixes[kind]}" for name, kind in found.columns]
@@ -246,7 +244,7 @@ def _compared(scores: pd.DataFrame, direction: int) -> pd.DataFrame:
 
 
 def _titles(keys: Sequence[str]) -> dict[str, str]:
-    """The last part of each key, or all of it where that would be ambiguous."""
+    """Key → column title: the last part of the key, or the whole key if that would be ambiguous."""
     last = {key: key.rpartition(".")[2] for key in keys}
     count = Counter(last.values())
     return {key: key if count[title] > 1 or title in RESERVED else title for key, title in last.items()}
@@ -284,5 +282,5 @@ def as_number(text: str) -> float | None:
 
 
 def ordered(values: Iterable[str]) -> list[str]:
-    """Distinct values: numbers by size, then words, then the absent."""
+    """Distinct values: numbers by size, then words, then ``ABSENT``."""
     return sorted(set(values), key=lambda v: (v == ABSENT, as_number(v) is None, as_number(v) or 0, natural(v)))

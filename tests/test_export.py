@@ -266,7 +266,7 @@ def test_weights_that_one_onnx_file_cannot_hold_are_refused(trained, exports, tm
         (["preprocessing=inside"], "preprocessing=inside: expected true or false, such as false"),
         (
             ["format=weights", "preprocessing=true"],
-            "preprocessing=true: format=weights holds weights alone; expected another format",
+            "preprocessing=true: format=weights contains only weights; expected another format",
         ),
         (["tolerance=-1"], "tolerance=-1: expected 0 or more"),
         (["tolerance=null"], "tolerance=null: expected a number, such as 0.0001"),

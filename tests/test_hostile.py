@@ -370,7 +370,7 @@ def test_an_address_is_no_path(run, forks, tmp_path):
         address = kinds[number % 3]
         assert_one_line(forks(*(word.replace("ADDRESS", address) for word in line), cwd=tmp_path), address)
     for address in kinds:
-        with pytest.raises(ValueError, match="is an address"):
+        with pytest.raises(ValueError, match="is a URL"):
             checkpoints.load(address)
 
 

@@ -465,7 +465,7 @@ def test_a_mistake_is_found_before_anything_is_made(overrides, message, judge, e
 
 def test_several_processes_are_refused(judge, told, tmp_path):
     grey(1).save(tmp_path / "x.png")
-    with pytest.raises(ValueError, match="a prediction is one process, not 2; use trainer.devices=1"):
+    with pytest.raises(ValueError, match="prediction runs in one process, not 2; use trainer.devices=1"):
         told("trainer=ddp", "trainer.accelerator=cpu", f"ckpt={judge}", f"images={tmp_path / 'x.png'}")
 
 

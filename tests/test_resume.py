@@ -321,7 +321,7 @@ def test_resume_refuses_what_would_change_the_run(tmp_path):
         ("resume=run", "optimizer.lr=1"): "optimizer.lr=1 would change the run",
         ("resume=run", "trainer.max_epochs=9"): "trainer.max_epochs=9 would change the run",
         ("resume=run", "callbacks.last.minutes=0"): "callbacks.last.minutes=0: expected above 0",
-        ("resume=run", "--cfg", "job"): "resume=run composes no config: it is stored in run",
+        ("resume=run", "--cfg", "job"): "resume=run composes no config: it uses the one stored in run",
         ("resume=rum",): "resume=rum: no such folder; did you mean run?",
         ("resume=.",): "is not the folder of a run or sweep",
         ("-m", "resume=run"): "resume=run is not a sweep's folder",
@@ -335,7 +335,7 @@ def test_a_folder_with_a_run_is_not_written_over(tmp_path):
     assert stopped(tmp_path, signal.SIGTERM, *LONG) == 143
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
     assert in_process(script, tmp_path, [*LONG, "optimizer.lr=1"]) == 2
-    line = "error: hydra.run.dir=run holds a run already; expected another folder, or resume=run to resume it"
+    line = "error: hydra.run.dir=run already holds a run; expected another folder, or resume=run to resume it"
     assert errors(tmp_path).splitlines()[-1] == line
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
     checks.refuse_used_folder(tmp_path / "run", str(tmp_path / "run" / "checkpoints" / "last.ckpt"))  # this resumes it
@@ -381,7 +381,7 @@ def test_two_processes_do_not_work_in_one_folder(tmp_path):
         time.sleep(0.02)
     try:
         assert in_process(script, tmp_path, ["resume=run"]) == 2
-        assert "another process is at work in" in errors(tmp_path)
+        assert "another process is using" in errors(tmp_path)
     finally:
         process.kill()
         process.join()

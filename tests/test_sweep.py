@@ -102,7 +102,7 @@ def test_failures_leave_the_others_alone_and_are_named(sweep, tmp_path):
 
     again = sweep(*args, cwd=tmp_path, PYTHONPATH=str(tmp_path))  # failed jobs are tried again, completed ones not
     assert again.code == 1
-    assert again.out.count("was completed before") == 1
+    assert again.out.count("was already completed") == 1
     assert again.out.count("  failed: RuntimeError: the device fell off") == 1
 
 
@@ -137,9 +137,9 @@ def test_a_sweep_that_is_killed_twice_ends_as_one_that_is_not(tmp_path):
     (broken / "out.txt").unlink()
     assert in_process(script, broken, ["resume=sweep"]) == 0, (broken / "err.txt").read_text()
     last_said = (broken / "out.txt").read_text()
-    assert "resumes from its last checkpoint" in "".join(logs) or last_said.count("  resumed") == 1
+    assert "resumes from last.ckpt" in "".join(logs) or last_said.count("  resumed") == 1
     for name in completed:  # nothing that was completed is run again
-        assert re.search(rf"{re.escape(name)}  val/top1 0\.\d+  was completed before", last_said)
+        assert re.search(rf"{re.escape(name)}  val/top1 0\.\d+  was already completed", last_said)
         assert all(path.stat().st_mtime_ns == at for path, at in before.items() if path.parts[-3] == name)
     jobs = sorted(path.parent.name for path in (whole / "sweep").glob("*/result.json"))
     assert len(jobs) == 3
@@ -235,7 +235,7 @@ def test_a_sweeps_folder_takes_only_jobs_of_its_command(stored, tmp_path, monkey
         check_same_command(Path("sweep"), "train", typed)
     command = "another command: python train.py -m model=resnet18 seed=0,1 optimizer.lr=0.1 hydra.sweep.dir=sweep"
     if stored == "records":
-        command = "another sweep: its job seed-"
+        command = "another sweep: job seed-"
     for typed in OTHER:
         with pytest.raises(ConfigError, match=f"^hydra.sweep.dir=sweep belongs to {command}"):
             check_same_command(Path("sweep"), "train", typed)
@@ -327,7 +327,7 @@ def test_a_sweep_can_be_extended(sweep, tmp_path):
     records.write(tmp_path / "sweep" / "seed-0", {"status": "completed", "overrides": [*TINY, "seed=0"], "metrics": {}})
     done = sweep("seed=0,1", cwd=tmp_path)
     assert done.code == 0, done.err
-    assert "job 1 of 2  seed-0  val/top1 unknown  was completed before\n" in done.out
+    assert "job 1 of 2  seed-0  val/top1 unknown  was already completed\n" in done.out
     assert statuses(tmp_path) == {"seed-0": "completed", "seed-1": "completed"}
 
 
@@ -341,7 +341,7 @@ def test_tensorboards_hparams_tab_shows_the_swept_keys_beside_the_best_scores(sw
     done = sweep("trainer.max_epochs=2", "seed=0,1", cwd=tmp_path)
     assert done.code == 0, done.err
     job = r"job {} of 2  seed-{}  val/top1 0\.\d{{4}}  \d+(\.\d)? s"  # a line each, and nothing else of the job
-    first = "\n".join(["2 jobs in sweep, each with .*", job.format(1, 0) + "  about .* left", job.format(2, 1)])
+    first = "\n".join(["2 jobs in sweep, with the .*", job.format(1, 0) + "  about .* left", job.format(2, 1)])
     assert re.match(first + "\n", done.out), done.out
     assert len(done.out.splitlines()) <= 2 * 2 + 9, done.out  # so that of eight jobs is not above 25
     assert done.out.splitlines()[-1] == "sweep/report.html"
@@ -406,7 +406,7 @@ def test_a_part_of_a_sweep_and_odd_records_are_no_failure(forks, tmp_path):
         (tmp_path / "sweep" / name / "result.json").write_text(text)
     done = forks("train.py", *TINY, "seed=0,1", "hydra.sweep.dir=sweep", "-m", cwd=tmp_path)  # the flag last
     assert done.code == 0, done.err
-    assert done.out.count("was completed before") == 1
+    assert done.out.count("was already completed") == 1
     assert records.read(tmp_path / "sweep" / "seed-1")["status"] == "completed"  # the torn one
     assert "unreadable record" in done.out
 

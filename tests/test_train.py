@@ -146,7 +146,7 @@ def test_an_error_while_training_leaves_a_record(composed, tmp_path, monkeypatch
         (["model=resnet18", "model.include_top=false"], "(N, num_classes) is (10, 10); it needs a classifier's head"),
         (["model=resnet", "model.widths=[0,0,0,0]"], "widths=[0, 0, 0, 0] are not numbers of channels"),
         (["monitor=val/loss"], "mode=max with monitor=val/loss; expected mode=min"),
-        (["monitor=train/top1"], "monitor=train/top1: expected a metric of the validation"),
+        (["monitor=train/top1"], "monitor=train/top1: expected a validation metric"),
         (["datamodule.num_classes=1"], "num_classes=1; expected at least 2"),
         (["optimizer.lr=1e9"], "the training has diverged"),
     ],

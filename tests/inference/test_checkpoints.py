@@ -80,7 +80,7 @@ def test_which_checkpoint_a_path_means(trained, tmp_path):
     (run / "result.json").write_text('{"status": "completed", "best_checkpoint": "checkpoints/other.ckpt"}')
     assert find_checkpoint(run) == (run / "checkpoints/other.ckpt", None)
     (run / "result.json").write_text("{")
-    assert find_checkpoint(run) == (run / "checkpoints/last.ckpt", f"{run} has no best.ckpt; taking its last.ckpt")
+    assert find_checkpoint(run) == (run / "checkpoints/last.ckpt", f"{run} has no best.ckpt; using last.ckpt")
     with pytest.raises(FileNotFoundError, match="name holds no checkpoints/best.ckpt or last.ckpt, and no completed r"):
         find_checkpoint(tmp_path / "name")
 
@@ -96,7 +96,7 @@ def test_of_a_folder_of_runs_it_is_the_newest_completed_one(trained, tmp_path):
     for folder, newest in (("", "a/new"), ("a", "a/new"), ("b", "b/c/0")):
         file, remark = find_checkpoint(tmp_path / folder)
         assert file == tmp_path / newest / "checkpoints/best.ckpt"
-        assert remark == f"run          {tmp_path / newest}, the newest completed one in {tmp_path / folder}"
+        assert remark == f"run          {tmp_path / newest}, the newest completed run in {tmp_path / folder}"
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_of_a_folder_of_runs_it_is_the_newest_completed_one(trained, tmp_path):
         ),
         ("xyz", "ckpt=xyz: no such file or folder"),
         ("empty", "ckpt=empty holds no checkpoints/best.ckpt or last.ckpt"),
-        ("https://example.org/best.ckpt", "is an address; a checkpoint is opened from this machine's files only"),
+        ("https://example.org/best.ckpt", "is a URL; expected a file or folder on this machine"),
     ],
 )
 def test_a_path_that_means_none(path, message, tmp_path, monkeypatch):

@@ -46,7 +46,7 @@ def test_classes_are_numbered_and_the_legend_is_logged_once(installed, caplog):
         assert pictures.class_labels(NAMES) == ["cat", "class 1", "class 2", other, "ünï", "class 5"]
     warning, legend = caplog.records
     count = 3 if installed else 4
-    assert warning.message == f"no installed font can draw {count} of 6 class names; pictures number them"
+    assert warning.message == f"no installed font can draw {count} of 6 class names; pictures show numbers"
     assert warning.levelname == "WARNING" and "class 1 = 猫  class 2 = हिन्दी  class" in legend.message
 
 

@@ -178,11 +178,11 @@ def test_failures_are_named(sweep):
     text = report.write([sweep], plots=False)
     markdown = (sweep / "report.md").read_text()
     assert "| 6 | 8 | 4 | 1 | failed | 4 \\| does not divide |" in markdown
-    assert "| 14 | 14 | 2 | 3 | running | started; its end is not recorded |" in markdown
-    assert "| nan | 8 | 1 | 4 | completed | no finite val/top1 in its record |" in markdown
+    assert "| 14 | 14 | 2 | 3 | running | started; no end recorded |" in markdown
+    assert "| nan | 8 | 1 | 4 | completed | no finite val/top1 recorded |" in markdown
     assert "| torn | – | – | – | unreadable record | JSONDecodeError" in markdown
-    assert "| foreign | – | – | – | unreadable record | it has no status |" in markdown
-    assert "foreign: unreadable record: it has no status" in text.splitlines()
+    assert "| foreign | – | – | – | unreadable record | no status |" in markdown
+    assert "foreign: unreadable record: no status" in text.splitlines()
     status = {(row["depth"], row["groups"]): row["status"] for row in rows_of(sweep)}
     assert (status["8", "4"], status["14", "2"], status["20", "2"]) == ("failed", "2 of 3 completed", "completed")
     assert len(status) == 8
@@ -210,31 +210,31 @@ def put_models(folder, **values):
             put(folder / f"{model}{seed}", f"model={model}", f"seed={seed}", seed=seed, **facts)
 
 
-WEAK = "Weak evidence: only 2 shared seeds; 4 or more say how large the noise is."
+WEAK = "Weak evidence: only 2 shared seeds; use 4 or more to gauge the noise."
 
 
 @pytest.mark.parametrize(
     ("models", "said"),
     [  # differences -4, -5, -6, -5 points: t = -12.25, p = 0.0012
-        ({"a": [0.9] * 4, "b": [0.86, 0.85, 0.84, 0.85]}, ["Worse than it, beyond the effect of the seed: model b."]),
+        ({"a": [0.9] * 4, "b": [0.86, 0.85, 0.84, 0.85]}, ["Worse than the best, beyond seed noise: model b."]),
         (  # differences 1, -3, -2, 0: mean -1, deviation 1.826, t = -1.095, p = 0.353; (2.80 × 1.826)² + 1.92 = 28.1
             {"a": [0.9] * 4, "b": [0.91, 0.87, 0.88, 0.90]},
             [
-                "Not distinguished from it: model b. To tell them apart would probably take about 29 seeds each "
-                "(column: seeds to tell)."
+                "Not distinguished from the best: model b. Distinguishing them would probably take about 29 seeds each "
+                "(column: seeds needed)."
             ],
         ),
         (  # differences 0, -2: mean -1, deviation 1.414; 6 pairs: (3.48 × 1.414)² + 2.64² / 2 = 27.7
             {"a": [0.91, 0.93], "b": [0.91, 0.91], "c": [0.5, None], "d": [0.6]},
             [
-                "Not distinguished from it: 1 of 3 (model b). To tell them apart would probably take about 28 seeds "
-                "each (column: seeds to tell).",
-                "Not tested, with fewer than two seeds shared with the best: 2 of 3 (model d; model c). The effect of "
-                "the seed is unknown there.",
+                "Not distinguished from the best: 1 of 3 (model b). Distinguishing them would probably take about 28 "
+                "seeds each (column: seeds needed).",
+                "Not tested, because fewer than two seeds are shared with the best: 2 of 3 (model d; model c). The "
+                "seed noise is unknown there.",
                 WEAK,
             ],
         ),
-        ({"a": [0.9, 0.8], "b": [0.9, 0.8]}, ["Not distinguished from it: model b.", WEAK]),
+        ({"a": [0.9, 0.8], "b": [0.9, 0.8]}, ["Not distinguished from the best: model b.", WEAK]),
     ],
 )
 def test_the_verdict(tmp_path, models, said):
@@ -486,7 +486,7 @@ def test_the_script(sweep):
         (["digit"], "error: digit: no such folder; did you mean digits?"),
         (["digits/report.md"], "error: digits/report.md: not a folder"),
         (["empty"], "error: empty: no result.json below it; expected a sweep's folder"),
-        (["digits", "digits/0"], "error: 2 folders: choose with --output"),
+        (["digits", "digits/0"], "error: 2 folders: add --output"),
         (["digits", "--metric", "val/f1"], "error: val/f1: no completed job has this metric; there are: test/loss"),
     ]:
         done = script(*args, cwd=runs)
