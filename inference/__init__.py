@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from inference.checkpoints import TrainedClassifier
 
 ROOT = Path(__file__).resolve().parent.parent
-NEEDED = ("datamodules", "models", "results")  # what opening a checkpoint imports of this project
+NEEDED = ("datamodules", "models", "results")  # the packages that opening a checkpoint imports
 
 
 def check_imports() -> None:
-    """Raise an ImportError if the program has a package of its own with the name of one of this project's."""
+    """Raise an ImportError if another package in the program shadows one of this project's."""
     for name in NEEDED:
         found = sys.modules.get(name) or find_spec(name)
         file = getattr(found, "__file__", None) or getattr(found, "origin", None)
@@ -27,8 +27,8 @@ def check_imports() -> None:
         other = file or next(iter(folders or ()), None)
         if other and (file is None or Path(file).resolve().parent != ROOT / name):
             raise ImportError(
-                f"inference needs the package {name} in {ROOT}, but 'import {name}' finds {other}; rename that one, or "
-                "load the network in a program without it"
+                f"inference needs the package {name} in {ROOT}, but 'import {name}' finds {other}; rename that "
+                "package, or load the network in a program without it"
             )
 
 
@@ -39,7 +39,7 @@ def load_trained(path: str | Path, trust: Iterable[str] = ()) -> "TrainedClassif
     """The network of a checkpoint file, or of the best checkpoint in a run's folder, on the CPU.
 
     Args:
-        trust: networks beyond this project's own that a checkpoint may have built, such as ``["models.tiny.Tiny"]``.
+        trust: further networks that a checkpoint may build, such as ``["models.tiny.Tiny"]``.
     """
     from inference.checkpoints import load
 

@@ -1,7 +1,7 @@
 """Temperature scaling: logits are divided by one number, fitted on validation images (Guo et al. 2017, section 4.2).
 
-The temperature of ``best.ckpt`` is in ``best.temperature.json`` beside it. The checkpoint stays as it is; a hash of it
-tells whether the temperature is still the one for this file.
+The temperature of ``best.ckpt`` is stored in ``best.temperature.json``, with a hash of the checkpoint: after the
+checkpoint is replaced, it is ignored. The checkpoint itself does not change.
 """
 
 import json
@@ -22,13 +22,13 @@ SUFFIX = ".temperature.json"
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """The temperature with the lowest cross-entropy.
 
-    The cross-entropy is convex in the inverse temperature, so bisection of its derivative finds the minimum.
+    The cross-entropy is convex in the inverse temperature, so bisection of the derivative finds the minimum.
 
     Args:
         logits: ``(N, num_classes)``.
         labels: ``(N,)`` int64.
 
-    Raises: ValueError: it is not between ``LOWEST`` and ``HIGHEST``: say, all images are classified correctly.
+    Raises: ValueError: it is not between ``LOWEST`` and ``HIGHEST``, for example if there are no mistakes.
     """
     logits = logits.double()
     target = logits.gather(1, labels[:, None]).mean()
@@ -47,12 +47,12 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 
 
 def divide_logits(backbone: nn.Module, temperature: float) -> None:
-    """Divide a network's logits by dividing the weights and the bias of its ``head``.
+    """Divide a network's logits, by dividing the weights and the bias of the ``head``.
 
-    Raises: ValueError: it has no attribute ``head``.
+    Raises: ValueError: the network has no attribute ``head``.
     """
     if getattr(backbone, "head", None) is None:
-        raise ValueError(f"{type(backbone).__name__} has no attribute head, the layer that a temperature would scale")
+        raise ValueError(f"{type(backbone).__name__} has no attribute head, the layer to scale by the temperature")
     with torch.no_grad():
         for parameter in backbone.head.parameters():
             parameter /= temperature
@@ -64,9 +64,9 @@ def store_temperature(checkpoint: Path, temperature: float) -> None:
 
 
 def stored_temperature(checkpoint: Path) -> float | None:
-    """The temperature of a checkpoint file; None if it has none.
+    """The temperature stored for a checkpoint file, or None.
 
-    Raises: ValueError: the file beside the checkpoint is damaged.
+    Raises: ValueError: the file with the temperature is damaged.
     """
     file = checkpoint.with_suffix(SUFFIX)
     if not file.is_file():
@@ -80,7 +80,7 @@ def stored_temperature(checkpoint: Path) -> float | None:
     if not valid:
         raise ValueError(f"{file} holds no temperature from {LOWEST} to {HIGHEST:.0f}; delete it, or calibrate again")
     if digest != _digest(checkpoint):
-        log.warning(f"{file} is of another {checkpoint.name}; it is not applied")
+        log.warning(f"{file} belongs to an earlier {checkpoint.name}; the temperature is not applied")
         return None
     log.info(f"{'calibrated':<12} temperature {temperature:.3f} ({file.name})")
     return temperature

@@ -1,6 +1,6 @@
-"""Open a checkpoint: its network, its data, its preprocessing.
+"""Open a checkpoint: network, data and preprocessing.
 
-Checkpoints are untrusted input: they are opened as plain values, and ``safe_build`` instantiates what they name from an
+Checkpoints are untrusted input: they are opened as plain values, and ``safe_build`` instantiates only classes on an
 allow-list. Torch is imported when a file is opened.
 """
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 log = logging.getLogger(__name__)
-# What ``describe`` adds to a checkpoint, with types.
+# The entries that ``describe`` adds to a checkpoint, and their types.
 PARTS = {"model": dict, "datamodule": dict, "class_names": list, "preprocessing": dict, "state_dict": dict}
-# What Lightning adds, to resume a training.
+# The entries that Lightning adds, for resuming, and their types.
 PROGRESS = {
     "pytorch-lightning_version": str,
     "epoch": int,
@@ -33,15 +33,15 @@ PROGRESS = {
     "lr_schedulers": list,
 }
 PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
-# The numerics of older checkpoints, which do not name them.
+# Assumed for older checkpoints, which lack ``numerics``.
 PLAIN = {"precision": "32-true", "memory_format": "contiguous_format"}
 
 
 class TrainedClassifier:
-    """A trained network from images to probabilities, with its preprocessing inside.
+    """A trained network with preprocessing: maps images to probabilities.
 
     Args:
-        backbone: from preprocessed images to logits; in evaluation mode.
+        backbone: maps preprocessed images to logits.
         class_names: of the outputs, in order.
         preprocessing: ``in_channels``, ``image_size``, ``mean``, ``std``; ``resize_ratio`` if the centre is cropped.
     """
@@ -56,7 +56,7 @@ class TrainedClassifier:
         """Images → probabilities ``(N, num_classes)`` float32.
 
         Args:
-            images: ``(N, 1 or 3, h, w)`` uint8 of any size and on any device, or the path of an image file, or several.
+            images: ``(N, 1 or 3, h, w)`` uint8 of any size and on any device, or the path of one or more image files.
 
         Raises:
             ValueError: a file, which is named, cannot be read as an image.
@@ -90,10 +90,10 @@ class TrainedClassifier:
 
 
 def describe(config: dict[str, Any], datamodule: "LightningDataModule") -> dict[str, Any]:
-    """What a run adds to its checkpoints: how to build its network and data, and how it computes.
+    """The entries that a run adds to checkpoints: how to build network and data, and the numerics.
 
     Args:
-        config: the run's, resolved, as plain values.
+        config: the run's resolved config, as plain values.
     """
     return {
         "model": config["model"],
@@ -108,7 +108,7 @@ def describe(config: dict[str, Any], datamodule: "LightningDataModule") -> dict[
 
 
 class Member(NamedTuple):
-    """A trained network: its checkpoint file, the file's content, and the network on the CPU."""
+    """A trained network on the CPU, and the checkpoint file that it is from."""
 
     file: Path
     checkpoint: dict[str, Any]
@@ -116,20 +116,20 @@ class Member(NamedTuple):
 
 
 def open_checkpoint(path: str | Path, trust: Iterable[str] = ()) -> Member:
-    """The trained network that ``path`` means, calibrated if it has a temperature."""
+    """The trained network at ``path``, calibrated if a temperature is stored."""
     return _open(*find_checkpoint(path), trust)
 
 
 def open_checkpoints(
     ckpt: str | Path | Sequence[str], trust: Iterable[str] = (), calibrated: bool = True
 ) -> tuple[list[Member], "nn.Module"]:
-    """(the networks that ``ckpt`` means, one or several; the network that gives the mean of their probabilities).
+    """(the networks that ``ckpt`` names, one or several; the ensemble that averages their probabilities).
 
     Args:
         ckpt: as in ``find_checkpoints``.
-        calibrated: apply the temperatures.
+        calibrated: apply the stored temperatures.
 
-    Raises: ValueError: they have other classes or another preprocessing.
+    Raises: ValueError: the networks differ in classes or preprocessing.
     """
     from inference.ensemble import Ensemble
 
@@ -157,7 +157,7 @@ def _open(file: Path, remark: str | None, trust: Iterable[str], calibrated: bool
 
 
 def apply_training_numerics(cfg: "DictConfig", checkpoint: dict[str, Any], backbone: "nn.Module") -> "DictConfig":
-    """A copy of a script's config with the training's values in place of ``trained``, and without ``auto``."""
+    """A copy of a script's config with ``trained`` and ``auto`` replaced by values."""
     from lit_modules import numerics
 
     cfg = cfg.copy()
@@ -165,7 +165,7 @@ def apply_training_numerics(cfg: "DictConfig", checkpoint: dict[str, Any], backb
         if part[name] == "trained":
             part[name] = checkpoint["numerics"][name]
             if str(part[name]).startswith("16") and numerics.device_type(cfg.trainer.accelerator) == "cpu":
-                part[name] = "32-true"  # there is no float16 on a CPU
+                part[name] = "32-true"  # float16 needs a GPU
     return numerics.resolve_auto(cfg, backbone)
 
 
@@ -173,7 +173,7 @@ def load(path: str | Path, trust: Iterable[str] = ()) -> TrainedClassifier:
     """The network of a checkpoint file, or of the best checkpoint in a run's folder, on the CPU.
 
     Args:
-        trust: networks beyond the allow-list that a checkpoint may build, such as ``["models.tiny.Tiny"]``.
+        trust: further networks that a checkpoint may build, such as ``["models.tiny.Tiny"]``.
     """
     _, checkpoint, network = open_checkpoint(path, trust)
     return TrainedClassifier(network, checkpoint["class_names"], checkpoint["preprocessing"])
@@ -182,7 +182,7 @@ def load(path: str | Path, trust: Iterable[str] = ()) -> TrainedClassifier:
 def read_checkpoint(file: Path) -> dict[str, Any]:
     """The content of a checkpoint of this project: plain values and tensors, on the CPU.
 
-    Raises: ValueError: the file is something else, or could run code when opened.
+    Raises: ValueError: the file is not such a checkpoint, or contains code.
     """
     import torch
 
@@ -192,36 +192,36 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{file} holds a {type(content).__name__}, not a checkpoint of train.py")
     if content and all(isinstance(value, torch.Tensor) for value in content.values()):
-        raise ValueError(f"{file} holds bare weights and does not say of which network; expected one of train.py's")
+        raise ValueError(f"{file} holds only weights, without the network's config; expected a checkpoint of train.py")
     if missing := [part for part, kind in PARTS.items() if not isinstance(content.get(part), kind)]:
-        raise ValueError(f"{file} is no checkpoint of train.py: it does not say {', '.join(missing)}")
+        raise ValueError(f"{file} is not a checkpoint of train.py: it lacks {', '.join(missing)}")
     try:
         import datamodules
 
         datamodules.Preprocessing(**content["preprocessing"])
     except Exception as error:
-        raise ValueError(f"{file} does not say how images were prepared: {one_line(error)}") from error
+        raise ValueError(f"{file} has an invalid preprocessing: {one_line(error)}") from error
     numerics = content.get("numerics")
     content["numerics"] = PLAIN | (numerics if isinstance(numerics, dict) else {})
     return content
 
 
 def check_resume_path(path: str) -> Path:
-    """The file that ``ckpt_path`` means. Raises: ValueError, OSError: it is an address, or no such file."""
+    """The file that ``ckpt_path`` names. Raises: ValueError, OSError: an address, or no such file."""
     if "://" in path:
         raise ValueError(f"ckpt_path={path} is a URL; expected a file on this machine")
     file = Path(path).expanduser()
     if file.is_dir():
-        raise IsADirectoryError(f"ckpt_path={path} is a folder; expected a file, say {file / FOLDER / LAST}")
+        raise IsADirectoryError(f"ckpt_path={path} is a folder; expected a file such as {file / FOLDER / LAST}")
     if not file.is_file():
         raise FileNotFoundError(f"ckpt_path={path}: no such file{nearest(file)}; expected a checkpoint to resume from")
     return file
 
 
 def load_for_resume(path: str, run_dir: str) -> tuple[Path, dict[str, Any]]:
-    """A checkpoint file and its content. If it is one of this run and damaged, take the newest valid one next to it.
+    """(checkpoint file, content). If the file is of this run and damaged, the newest valid one next to it is used.
 
-    Raises: ValueError, OSError: there is no valid one.
+    Raises: ValueError, OSError: no checkpoint is valid.
     """
     file = check_resume_path(path)
     files = [file]
@@ -243,45 +243,45 @@ def load_for_resume(path: str, run_dir: str) -> tuple[Path, dict[str, Any]]:
 def check_progress(checkpoint: dict[str, Any], file: Path) -> None:
     """Raise a ValueError if a training cannot resume from a checkpoint.
 
-    Lightning deletes the previous best checkpoint by a path that it finds here: only paths inside the folder of the
-    run's checkpoints are valid. Only the best one may be elsewhere, in the run from which this one was resumed.
+    Lightning deletes the previous best checkpoint by the path stored in this one, so paths outside the run's folder of
+    checkpoints are rejected; except the best one's, which may be in the run from which this one was resumed.
     """
     if missing := [part for part, kind in PROGRESS.items() if not isinstance(checkpoint.get(part), kind)]:
-        raise ValueError(f"{file} does not say how far its training was: it has no {', '.join(missing)}")
+        raise ValueError(f"{file} cannot be resumed from: it has no {', '.join(missing)}")
     optimizers = checkpoint["optimizer_states"]
     if not optimizers or not all(isinstance(state, dict) and "param_groups" in state for state in optimizers):
-        raise ValueError(f"{file} has no state of an optimizer in its optimizer_states")
+        raise ValueError(f"{file} has no optimizer state in optimizer_states")
     if not isinstance(checkpoint.get("trained_by", {}), dict):
-        raise ValueError(f"{file} does not say by which optimizer it was trained")
+        raise ValueError(f"{file} has an invalid trained_by; expected a dict")
     if not isinstance(checkpoint["loops"].get("fit_loop"), dict):
-        raise ValueError(f"{file} has no fit_loop in its loops")
+        raise ValueError(f"{file} has no fit_loop in loops")
     if not isinstance(checkpoint.get("folder", ""), str):
-        raise ValueError(f"{file} does not say in which folder it was written")
+        raise ValueError(f"{file} has an invalid folder; expected a path")
     runs = checkpoint.get("logger_runs", {})
     if not isinstance(runs, dict) or not all(isinstance(text, str) for text in (*runs, *runs.values())):
-        raise ValueError(f"{file} does not say which runs its loggers wrote to")
+        raise ValueError(f"{file} has invalid logger_runs; expected text by name")
     for state in filter(lambda state: isinstance(state, dict), checkpoint["callbacks"].values()):
         best, *rest = (state.get(key) for key in PATHS)
         rest += state.get("best_k_models") or ()
         for path in filter(None, [best, *rest]):
             valid = isinstance(path, str) and "://" not in path and ".." not in Path(path).parts
             if not valid or path in rest and not Path(path).is_relative_to(str(state.get("dirpath"))):
-                raise ValueError(f"{file} names {path} as a checkpoint of its run; it was not made by train.py")
+                raise ValueError(f"{file} names {path} as a checkpoint of the run; expected a file in the run's folder")
 
 
 def build_backbone(checkpoint: dict[str, Any], trust: Iterable[str] = ()) -> "nn.Module":
-    """The network of a checkpoint with its weights.
+    """The network of a checkpoint, with the trained weights.
 
     Raises:
-        ValueError: it is not on the allow-list, or its weights, classes or images do not fit its config.
+        ValueError: the class is not on the allow-list, or the weights, classes or images do not fit the config.
     """
     config, preprocessing = checkpoint["model"], checkpoint["preprocessing"]
-    for fact, value in {"num_classes": len(checkpoint["class_names"]), **preprocessing}.items():
-        if config.get(fact, value) != value:
-            raise ValueError(f"the checkpoint's model has {fact}={config[fact]}, its data {fact}={value}")
+    for name, value in {"num_classes": len(checkpoint["class_names"]), **preprocessing}.items():
+        if config.get(name, value) != value:
+            raise ValueError(f"the checkpoint's model has {name}={config[name]}, but the data has {name}={value}")
     config = {name: value for name, value in config.items() if name != "weights"}  # the checkpoint has the weights
     network = safe_build(config, "model", MODELS, trust)
-    network.load_state_dict(matching_weights(network, checkpoint, f"that its config names, {config['_target_']}"))
+    network.load_state_dict(matching_weights(network, checkpoint, f"in the config, {config['_target_']}"))
     return network
 
 
@@ -291,8 +291,8 @@ def matching_weights(
     """A checkpoint's weights for a network.
 
     Args:
-        description: of the network, for messages.
-        hint: the end of the message.
+        description: of the network, for the error message.
+        hint: appended to the message.
 
     Raises: ValueError: names or shapes differ.
     """
@@ -304,7 +304,7 @@ def matching_weights(
         actual, wanted = (shape(tensors, name) for tensors in (weights, expected))
         if actual != wanted:
             raise ValueError(
-                f"the checkpoint's weights are not of the network {description}: {name} is {actual}, "
+                f"the checkpoint's weights do not fit the network {description}: {name} is {actual}, "
                 f"expected {wanted}{hint}"
             )
     return weights
@@ -316,8 +316,8 @@ def build_datamodule(
     """The data that a checkpoint's network was trained on, or other data, preprocessed for this network.
 
     Args:
-        config: a data module with a ``_target_``; without it, changes to the arguments of the checkpoint's data. A
-            ``data_dir`` of None is no change.
+        config: a data module with a ``_target_``; without one, changes to the arguments of the checkpoint's data. A
+            ``data_dir`` of None changes nothing.
     """
     from hydra.utils import instantiate
     from omegaconf import OmegaConf, open_dict
@@ -331,11 +331,11 @@ def build_datamodule(
         data = safe_build(changed, "datamodule", DATAMODULES, trust)
     else:
         # Without a resize_ratio, the network was trained on whole images.
-        seen = {"resize_ratio": None} | checkpoint["preprocessing"]
+        trained = {"resize_ratio": None} | checkpoint["preprocessing"]
         with building("datamodule", config):
-            data = instantiate(config, **{fact: value for fact, value in seen.items() if fact in config})
+            data = instantiate(config, **{name: value for name, value in trained.items() if name in config})
     if config.get("data_dir") is not None and getattr(data, "source_folder", None) is None:
-        raise ValueError(f"datamodule.data_dir={config.data_dir}: {type(data).__name__} reads no folder")
+        raise ValueError(f"datamodule.data_dir={config.data_dir}: {type(data).__name__} does not read a folder")
     data.order_classes(checkpoint["class_names"])
     return data
 
@@ -344,11 +344,11 @@ def trained_on(checkpoint: dict[str, Any]) -> dict[str, Any] | None:
     """Fingerprints of the splits that a checkpoint's network was trained on.
 
     Returns:
-        {} for image files of a checkpoint that is too old to have fingerprints; None for data that need none.
+        {} for image files if the checkpoint is older than fingerprints; None for data without fingerprints.
     """
     from datamodules.fingerprints import valid
 
     name = str(checkpoint["datamodule"].get("_target_")).rpartition(".")[2]
     state = checkpoint.get(name)
-    found = valid(state.get("splits")) if isinstance(state, dict) else {}
-    return found or ({} if name in ("ImageFolder", "ImageNet", "CatsVsDogs") else None)
+    splits = valid(state.get("splits")) if isinstance(state, dict) else {}
+    return splits or ({} if name in ("ImageFolder", "ImageNet", "CatsVsDogs") else None)

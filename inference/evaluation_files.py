@@ -1,4 +1,4 @@
-"""The tables of an evaluation: ``classes.csv`` and ``images.csv``, in its folder."""
+"""The tables of an evaluation: ``classes.csv`` and ``images.csv``."""
 
 import os
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from datamodules.base import ImageDataModule
     from lit_modules import Evaluator
 
-MAX_CLASSES = 100  # of more classes, images.csv has only the probability of the predicted one
+MAX_CLASSES = 100  # with more classes, images.csv has only the predicted class's probability
 
 
 def write_tables(folder: Path, evaluator: "Evaluator", data: "ImageDataModule") -> None:
-    """Write both tables: without test-time augmentation, numbers with seven digits, empty where a ratio is 0 / 0."""
+    """Write both tables, without test-time augmentation: seven significant digits; a ratio of 0 / 0 is empty."""
     write_table(folder / "classes.csv", class_rows(evaluator.confusion.compute().tolist(), evaluator.class_names))
     write_table(folder / "images.csv", image_rows(evaluator, data))
 
@@ -24,7 +24,7 @@ def class_rows(counts: Sequence[Sequence[int]], class_names: Sequence[str]) -> l
     """Images, precision, recall and F1 of each class.
 
     Args:
-        counts: of images, by true and by predicted class.
+        counts: number of images by true class, then by predicted class.
     """
     rows = []
     for label, (name, of_class) in enumerate(zip(class_names, counts, strict=True)):

@@ -1,7 +1,7 @@
 """Export a trained network to one file without dependencies on this project: write, reopen, compare, then replace.
 
-ONNX and ``.pt2`` are made from a ``torch.export`` program, ``.safetensors`` has the weights alone. Metadata are JSON
-texts by name.
+ONNX and ``.pt2`` are made from a ``torch.export`` program, ``.safetensors`` has the weights alone. Metadata is
+JSON text by name.
 """
 
 import copy
@@ -28,21 +28,21 @@ Network = Callable[[Tensor], Tensor]
 INPUT, OUTPUT = "images", "logits"
 METADATA = ("class_names", "preprocessing", "preprocessing_inside", "checkpoint")
 MAX_COMPARED = 64  # images
-BATCH_SIZES = (1, 7)  # at which a file is compared, next to all images at once
+BATCH_SIZES = (1, 7)  # to compare at, besides all images at once
 LARGE = 100  # a logit this large has a float32 spacing of about 1e-5
-ONNX_LIMIT = 3 * 2**29  # bytes of weights; for more, torch writes a second file, because ONNX ends at 2 GiB
+ONNX_LIMIT = 3 * 2**29  # bytes of weights; above that torch writes a second file, because ONNX is limited to 2 GiB
 
 
 class Disagreement(RuntimeError):
-    """An exported file computes something else than its network."""
+    """An exported file computes other logits than the network, or has other metadata."""
 
 
 class ExportModule(nn.Module):
     """The network that is exported.
 
     Args:
-        backbone: from normalised images to logits, in evaluation mode.
-        prepare: normalises images inside; None: the input is normalised.
+        backbone: maps normalised images to logits.
+        prepare: normalises the images inside; None: the input is normalised already.
     """
 
     def __init__(self, backbone: nn.Module, prepare: Preprocessing | None):
@@ -60,7 +60,7 @@ class ExportModule(nn.Module):
         channels = images.shape[1]  # 1 or 3, known only when the file is used: no `if`
         coloured = images[:, torch.arange(3).clamp(max=channels - 1)]  # (N, 3, size, size), grey three times
         normalized = self.prepare.normalize(coloured)
-        if self.prepare.in_channels == 1:  # a grey image is not converted to grey again, which would round it down
+        if self.prepare.in_channels == 1:  # converting a grey image to grey again would round it down
             plain = self.prepare.normalize(images[:, :1])
             normalized = torch.where(torch.scalar_tensor(channels) == 1, plain, normalized)
         return normalized
@@ -70,7 +70,7 @@ def trace(network: ExportModule, like: Tensor) -> ExportedProgram:
     """The network as a graph for any number of images.
 
     Args:
-        like: an example of its input; with three channels if it normalises the images itself.
+        like: an example of the input; three channels if the network normalises the images.
     """
     dimensions = {0: Dim("batch")} | ({1: Dim("channels", min=1, max=3)} if network.prepare else {})
     example = torch.zeros(2, *like.shape[1:], dtype=like.dtype)
@@ -81,7 +81,7 @@ def trace(network: ExportModule, like: Tensor) -> ExportedProgram:
 
 
 def write_onnx(network: ExportModule, like: Tensor, metadata: Metadata, file: Path) -> None:
-    """Raises: ValueError: there are too many weights for one file."""
+    """Raises: ValueError: the weights are too large for one file."""
     program = trace(network, like)
     size = sum(weight.nbytes for weight in program.state_dict.values())
     if size > ONNX_LIMIT:
@@ -110,7 +110,7 @@ def open_onnx(file: Path, backbone: nn.Module) -> tuple[Network, Metadata]:
 
 def write_torch_export(network: ExportModule, like: Tensor, metadata: Metadata, file: Path) -> None:
     program = trace(network, like)
-    content = BytesIO()  # straight to a full disk, torch would say "unexpected pos 64 vs 0"
+    content = BytesIO()  # when writing to a full disk, torch raises "unexpected pos 64 vs 0"
     torch.export.save(program, content, extra_files=metadata)
     file.write_bytes(content.getbuffer())
 
@@ -122,7 +122,7 @@ def open_torch_export(file: Path, backbone: nn.Module) -> tuple[Network, Metadat
 
 
 def write_weights(network: ExportModule, like: Tensor, metadata: Metadata, file: Path) -> None:
-    """Write the backbone's weights by torchvision's names."""
+    """Write the backbone's weights under torchvision's names."""
     weights = {
         name: tensor.clone(memory_format=torch.contiguous_format)
         for name, tensor in network.backbone.state_dict().items()
@@ -139,7 +139,7 @@ def open_weights(file: Path, backbone: nn.Module) -> tuple[Network, Metadata]:
         return network, opened.metadata()
 
 
-# By format: functions that write it, and that open it (for a network like the given one).
+# Format → the functions that write a file, and open it (for a network like the given one).
 FORMATS = {
     "onnx": (write_onnx, open_onnx),
     "torch_export": (write_torch_export, open_torch_export),
@@ -154,16 +154,16 @@ def save(
 
     Args:
         form: one of ``FORMATS``.
-        backbone: from normalised images to logits.
+        backbone: maps normalised images to logits.
         pixels: images to compare on, ``(N, 1 or 3, image_size, image_size)`` uint8.
-        facts: the metadata, as plain values by the names in ``METADATA``.
-        tolerance: largest difference of a logit; if logits exceed ``LARGE``, in proportion to them.
+        facts: the metadata: plain values by the names in ``METADATA``.
+        tolerance: allowed difference of a logit; grows in proportion if logits exceed ``LARGE``.
 
     Returns:
         The largest difference, as a number and in words.
 
     Raises:
-        Disagreement: it is larger than that, or the metadata differ. An earlier file at ``path`` stays.
+        Disagreement: the difference is larger, or the metadata differs. An earlier file at ``path`` is kept.
     """
     write, reopen = FORMATS[form]
     metadata = {name: json.dumps(facts[name], ensure_ascii=False) for name in METADATA}
@@ -173,11 +173,13 @@ def save(
         write(network, pairs[-1][0], metadata, temporary)
         reopened, stored = reopen(temporary, network.backbone)
         if stored != metadata:
-            raise Disagreement(f"format={form} gave a file with other metadata; it is not kept")
+            raise Disagreement(f"format={form} wrote different metadata; the file is discarded")
         difference, largest = compare(reopened, network.backbone, pairs)
         result = f"logits of up to {largest:.1f} differ by up to {difference:.1e}"
         if not difference <= tolerance * max(1, largest / LARGE):  # also if it is NaN
-            raise Disagreement(f"format={form} gave another network: {result}; tolerance={tolerance}; it is not kept")
+            raise Disagreement(
+                f"format={form} wrote a different network: {result}; {tolerance=}; the file is discarded"
+            )
     return difference, result
 
 
@@ -196,7 +198,7 @@ def compare(network: Network, original: Network, pairs: Iterable[tuple[Tensor, T
     """(largest difference of two networks' logits, largest logit); NaN if a logit is NaN.
 
     Args:
-        pairs: the same images ``(N, …)`` as input of each network; compared in batches of 1, 7 and N.
+        pairs: the same images ``(N, …)``, as input for each of the two networks; compared in batches of 1, 7 and N.
     """
     differences, sizes = [], []
     for images, original_images in pairs:
@@ -209,16 +211,16 @@ def compare(network: Network, original: Network, pairs: Iterable[tuple[Tensor, T
 
 
 def real_images(checkpoint: dict[str, Any], files: Sequence[str], trust: Iterable[str]) -> tuple[Tensor, str]:
-    """(up to 64 images at a network's size, ``(N, 1 or 3, image_size, image_size)`` uint8; where they are from).
+    """(up to 64 images at a network's size, ``(N, 1 or 3, image_size, image_size)`` uint8; their source, for the log).
 
     Args:
-        files: image files; without any, the test images of the checkpoint's data are used.
+        files: image files; if empty, the test images of the checkpoint's data are used.
     """
     preprocessing = checkpoint["preprocessing"]
     if files:
         files = files[:: -(-len(files) // MAX_COMPARED)]  # evenly spread: the first may belong to one class
         fit = Preprocessing(**preprocessing).fit
-        return torch.stack([fit(read_image(file)) for file in files]), f"{len(files)} of the images given"
+        return torch.stack([fit(read_image(file)) for file in files]), f"{len(files)} of the given images"
     try:
         data = checkpoints.build_datamodule(checkpoint, OmegaConf.create(), trust)
         data.as_test_set("test", preprocessing, checkpoint["class_names"])

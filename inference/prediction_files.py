@@ -1,4 +1,4 @@
-"""The files of a prediction: a table as CSV or JSON, features as NPZ, a grid of images; each written atomically."""
+"""The output files of a prediction, written atomically: a CSV or JSON table, features as NPZ, a grid of images."""
 
 import csv
 import json
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
     from lit_modules.predictor import Predictions
 
 log = logging.getLogger(__name__)
-# The suffixes that a format can have; the first one is the default.
+# Format → the suffixes that a file may have; the first is the default.
 TABLE = (".csv", ".json")
 SUFFIXES = {"submission": TABLE, "probability": TABLE, "full": TABLE, "features": (".npz",)}
-BY_ID = ("submission", "probability")  # rows are named by the file's id: its name without folder and suffix
+BY_ID = ("submission", "probability")  # their rows have the file's id: the name without folder and suffix
 
 
 def check(cfg: "DictConfig") -> None:
-    """Raise for outputs that cannot be written."""
+    """Raise an error for outputs that cannot be written."""
     if cfg.output is not None:
         check_writable("output", Path(cfg.output), SUFFIXES[cfg.format])
     if cfg.labels == "name" and cfg.format != "submission":
-        raise ConfigError(f"labels=name is for format=submission; format={cfg.format} does not have that column")
+        raise ConfigError(f"labels=name needs format=submission; format={cfg.format} does not use labels")
     if cfg.grid is not None:
         if cfg.format == "features":
-            raise ConfigError("grid shows classes, and format=features has none; expected another format")
+            raise ConfigError("grid shows predicted classes, and format=features has none; expected another format")
         check_writable("grid", Path(cfg.grid), (".png",))
 
 
@@ -54,38 +54,38 @@ def write(
 ) -> Path:
     """Write predictions, and a grid of images if ``cfg.grid`` names a file.
 
-    ``submission``: rows ``id,label``; the label is the number of a class or, with ``labels=name``, its name.
-    ``probability``: with two classes rows ``id,label``, where the label is the probability of the second class; with
-    more classes a column for each. ``full``: the file, its label, and the most probable classes. ``features``: arrays
+    ``submission``: rows ``id,label``; the label is a class number or, with ``labels=name``, a class name.
+    ``probability``: for two classes, rows ``id,label``, where the label is the probability of the second class; for
+    more, one column per class. ``full``: the file and the most probable classes. ``features``: arrays
     ``features`` ``(N, F)`` float32 and ``files`` ``(N,)`` text.
 
     Args:
         cfg: the config of predict.py.
-        names: of all files by index; for formats in ``BY_ID``, their ids.
+        names: of all files, by index; their ids for formats in ``BY_ID``.
 
     Returns:
         The file that was written.
     """
     name = "features.npz" if cfg.format == "features" else "predictions.csv"
     path = Path(cfg.output if cfg.output is not None else Path(cfg.run_dir) / name).expanduser()
-    named = [names[index] for index in predictions.indices.tolist()]
+    row_names = [names[index] for index in predictions.indices.tolist()]
     if cfg.format == "features":
         import numpy as np
 
-        with replacing(path) as temporary, open(temporary, "wb") as file:  # to a path NumPy would add .npz
-            np.savez(file, features=predictions.outputs[0].numpy(), files=np.array(named))
+        with replacing(path) as temporary, open(temporary, "wb") as file:  # NumPy would append .npz to a path
+            np.savez(file, features=predictions.outputs[0].numpy(), files=np.array(row_names))
         return path
     if cfg.format == "submission":
         labels = predictions.outputs[1][:, 0].tolist()
         if cfg.labels == "name":
             labels = [class_names[label] for label in labels]
-        write_table(path, [{"id": name, "label": label} for name, label in zip(named, labels, strict=True)])
+        write_table(path, [{"id": name, "label": label} for name, label in zip(row_names, labels, strict=True)])
     elif cfg.format == "probability":
-        write_table(path, probability_rows(named, predictions, class_names))
+        write_table(path, probability_rows(row_names, predictions, class_names))
         if len(class_names) == 2:
             log.info(f"{'label':<12} the probability of {class_names[1]}")
     else:
-        write_table(path, full_rows(named, predictions, class_names))
+        write_table(path, full_rows(row_names, predictions, class_names))
     if cfg.grid is not None:
         write_grid(Path(cfg.grid).expanduser(), cfg.grid_count, data, names, predictions, class_names)
     return path
@@ -93,7 +93,7 @@ def write(
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows as JSON or CSV, by the path's suffix."""
-    # A file's name may not be valid text: its bytes are written, in JSON as \udc80 to \udcff.
+    # File names that are not valid text are written as bytes, in JSON as \udc80 to \udcff.
     is_json = path.suffix.lower() == ".json"
     errors = "backslashreplace" if is_json else "surrogateescape"
     with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", errors=errors) as file:
@@ -106,22 +106,22 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
             writer.writerows(rows)
 
 
-def full_rows(named: Sequence[str], predictions: "Predictions", class_names: Sequence[str]) -> list[dict[str, Any]]:
+def full_rows(names: Sequence[str], predictions: "Predictions", class_names: Sequence[str]) -> list[dict[str, Any]]:
     """Each image's file, label, class name and probability; the next most probable classes under ``others``."""
     rows = []
-    for name, values, classes in zip(named, *(output.tolist() for output in predictions.outputs), strict=True):
-        first, *others = (
+    for name, values, classes in zip(names, *(output.tolist() for output in predictions.outputs), strict=True):
+        first, *runners_up = (
             {"label": label, "class_name": class_names[label], "probability": float(f"{value:.7g}")}
             for value, label in zip(values, classes, strict=True)
         )
-        rows.append({"file": name, **first, "others": others})
+        rows.append({"file": name, **first, "others": runners_up})
     return rows
 
 
 def probability_rows(
-    named: Sequence[str], predictions: "Predictions", class_names: Sequence[str]
+    names: Sequence[str], predictions: "Predictions", class_names: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Each image's id, and the probability of the second of two classes (``label``) or of every class by its name.
+    """Each image's id, and the probability of the second of two classes (``label``) or of each class (by class name).
 
     Args:
         predictions: of all classes.
@@ -131,15 +131,15 @@ def probability_rows(
     columns = {"label": 1} if len(class_names) == 2 else {name: label for label, name in enumerate(class_names)}
     return [
         {"id": name, **{column: float(f"{row[label]:.7g}") for column, label in columns.items()}}
-        for name, row in zip(named, by_class, strict=True)
+        for name, row in zip(names, by_class, strict=True)
     ]
 
 
 def flat(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row with the entries of ``others`` as columns: ``label_2,class_name_2,probability_2`` and so on."""
-    others = row.get("others", ())
+    runners_up = row.get("others", ())
     row = {key: value for key, value in row.items() if key != "others"}
-    return row | {f"{key}_{place}": value for place, other in enumerate(others, 2) for key, value in other.items()}
+    return row | {f"{key}_{place}": value for place, entry in enumerate(runners_up, 2) for key, value in entry.items()}
 
 
 def write_grid(
@@ -155,10 +155,10 @@ def write_grid(
 
     images, indices, *_ = data.read(predictions.indices[:count])
     first = zip(*(output[:count, 0].tolist() for output in predictions.outputs), strict=True)
-    answers = dict(zip(predictions.indices.tolist(), first, strict=False))
+    predicted = dict(zip(predictions.indices.tolist(), first, strict=False))
     labels, titles = class_labels(class_names), []
     for index in indices.tolist():
-        probability, label = answers[index]
+        probability, label = predicted[index]
         titles.append(f"{shorten(Path(names[index]).name)}\n{labels[label]} ({probability:.1%})")
     with replacing(path) as temporary:
         save_png(picture_grid(images.numpy(), titles), temporary)

@@ -19,39 +19,39 @@ TRANSFORMS = (
     *(f"datamodules.{n}" for n in datamodules.BATCH_TRANSFORMS),
     *(f"torchvision.transforms.v2.{n}" for n in TORCHVISIONS),
 )
-# The packages of classes that a user may add with ``trust``.
+# ``trust`` may add classes from these packages.
 PACKAGES = ("models", "datamodules")
-# Older checkpoints: the ``_target_`` that a class had before, and the one it has now. Add a line when a class of the
-# allow-list moves or gets another name.
+# For older checkpoints: the former ``_target_`` of a class → the current one. Add a line when a class of the allow-list
+# is moved or renamed.
 ALIASES: dict[str, str] = {}
 
 
 def safe_build(config: dict[str, Any], part: str, allowed: Iterable[str], trust: Iterable[str] = ()) -> Any:
-    """The object that a config describes. Hydra's ``instantiate`` would build, and run, anything.
+    """The object that a config describes. Hydra's ``instantiate`` would run arbitrary code.
 
     Args:
         config: with ``_target_``, as plain values.
-        part: the part of the checkpoint, for messages.
-        allowed: targets of the whole; its arguments may contain ``TRANSFORMS``.
+        part: of the checkpoint, for messages.
+        allowed: targets at the top; arguments may contain ``TRANSFORMS``.
         trust: further allowed targets.
 
     Raises:
-        ValueError: it names, at any depth, a target that is not allowed (then nothing was imported), or it cannot be
+        ValueError: it names, at any depth, a target that is not allowed (then nothing is imported), or it cannot be
             built.
     """
     trust = tuple(trust)
     for name in trust:
-        if not _is_ours(name):
+        if not _in_packages(name):
             raise ValueError(
-                f"trust={name}: only a class of {' or '.join(PACKAGES)} can be trusted, say models.tiny.Tiny"
+                f"trust={name}: only a class of {' or '.join(PACKAGES)} can be trusted, such as models.tiny.Tiny"
             )
     for depth, target in _targets(config):
         if target not in (*trust, *(TRANSFORMS if depth else allowed)):
-            ours = _is_ours(target) and target not in (*MODELS, *DATAMODULES, *TRANSFORMS)
-            hint = f"if you know what it is, allow it with 'trust=[{target}]'" if ours else "refused"
-            raise ValueError(f"the checkpoint's {part} names {target}, which is not among what it may build; {hint}")
+            can_trust = _in_packages(target) and target not in (*MODELS, *DATAMODULES, *TRANSFORMS)
+            hint = f"if you trust that class, allow it with 'trust=[{target}]'" if can_trust else "refused"
+            raise ValueError(f"the checkpoint's {part} names {target}, which is not on the allow-list; {hint}")
     if "_target_" not in config:
-        raise ValueError(f"the checkpoint's {part} does not name its class (_target_)")
+        raise ValueError(f"the checkpoint's {part} names no class (_target_)")
     try:
         return _build(config)
     except (ValueError, OSError):  # their messages are clear
@@ -64,12 +64,12 @@ def _current(target: Any) -> Any:
     return ALIASES.get(target, target) if isinstance(target, str) else target
 
 
-def _is_ours(target: Any) -> bool:
+def _in_packages(target: Any) -> bool:
     return isinstance(target, str) and target.startswith(tuple(f"{package}." for package in PACKAGES))
 
 
 def _targets(node: Any, depth: int = 0) -> Iterator[tuple[int, Any]]:
-    """(depth, target) of everything that a config names, by its current name."""
+    """(depth, target) of each class in a config, under the current name."""
     if isinstance(node, dict):
         if "_target_" in node:
             yield depth, _current(node["_target_"])
@@ -81,7 +81,7 @@ def _targets(node: Any, depth: int = 0) -> Iterator[tuple[int, Any]]:
 
 
 def _build(node: Any) -> Any:
-    """Instantiate a config whose targets were checked."""
+    """Instantiate a config with checked targets."""
     if isinstance(node, list | tuple):
         return [_build(value) for value in node]
     if not isinstance(node, dict):
@@ -91,10 +91,10 @@ def _build(node: Any) -> Any:
 
 
 def _class(target: str) -> type:
-    """A class by its name; it must be defined in the package that the name says, not only imported there."""
+    """The class of this name; it must be defined in the package, not only imported there."""
     module, _, name = target.rpartition(".")
     cls = getattr(import_module(module), name, None)
-    packages = ("torchvision",) if target in TRANSFORMS and not _is_ours(target) else PACKAGES
+    packages = ("torchvision",) if target in TRANSFORMS and not _in_packages(target) else PACKAGES
     if not isinstance(cls, type) or cls.__module__.partition(".")[0] not in packages:
-        raise ValueError(f"{target} is no class of this project")
+        raise ValueError(f"{target} is not a class of this project")
     return cls

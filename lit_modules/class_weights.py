@@ -11,14 +11,14 @@ BALANCED = "balanced"
 
 
 class CountedData(Protocol):
-    """What class weights need from the data module."""
+    """The part of a data module that class weights need."""
 
     def class_counts(self) -> Tensor:
-        """Training images of each class, ``(num_classes,)`` int64; after ``setup``."""
+        """Number of training images per class, ``(num_classes,)`` int64; after ``setup``."""
 
 
 def check_class_weights(weights: str | Mapping[str, float] | None, class_names: Sequence[str]) -> None:
-    """Raise a ValueError for anything but None, ``balanced`` or positive numbers by the names of classes."""
+    """Raise a ValueError for anything but None, ``balanced`` or positive numbers by class name."""
     if weights is None or weights == BALANCED:
         return
     if not isinstance(weights, Mapping):
@@ -27,21 +27,21 @@ def check_class_weights(weights: str | Mapping[str, float] | None, class_names: 
         if str(name) not in class_names:
             near = get_close_matches(str(name), class_names, n=1)
             hint = f"did you mean {near[0]}?" if near else f"the first of {len(class_names)} is {class_names[0]}"
-            raise ValueError(f"class_weights has {name}, which is no class; {hint}")
+            raise ValueError(f"class_weights has {name}, which is not a class; {hint}")
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
             raise ValueError(f"class_weights has {name}: {weight}; expected a number above 0")
 
 
 def class_weights(weights: str | Mapping[str, float], class_names: Sequence[str], counts: Tensor) -> Tensor:
-    """The weight of each class, scaled so that the mean over all n training images is 1: learning rates keep their
-    meaning.
+    """The weight of each class, scaled to a mean of 1 over all n training images, so that learning rates stay
+    comparable.
 
     ``balanced`` gives n / (k · count) with k classes, as scikit-learn's ``compute_class_weight``; given numbers w
     become w · n / Σ(count · w).
 
     Args:
-        weights: ``balanced``, or a number for each class; a class without one has 1.
-        counts: training images of each class, ``(num_classes,)`` int64. A class without any counts for nothing.
+        weights: ``balanced``, or a number per class; the default is 1.
+        counts: training images per class, ``(num_classes,)`` int64. A class without images gets weight 0.
 
     Returns:
         ``(num_classes,)`` float32.

@@ -34,52 +34,52 @@ COMPILE = (False, True, "reduce-overhead", "max-autotune")
 
 
 def check_numerics(memory_format: str, compile: bool | str) -> None:
-    """Raise a ValueError for an unknown memory format or way to compile."""
+    """Raise a ValueError for an unknown memory format or compile mode."""
     if memory_format not in ("contiguous_format", "channels_last"):
         raise ValueError(f"memory_format={memory_format} is neither contiguous_format nor channels_last")
     if compile not in COMPILE:
-        raise ValueError(f"compile={compile} is none of {', '.join(map(str, COMPILE)).lower()}")
+        raise ValueError(f"compile={compile}; expected one of {', '.join(map(str, COMPILE)).lower()}")
 
 
 class Classifier(LightningModule):
     """Trains any backbone that maps ``(N, C, H, W)`` float images to ``(N, num_classes)`` logits.
 
-    Labels are ``(N,)`` int64 or, in training, shares of the classes, ``(N, num_classes)`` float32.
+    Labels are ``(N,)`` int64 or, in training, class probabilities, ``(N, num_classes)`` float32.
 
-    Logs per epoch: ``train/loss`` and ``train/top1`` (for mixed labels, the class with the largest share is right);
+    Logs per epoch: ``train/loss`` and ``train/top1`` (the target of a mixed label is the class with the largest share);
     ``val/`` and ``test/`` ``loss``, ``top1``, ``f1_macro`` and, with more than five classes, ``top5``; in a test also
     ``test/accuracy/<class>`` for classes with test images. All but the losses are fractions.
-    ``results.metrics.METRICS`` has the facts about each metric. Those of ``metrics`` are logged beside them.
+    ``results.metrics.METRICS`` describes each metric. ``metrics`` adds further ones.
 
     Args:
-        backbone: the network. Its attribute ``head``, the last layer, is needed for a ``backbone_lr_ratio`` and
-            to train a partly frozen network.
-        num_classes: length of the logits.
-        optimizer: maps parameter groups to an optimizer. Parameters with one dimension (biases, gains of norms) come in
-            a group without weight decay.
+        backbone: the network. A ``backbone_lr_ratio`` and a partly frozen network need the attribute ``head``, the
+            last layer.
+        num_classes: number of logits.
+        optimizer: maps parameter groups to an optimizer. Parameters with one dimension (biases, norms' weights) are
+            in a group without weight decay.
         scheduler: a ``schedules.Schedule``, which steps after every optimizer step, or None.
-        label_smoothing: share of the target spread over all classes (Szegedy et al. 2016, section 7), in
+        label_smoothing: share of the target that is spread over all classes (Szegedy et al. 2016, section 7), in
             training only.
         class_weights: of the classes in the training loss: ``balanced`` (n / (k · count): rare classes count more) or
             numbers by class name; scaled as in ``class_weights.class_weights``. The loss of N images is
-            −1/N Σᵢ Σₖ wₖ yᵢₖ log pᵢₖ, with y one-hot, mixed or smoothed labels: divided by N, not by the weights of the
-            batch as in ``nn.CrossEntropyLoss``, so that it is the same for any number of processes. Needs a data module
-            with ``class_counts`` (``class_weights.CountedData``).
-        backbone_lr_ratio: learning rate of all but the backbone's ``head``, as a share of the optimizer's ``lr``.
-        memory_format: ``contiguous_format`` or ``channels_last``, of the backbone and its input.
+            −1/N Σᵢ Σₖ wₖ yᵢₖ log pᵢₖ, with y one-hot, mixed or smoothed labels: divided by N, not by the batch's
+            weights as in ``nn.CrossEntropyLoss``, so that it does not depend on the number of processes. Needs a data
+            module with ``class_counts`` (``class_weights.CountedData``).
+        backbone_lr_ratio: learning rate of all layers but the ``head``, as a fraction of the optimizer's ``lr``.
+        memory_format: of backbone and input, ``contiguous_format`` or ``channels_last``.
         compile: compile the backbone: False, True, or a mode of torch.compile such as ``reduce-overhead`` (CUDA
-            graphs). State-dict keys stay as they are.
-        nonfinite: what happens when a training loss is NaN or infinite. ``stop``: the run ends with an error; on a GPU,
-            and with several processes, up to ``trainer.log_every_n_steps`` batches later, but before a checkpoint is
-            written. ``skip``: the optimizer step is skipped, with all batches accumulated for it: weights, optimizer
-            state and batch norm's statistics stay as they were, while the schedule and ``global_step`` advance; each
-            step then waits for the device. An epoch with no finite loss is an error.
-        metrics: further metrics of torchmetrics by name, of a validation and a test. Each takes ``preds``, logits
-            ``(N, num_classes)``, and ``target``, labels ``(N,)``, and gives one number.
-        class_names: of the outputs in order; only for reports.
+            graphs). State-dict keys do not change.
+        nonfinite: what to do if a training loss is NaN or infinite. ``stop``: end the run with an error; on a GPU or
+            with several processes up to ``trainer.log_every_n_steps`` batches later, but before a checkpoint is
+            written. ``skip``: skip the optimizer step, with all batches accumulated for it: weights, optimizer state
+            and batch norm's statistics do not change, while the schedule and ``global_step`` advance; each step then
+            waits for the device. An epoch without a finite loss is an error.
+        metrics: further torchmetrics by name, for validation and test. Each takes ``preds``, logits
+            ``(N, num_classes)``, and ``target``, labels ``(N,)``, and returns one number.
+        class_names: of the outputs, in order; used in reports and as keys of ``class_weights``.
 
     Attributes:
-        description: plain values that go into every checkpoint next to the weights and describe the run.
+        description: plain values that describe the run; stored in every checkpoint.
     """
 
     def __init__(
@@ -116,8 +116,8 @@ class Classifier(LightningModule):
         self.class_weights = class_weights
         self.register_buffer("loss_weights", torch.ones(num_classes) if class_weights else None, persistent=False)
         self.description: dict[str, Any] = {}
-        self.restored_options: dict[str, Any] = {}  # of optimizer and schedule, those in effect
-        self._trained_by: dict[str, Any] = {}  # the optimization of the checkpoint that is resumed
+        self.restored_options: dict[str, Any] = {}  # options in effect of optimizer and schedule
+        self._trained_by: dict[str, Any] = {}  # optimizer and schedule of the resumed checkpoint
         self.nonfinite, self.guard = nonfinite, NonFiniteGuard()
         self.train_metrics = nn.ModuleDict({"loss": Mean(), "top1": Mean()})
         # No compute groups: they merge metrics that agree on the first batch, as top1 and top5 may.
@@ -139,13 +139,13 @@ class Classifier(LightningModule):
         return self.backbone(images.contiguous(memory_format=self.memory_format))
 
     def _step(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Logits and labels of one batch. Nothing in it waits for the device."""
+        """Logits and labels of one batch; does not wait for the device."""
         images, labels = batch
         logits = self(images)
         if logits.shape != (len(labels), self.num_classes):
             raise ValueError(
-                f"the backbone gives {tuple(logits.shape)} where (N, num_classes) is ({len(labels)}, "
-                f"{self.num_classes}); it needs a classifier's head of that size (include_top=true)"
+                f"the backbone returns {tuple(logits.shape)}; expected (N, num_classes) = ({len(labels)}, "
+                f"{self.num_classes}): it needs a classification head of that size (include_top=true)"
             )
         return logits, labels
 
@@ -162,7 +162,7 @@ class Classifier(LightningModule):
         metrics.update(preds=logits, target=labels, total=loss * len(labels), images=len(labels))
         return logits, labels
 
-    # Metrics are passed to Lightning once an epoch, which computes and resets them; each step only updates them.
+    # Steps only update metrics; Lightning gets them once per epoch, computes and resets them.
     def on_train_epoch_start(self) -> None:
         self.log_dict({f"train/{name}": mean for name, mean in self.train_metrics.items()})
 
@@ -179,11 +179,11 @@ class Classifier(LightningModule):
     def on_train_start(self) -> None:
         if self._trained_by:
             check_epoch_length(self._trained_by, self._batches(), self)
-        if self._within_an_epoch():  # a resumed run does not pass through this epoch's start
+        if self._within_an_epoch():  # a resumed run skips the start of this epoch
             self.on_train_epoch_start()
 
     def _batches(self) -> int:
-        """Batches of this epoch so far."""
+        """Batches processed in this epoch."""
         return self.trainer.fit_loop.epoch_loop.batch_progress.current.processed
 
     def _within_an_epoch(self) -> bool:
@@ -222,7 +222,7 @@ class Classifier(LightningModule):
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer, optimizer_closure=None) -> None:
         if self.nonfinite == "stop":
             return super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        loss = optimizer_closure()  # forward and backward first, for the decision; then the step, without them
+        loss = optimizer_closure()  # forward and backward, to decide; the step itself must not repeat them
         if self.guard.step_is_finite(self.backbone, self.trainer):
             optimizer.step(closure=lambda: loss)
         else:
@@ -285,14 +285,14 @@ class Classifier(LightningModule):
         self.guard.skipped_steps = checkpoint.get("skipped_steps", checkpoint.get("steps_left_out", 0))
         self._trained_by = checkpoint.get("trained_by", {})
         partial_epoch = checkpoint.get("partial_epoch", checkpoint.get("epoch_so_far", {}))  # older checkpoints
-        if partial_epoch and self.trainer.is_global_zero:  # the first process continues with the sums of all
+        if partial_epoch and self.trainer.is_global_zero:  # the first process continues from the sums of all
             for name, (total, images, *_) in partial_epoch.items():
                 self.train_metrics[name].reset()
                 self.train_metrics[name].update(total, images)
 
 
 def _scores(num_classes: int, more: Mapping[str, Metric]) -> dict[str, Metric]:
-    """The metrics of a validation or a test, named as in ``results.metrics.METRICS``, and more of them."""
+    """The metrics of a validation or test: those in ``results.metrics.METRICS``, and ``more``."""
 
     def accuracy(**options: Any) -> Metric:  # arguments are not validated: that would wait for the device
         return MulticlassAccuracy(num_classes, average="micro", validate_args=False, **options)
@@ -305,18 +305,18 @@ def _scores(num_classes: int, more: Mapping[str, Metric]) -> dict[str, Metric]:
     }
     for name, metric in more.items():
         if name in scores:
-            raise ValueError(f"metrics.{name}: this name is taken; expected another than {', '.join(scores)}")
+            raise ValueError(f"metrics.{name}: this name is taken; expected a name other than {', '.join(scores)}")
         check_metric(name, metric, num_classes)
     return scores | dict(more)
 
 
 def check_metric(name: str, metric: Metric, num_classes: int) -> None:
-    """Raise a ValueError for a metric that cannot be computed of logits and labels, or is not one number."""
-    tried, labels = metric.clone(), torch.arange(num_classes)
+    """Raise a ValueError for a metric that does not accept logits and labels, or does not return one number."""
+    trial, labels = metric.clone(), torch.arange(num_classes)
     try:
-        tried.update(preds=torch.eye(num_classes), target=labels)
-        result = tried.compute()
+        trial.update(preds=torch.eye(num_classes), target=labels)
+        result = trial.compute()
     except Exception as error:
-        raise ValueError(f"metrics.{name} takes no logits and labels of {num_classes} classes: {error}") from error
+        raise ValueError(f"metrics.{name} fails for logits and labels of {num_classes} classes: {error}") from error
     if not isinstance(result, Tensor) or result.numel() != 1:
-        raise ValueError(f"metrics.{name} gives {getattr(result, 'shape', type(result))}; expected one number")
+        raise ValueError(f"metrics.{name} returns {getattr(result, 'shape', type(result))}; expected one number")

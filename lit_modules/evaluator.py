@@ -1,4 +1,4 @@
-"""Score a trained network: the metrics of a test, and how well its confidence is calibrated."""
+"""Score a trained network: test metrics and the calibration of the confidence."""
 
 from typing import Any
 
@@ -12,15 +12,15 @@ TTA = (None, "flip")
 
 
 class Evaluator(Classifier):
-    """A Classifier that is only tested.
+    """A Classifier for testing only.
 
     Logs the test metrics of ``Classifier`` and ``test/ece``, the expected calibration error. With ``tta=flip`` it logs
-    all of them except the accuracy per class a second time as ``test/flip/…``, computed from the mean of the
-    probabilities for the image and for its mirror image.
+    them, except the accuracy per class, a second time as ``test/flip/…``, computed from the mean probabilities of each
+    image and the mirrored image.
 
     Args:
         tta: test-time augmentation: None or ``flip``.
-        bins: number of bins of equal width in confidence, for the calibration error.
+        bins: number of confidence bins of equal width, for the calibration error.
         options: as in ``Classifier``.
 
     Attributes:
@@ -71,5 +71,5 @@ class Evaluator(Classifier):
             self.log("test/flip/ece", self._calibration_error(probabilities))
 
     def _calibration_error(self, probabilities: Tensor) -> Tensor:
-        probabilities = probabilities.clamp(max=1 - 2**-24)  # torchmetrics would give 1.0 a bin of its own
+        probabilities = probabilities.clamp(max=1 - 2**-24)  # torchmetrics would put 1.0 in an extra bin
         return multiclass_calibration_error(probabilities, self.labels, self.num_classes, n_bins=self.bins)

@@ -1,4 +1,4 @@
-"""Training losses that are NaN or infinite: stop the training, or skip the optimizer step."""
+"""Handle NaN and infinite training losses: stop the training, or skip the optimizer step."""
 
 import torch
 from lightning import Trainer
@@ -6,10 +6,10 @@ from torch import Tensor, nn
 
 
 class NonFiniteGuard:
-    """Checks losses and weights of a training.
+    """Checks the losses and weights of a training.
 
-    To stop a training, ``check_loss`` looks at the running sum of the losses now and then, because reading a number
-    waits for a GPU. To skip steps, ``observe`` and ``step_is_finite`` decide for each optimizer step, which waits.
+    To stop a training, ``check_loss`` reads the running sum of the losses occasionally, because reading waits for the
+    GPU. To skip steps, ``observe`` and ``step_is_finite`` check each optimizer step, which waits each time.
 
     Attributes:
         skipped_steps: optimizer steps skipped so far.
@@ -18,26 +18,26 @@ class NonFiniteGuard:
     def __init__(self):
         self.skipped_steps = 0
         self._buffers: list[Tensor] = []
-        self._finite: Tensor | None = None  # whether all losses accumulated for the next step are
+        self._finite: Tensor | None = None  # whether all losses for the next step are finite
 
     def check_loss(self, loss_sum: Tensor, trainer: Trainer, batch: int, step: int) -> None:
-        """Raise if the sum of an epoch's losses is not finite in any process."""
+        """Raise a ValueError if the sum of an epoch's losses is not finite in any process."""
         total = trainer.strategy.reduce(loss_sum.detach().clone(), reduce_op="sum")
         if not total.isfinite():
             raise self.error(f"the running loss is {total.item()}", trainer, batch, step)
 
     def check_weights(self, backbone: nn.Module, trainer: Trainer, batch: int) -> None:
-        """Raise if a weight is not finite: a finite loss can have a gradient that is not. Waits for the device."""
+        """Raise a ValueError if a weight is not finite, which can follow a finite loss. Waits for the device."""
         weights = [p.detach() for p in backbone.parameters() if p.is_floating_point()]
         if weights and not torch.stack([weight.isfinite().all() for weight in weights]).all():
             raise self.error("weights are not finite", trainer, batch, trainer.global_step)
 
     def snapshot_buffers(self, backbone: nn.Module) -> None:
-        """Before the first batch of an optimizer step: keep the buffers, which batch norm changes."""
+        """Before the first batch of an optimizer step: save the buffers, which batch norm changes."""
         self._buffers, self._finite = [buffer.clone() for buffer in backbone.buffers()], None
 
     def observe(self, finite: Tensor) -> None:
-        """Args: finite: whether a batch's loss is, ``()`` bool."""
+        """Args: finite: whether a batch's loss is finite, ``()`` bool."""
         self._finite = finite if self._finite is None else self._finite & finite
 
     def step_is_finite(self, backbone: nn.Module, trainer: Trainer) -> bool:
@@ -51,7 +51,7 @@ class NonFiniteGuard:
 
     @staticmethod
     def error(problem: str, trainer: Trainer, batch: int, step: int) -> ValueError:
-        """The error to raise, with remedies. Args: batch: of the epoch, counted from 1."""
+        """The error to raise, with remedies. Args: batch: number in the epoch, from 1."""
         remedies = ["a lower optimizer.lr", "trainer.gradient_clip_val=1.0"]
         if trainer.precision == "16-mixed":
             remedies.insert(0, "trainer.precision=bf16-mixed, which holds larger numbers")

@@ -1,7 +1,7 @@
-"""The meaning of ``auto``: precision, memory format and compilation for a device and a network.
+"""Resolve ``auto``: choose precision, memory format and compilation for a device and a network.
 
-On a CPU the choices are those that benchmarks/model.py found fastest, on CUDA published ones. They depend on device and
-network alone, not on a trial at each start, so that the next run gets the same.
+The choices are those that benchmarks/model.py found fastest on a CPU, and published advice on CUDA. They depend only on
+device and network, with no trial at start-up, so every run makes the same choice.
 """
 
 import ctypes
@@ -20,7 +20,7 @@ def resolve_auto(cfg: DictConfig, backbone: nn.Module) -> DictConfig:
     """A copy of a config with ``auto`` replaced for precision, memory format and compilation. Logs the choice.
 
     Args:
-        backbone: the network that the choice is for.
+        backbone: the network to choose for.
 
     Raises: ValueError: the device does not support the precision, or not in this combination.
     """
@@ -38,7 +38,7 @@ def resolve_auto(cfg: DictConfig, backbone: nn.Module) -> DictConfig:
         log.info(f"{'chosen':<12} {' '.join(f'{name}={value}' for name, value in chosen.items())}, for {device}")
     clipping, precision = cfg.trainer.get("gradient_clip_val"), str(cfg.trainer.precision)
     mixed = precision in ("bf16", "bf16-mixed") or device != "cpu" and precision in ("16", "16-mixed")
-    if mixed and clipping and cfg.get("optimizer", {}).get("fused"):  # Lightning would refuse in the first step
+    if mixed and clipping and cfg.get("optimizer", {}).get("fused"):  # Lightning would raise in the first step
         raise ValueError(f"trainer.gradient_clip_val={clipping} with precision {precision} needs optimizer.fused=false")
     return cfg
 
@@ -52,7 +52,7 @@ def check_precision(precision: str | int, device: str) -> None:
     if precision.endswith("-true") and precision != "32-true" or precision == "64":
         raise ValueError(f"trainer.precision={precision}: images are float32; expected 32-true, bf16-mixed or 16-mixed")
     if device == "cpu" and precision in ("16", "16-mixed"):  # Lightning would silently take bf16-mixed
-        raise ValueError(f"trainer.precision={precision} needs a GPU; on a CPU there are 32-true and bf16-mixed")
+        raise ValueError(f"trainer.precision={precision} needs a GPU; expected 32-true or bf16-mixed on a CPU")
     if not precision.startswith("bf16"):
         return
     if device == "cpu" and not cpu_has_bfloat16():
@@ -76,7 +76,7 @@ def fastest(device: str, backbone: nn.Module) -> dict[str, str | bool]:
         precision = "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
     elif device == "cpu" and cpu_has_bfloat16():
         precision = "bf16-mixed"
-    else:  # a CPU that only emulates it loses; on MPS nothing was measured
+    else:  # emulated bfloat16 is slower; MPS was not measured
         precision = "32-true"
     # Group norm of several groups and instance norm are slow in channels_last; layer norm (one group) is not.
     slow = any(isinstance(m, nn.InstanceNorm2d) or getattr(m, "num_groups", 1) > 1 for m in backbone.modules())
@@ -84,24 +84,24 @@ def fastest(device: str, backbone: nn.Module) -> dict[str, str | bool]:
     return {
         "precision": precision,
         "memory_format": "channels_last" if channels_last else "contiguous_format",
-        "compile": device == "cuda" and has_triton(),  # on a CPU thousands of steps, or all, pass before it pays
+        "compile": device == "cuda" and has_triton(),  # on a CPU it pays off only after thousands of steps, or never
     }
 
 
 def cpu_has_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 itself: AVX512-BF16 or AMX (private: torch has no public function)."""
+    """Whether this CPU has bfloat16 instructions: AVX512-BF16 or AMX (private: torch has no public function)."""
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def keep_freed_memory() -> bool:
     """Let glibc keep freed memory for the next step. Returns whether this C library can.
 
-    Otherwise every large tensor is taken from the kernel, page by page, and returned to it, which can cost a fifth of a
-    step on a CPU. See ``man mallopt``.
+    Otherwise the kernel allocates and frees every large tensor page by page, which can cost a fifth of a step on a CPU.
+    See ``man mallopt``.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
     M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-    kept = mallopt(M_MMAP_THRESHOLD, 2**30) or mallopt(M_MMAP_THRESHOLD, 2**25)  # older versions take 32 MiB at most
+    kept = mallopt(M_MMAP_THRESHOLD, 2**30) or mallopt(M_MMAP_THRESHOLD, 2**25)  # older versions allow at most 32 MiB
     return bool(kept and mallopt(M_TRIM_THRESHOLD, 2**31 - 1))

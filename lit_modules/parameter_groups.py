@@ -1,4 +1,4 @@
-"""Parameter groups for an optimizer: with and without weight decay, body and head."""
+"""Parameter groups for an optimizer: with and without weight decay, backbone and head."""
 
 from typing import Any
 
@@ -6,14 +6,14 @@ from torch import nn
 
 
 def parameter_groups(backbone: nn.Module, lr_ratio: float = 1.0) -> list[dict[str, Any]]:
-    """Weights in one group, norms' gains and biases in another one without weight decay.
+    """One group for weights, and one without weight decay for biases and norms' weights.
 
-    Body and head get groups of their own if their learning rates differ or the body is frozen. Frozen parameters are
-    included: without a gradient they do not change, and fused SGD rejects groups in which only some have a momentum.
+    Body and head get separate groups if their learning rates differ or the body is frozen. Frozen parameters are
+    included: without a gradient they do not change, and fused SGD rejects a group in which some have no momentum.
 
     Args:
-        backbone: if it is partly frozen, or ``lr_ratio`` is not 1, with an attribute ``head``.
-        lr_ratio: learning rate of all but the ``head``, as a share of the optimizer's.
+        backbone: needs an attribute ``head`` if ``lr_ratio`` is not 1.
+        lr_ratio: learning rate of all layers but the ``head``, as a fraction of the optimizer's.
     """
     parameters = list(backbone.parameters())
     frozen = not all(p.requires_grad for p in parameters) and getattr(backbone, "head", None) is not None
@@ -25,7 +25,7 @@ def parameter_groups(backbone: nn.Module, lr_ratio: float = 1.0) -> list[dict[st
 
 
 def _split_weight_decay(parameters: list[nn.Parameter], name: str | None = None) -> list[dict[str, Any]]:
-    """Two groups: weights, and gains and biases. Learning rates are logged under ``name``."""
+    """Two groups: weights; biases and norms' weights. Learning rates are logged under ``name``."""
     groups: list[dict[str, Any]] = [
         {"params": [p for p in parameters if p.ndim > 1]},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
@@ -36,7 +36,7 @@ def _split_weight_decay(parameters: list[nn.Parameter], name: str | None = None)
 
 
 def check_lr_ratio(backbone_lr_ratio: float, backbone: nn.Module) -> None:
-    """Raise a ValueError for a ratio that is not above 0, or that the backbone has no ``head`` for."""
+    """Raise a ValueError for a ratio that is not above 0, or that needs a ``head`` the backbone lacks."""
     if not backbone_lr_ratio > 0:
         raise ValueError(f"backbone_lr_ratio={backbone_lr_ratio}; expected above 0 (callbacks=finetune can freeze)")
     if backbone_lr_ratio != 1 and getattr(backbone, "head", None) is None:

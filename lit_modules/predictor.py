@@ -1,4 +1,4 @@
-"""Predict with a trained network: the most probable classes of images, or their features."""
+"""Predict with a trained network: the most probable classes of each image, or features."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from lit_modules.classifier import check_numerics
 from lit_modules.evaluator import TTA
 
 OUTPUTS = ("classes", "features")
-# A batch: indices of images, their outputs, and (index, message) of unreadable files.
+# The results of a batch: indices of images, outputs, and (index, message) of unreadable files.
 BatchPredictions = tuple[Tensor, tuple[Tensor, ...] | None, list[tuple[int, str]]]
 
 
@@ -21,8 +21,8 @@ class Predictions:
 
     Args:
         indices: ``(N,)`` int64, of the files, ascending.
-        outputs: probabilities ``(N, k)`` float32, highest first, and their classes ``(N, k)`` int64;
-            or features ``(N, F)`` float32 alone.
+        outputs: probabilities ``(N, k)`` float32, highest first, and classes ``(N, k)`` int64;
+            or only features ``(N, F)`` float32.
         broken: (index, message) of each file that could not be read.
     """
 
@@ -39,14 +39,14 @@ class Predictions:
 
 
 class Predictor(LightningModule):
-    """A backbone that only predicts.
+    """Runs a backbone for prediction.
 
     Args:
-        backbone: from ``(N, C, H, W)`` float images to logits. For features it needs a ``head``, the last layer,
+        backbone: maps ``(N, C, H, W)`` float images to logits. For features it needs a ``head``, the last layer,
             which is removed.
-        outputs: ``classes`` (the ``top_k`` most probable ones and their probabilities) or ``features``.
-        top_k: at most as many classes as there are.
-        tta: test-time augmentation: None, or ``flip`` for the mean over an image and its mirror image.
+        outputs: ``classes`` (the ``top_k`` most probable ones, with probabilities) or ``features``.
+        top_k: number of classes; capped at ``num_classes``.
+        tta: test-time augmentation: None, or ``flip`` for the mean over each image and the mirrored image.
         memory_format, compile: as in ``Classifier``.
     """
 
@@ -94,23 +94,23 @@ class Predictor(LightningModule):
 
 
 def remove_head(backbone: nn.Module) -> None:
-    """Let a network return the input of its head.
+    """Make a network return the input of the head.
 
     Raises:
-        ValueError: it has no attribute ``head``.
+        ValueError: the network has no attribute ``head``.
     """
     head = getattr(backbone, "head", None)
     name = next((name for name, module in backbone.named_modules() if module is head), None)
     if not name:
-        raise ValueError(f"{type(backbone).__name__} has no attribute head, whose input would be the features")
+        raise ValueError(f"{type(backbone).__name__} has no attribute head; features are the input of the head")
     backbone.set_submodule(name, nn.Identity())
 
 
 def collect(parts: Iterable[BatchPredictions]) -> Predictions:
-    """Join the predictions of batches.
+    """Concatenate the predictions of batches.
 
     Raises:
-        ValueError: no image could be read, or the network's output is NaN or infinite.
+        ValueError: no image could be read, or an output is NaN or infinite.
     """
     parts = list(parts)
     broken = [entry for part in parts for entry in part[2]]
@@ -120,5 +120,5 @@ def collect(parts: Iterable[BatchPredictions]) -> Predictions:
     indices = torch.cat([indices for indices, _, _ in parts])
     outputs = tuple(torch.cat(values) for values in zip(*outputs_of_batches, strict=True))
     if not outputs[0].isfinite().all():
-        raise ValueError("the network's output is not finite: its training diverged, or its precision does not suffice")
+        raise ValueError("the network's output is NaN or infinite: the training diverged, or the precision is too low")
     return Predictions(indices, outputs, broken)

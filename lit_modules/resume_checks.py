@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 def describe_optimization(module: LightningModule) -> dict[str, Any]:
     """Optimizer, schedule and their options, as plain values for a checkpoint."""
     optimizer, scheduler = module.optimizers(use_pl_optimizer=False), module.lr_schedulers()
-    steps = getattr(scheduler, "total_steps", None)  # a schedule that cannot become longer
+    steps = getattr(scheduler, "total_steps", None)  # of a schedule with a fixed length
     schedule = f"{type(scheduler).__name__}{f' of {steps} steps' if steps else ''}" if scheduler else "no schedule"
     return {
         "optimizer": type(optimizer).__name__,
@@ -26,11 +26,11 @@ def describe_optimization(module: LightningModule) -> dict[str, Any]:
 
 
 def restored_options(module: LightningModule) -> dict[str, Any]:
-    """The options of this run, by their names on the command line, that loading a checkpoint overrides."""
+    """The options of this run that loading a checkpoint overrides, by command-line name."""
     optimizer, scheduler = module.optimizers(use_pl_optimizer=False), module.lr_schedulers()
     options = {f"optimizer.{name}": value for name, value in optimizer.defaults.items()}
     options["lit_module.backbone_lr_ratio"] = module.backbone_lr_ratio
-    if scheduler and not isinstance(scheduler, LambdaLR):  # the state of a LambdaLR lacks functions and their options
+    if scheduler and not isinstance(scheduler, LambdaLR):  # the state of a LambdaLR lacks the function and options
         configured = getattr(inspect.unwrap(module.scheduler), "keywords", {})  # of the partial in the config
         options |= {f"scheduler.{name}": value for name, value in configured.items()}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
@@ -49,7 +49,7 @@ def check_optimization(before: dict[str, Any], module: LightningModule) -> dict[
     if kinds[0] != kinds[1]:
         raise ValueError(
             f"{file} was trained by {kinds[0]}, and this run has {kinds[1]}; expected the same (a new training can "
-            f"start from its weights: model.weights={file})"
+            f"start from these weights: model.weights={file})"
         )
     if len(before.get("lr", now["lr"])) != len(now["lr"]):
         raise ValueError(
@@ -68,14 +68,14 @@ def check_optimization(before: dict[str, Any], module: LightningModule) -> dict[
 
 
 def check_epoch_length(before: dict[str, Any], batches: int, module: LightningModule) -> None:
-    """Raise a ValueError if a checkpoint was written within an epoch and epochs now have another length.
+    """Raise a ValueError if a checkpoint was written within an epoch, and the length of an epoch has changed.
 
     Args:
-        batches: of the epoch, when the checkpoint was written.
+        batches: batches of the epoch before the checkpoint.
     """
     file, then, now = module.trainer.ckpt_path, before.get("batches"), module.trainer.num_training_batches
     if isinstance(then, int) and then != now and 0 < batches < then:
         raise ValueError(
-            f"{file} was written after {batches} of the {then} batches of an epoch, which has {now} here; expected the "
-            "same data in batches of the same size"
+            f"{file} was written after {batches} of the {then} batches of an epoch, and an epoch now has {now}; "
+            "expected the same data and batch size"
         )

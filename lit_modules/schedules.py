@@ -1,4 +1,4 @@
-"""Learning-rate schedules. To add one, write a ``Schedule`` here and name it in ``conf/scheduler``."""
+"""Learning-rate schedules. To add one, write a ``Schedule`` here, and a config in ``conf/scheduler``."""
 
 import inspect
 import math
@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLR
 
 
 class Schedule(Protocol):
-    """A schedule: the Classifier gives it the length of the training, and steps it after every optimizer step.
+    """Builds a scheduler for a training of known length. The Classifier steps it after every optimizer step.
 
     A ``ReduceLROnPlateau`` is stepped after every validation, with ``val/loss``.
     """
@@ -40,11 +40,11 @@ def cosine(optimizer: Optimizer, total_steps: int, warmup: float = 0.05, final: 
     """Linear warm-up, then half a cosine (Loshchilov & Hutter 2017, "SGDR", without restarts).
 
     Args:
-        warmup: the share of all steps in which the rate rises to the optimizer's ``lr``.
-        final: the rate at the end, as a share of ``lr``.
+        warmup: the share of all steps during which the rate rises to the optimizer's ``lr``.
+        final: the rate at the end, as a fraction of ``lr``.
     """
     if not 0 <= warmup < 1:
-        raise ValueError(f"warmup={warmup} is not a share of the training; expected 0 to below 1, say 0.05")
+        raise ValueError(f"warmup={warmup}; expected a share of the training from 0 to below 1, such as 0.05")
     if final < 0:
         raise ValueError(f"final={final}; expected 0 or more")
     rising = round(warmup * total_steps)
@@ -59,10 +59,10 @@ def cosine(optimizer: Optimizer, total_steps: int, warmup: float = 0.05, final: 
 
 
 def one_cycle(optimizer: Optimizer, total_steps: int, pct_start: float = 0.3) -> OneCycleLR:
-    """Up to each parameter group's ``lr`` and down again, momentum the other way (Smith 2018, "super-convergence").
+    """Raise the rate to each group's ``lr`` and lower it again, momentum inversely (Smith 2018, "super-convergence").
 
     Args:
-        pct_start: the share of all steps in which the rate rises.
+        pct_start: the share of all steps during which the rate rises.
     """
     return OneCycleLR(optimizer, [group["lr"] for group in optimizer.param_groups], total_steps, pct_start=pct_start)
 
@@ -72,7 +72,7 @@ def step(
 ) -> LambdaLR:
     """Multiply the rate by ``gamma`` at each milestone, a share of all steps (He et al. 2015, section 4.2)."""
     if not all(0 < milestone < 1 for milestone in milestones):
-        raise ValueError(f"milestones={list(milestones)} are not shares of the training; expected numbers in (0, 1)")
+        raise ValueError(f"milestones={list(milestones)}; expected shares of the training, above 0 and below 1")
     return LambdaLR(optimizer, lambda at: gamma ** sum(at >= share * total_steps for share in milestones))
 
 
@@ -85,9 +85,9 @@ def plateau(optimizer: Optimizer, total_steps: int, factor: float = 0.1, patienc
 
 
 def exponential(optimizer: Optimizer, total_steps: int, first: float = 1e-5) -> LambdaLR:
-    """Raise the rate from ``first`` times the optimizer's ``lr`` to all of it, by the same factor in each step."""
+    """Raise the rate from ``first`` times ``lr`` to the optimizer's ``lr``, by the same factor in each step."""
     if not 0 < first < 1:
-        raise ValueError(f"first={first} is not a share of the optimizer's lr; expected above 0 and below 1")
+        raise ValueError(f"first={first}; expected a fraction of the optimizer's lr, above 0 and below 1")
     return LambdaLR(optimizer, lambda at: first ** (1 - min(at, total_steps - 1) / max(1, total_steps - 1)))
 
 
@@ -101,6 +101,6 @@ def check_takes_total_steps(scheduler: Callable) -> None:
         inner = inspect.unwrap(scheduler)
         name = getattr(inner, "func", inner).__name__
         raise ValueError(
-            f"scheduler={name} does not take total_steps, and so cannot step after every optimizer step; expected "
+            f"scheduler={name} does not take total_steps, the number of optimizer steps; expected "
             "scheduler=cosine, one_cycle, step, plateau or none, or torch.optim.lr_scheduler.OneCycleLR"
         )

@@ -1,4 +1,4 @@
-"""A mean over images that never waits for the device."""
+"""A mean over images, updated without waiting for the device."""
 
 import torch
 from torch import Tensor
@@ -8,8 +8,8 @@ from torchmetrics import Metric
 class Mean(Metric):
     """The mean of a loss or a score over images, from a sum and a count per batch.
 
-    torchmetrics' ``MeanMetric`` checks each value for NaN, which waits for the device; without that check it ignores
-    the weights.
+    torchmetrics' ``MeanMetric`` checks each value for NaN, which waits for the device; without that
+    check it ignores the weights.
     """
 
     full_state_update = False
@@ -20,7 +20,7 @@ class Mean(Metric):
         self.add_state("images", torch.zeros((), dtype=torch.long), "sum")
 
     def update(self, total: Tensor, images: int | Tensor) -> None:
-        """Args: total: the sum over the images of a batch."""
+        """Args: total: sum over the images of a batch."""
         self.total.add_(total)
         self.images.add_(images)
 

@@ -193,9 +193,9 @@ def test_a_file_that_differs_is_not_kept_and_the_earlier_one_stays(fault, traine
     if fault is None:  # within the tolerance
         assert export(cfg) == pytest.approx(5e-5, rel=0.1)
     else:
-        with pytest.raises(SystemExit, match="format=onnx gave .*; it is not kept") as caught:
+        with pytest.raises(SystemExit, match="format=onnx wrote .*; the file is discarded") as caught:
             export(cfg)
-        assert ("gave a file with other metadata" in str(caught.value)) == (fault == "other metadata")
+        assert ("wrote different metadata" in str(caught.value)) == (fault == "other metadata")
     assert (path.read_text() == "earlier") == (fault is not None)
     assert os.listdir(tmp_path) == ["out.onnx"]
 
@@ -329,6 +329,6 @@ def test_in_a_sweep_each_format_has_its_folder_and_a_difference_ends_in_one_line
     options = ["format=torch_export,onnx", "tolerance=0", "hydra.sweep.dir=sweep"]  # which ONNX cannot meet
     done = forks("export.py", "-m", f"ckpt={trained}", *options, cwd=tmp_path)
     assert done.code == 1 and done.err.count("\n") == 1
-    assert re.match("error: format=onnx gave another network: .*; tolerance=0; it is not kept", done.err)
+    assert re.match("error: format=onnx wrote a different network: .*; tolerance=0; the file is discarded", done.err)
     found = [str(path.relative_to(tmp_path)) for path in tmp_path.glob("sweep/*/*digits.*")]
     assert found == ["sweep/format-torch_export/digits.pt2"]

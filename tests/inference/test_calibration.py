@@ -31,7 +31,7 @@ def test_without_mistakes_or_without_hits_there_is_none(label):
 
 
 def test_a_network_needs_a_head():
-    with pytest.raises(ValueError, match="Linear has no attribute head, the layer that a temperature would scale"):
+    with pytest.raises(ValueError, match="Linear has no attribute head, the layer to scale by the temperature"):
         divide_logits(nn.Linear(2, 2), 2.0)
 
 
@@ -46,7 +46,7 @@ def test_what_opens_a_checkpoint_applies_its_temperature(trained, tmp_path, capl
     content = torch.load(file, weights_only=True)
     torch.save(content | {"global_step": 10**6}, file)  # a better epoch of a resumed run
     again = checkpoints.load(file)(images)
-    assert "best.temperature.json is of another best.ckpt; it is not applied" in caplog.text
+    assert "best.temperature.json belongs to an earlier best.ckpt; the temperature is not applied" in caplog.text
     torch.testing.assert_close(again, plain)
 
 

@@ -121,7 +121,7 @@ def test_a_path_that_means_none(path, message, tmp_path, monkeypatch):
 
 
 def write_broken(kind, content, path):
-    """A file that is no checkpoint of ours."""
+    """A file that is not a checkpoint of train.py."""
     if kind == "truncated":
         saved(content, path)
         os.truncate(path, path.stat().st_size // 2)
@@ -139,11 +139,11 @@ def write_broken(kind, content, path):
         (b"a text\n" * 100, "is not a complete checkpoint"),
         ("truncated", "is not a complete checkpoint"),
         (lambda c: [1, 2], "holds a list"),
-        (lambda c: c["state_dict"], "holds bare weights and does not say of which network"),
-        (lambda c: {"state_dict": c["state_dict"]}, "does not say model, datamodule, class_names, preprocessing"),
-        (lambda c: c | {"model": "LeNet"}, "does not say model"),
-        (lambda c: c | {"preprocessing": {"image_size": 32}}, "does not say how images were prepared"),
-        (lambda c: c | {"preprocessing": c["preprocessing"] | {"std": [0.0]}}, "does not say how images were prepared"),
+        (lambda c: c["state_dict"], "holds only weights, without the network's config"),
+        (lambda c: {"state_dict": c["state_dict"]}, "it lacks model, datamodule, class_names, preprocessing"),
+        (lambda c: c | {"model": "LeNet"}, "it lacks model"),
+        (lambda c: c | {"preprocessing": {"image_size": 32}}, "has an invalid preprocessing"),
+        (lambda c: c | {"preprocessing": c["preprocessing"] | {"std": [0.0]}}, "has an invalid preprocessing"),
     ],
 )
 def test_a_file_that_is_no_checkpoint_is_said_in_one_line(kind, message, content, tmp_path):
@@ -191,9 +191,7 @@ def test_a_config_builds_nothing_but_what_is_on_the_list(part, harm, content, tm
     run = {"_target_": "os.mkdir", "path": str(tmp_path / "harm")}
     content[part] = harm(run)
     content["class_names"] = content["class_names"] if part == "datamodule" else []
-    with pytest.raises(
-        ValueError, match=f"the checkpoint's {part} names os.mkdir, which is not among what it may build"
-    ):
+    with pytest.raises(ValueError, match=f"the checkpoint's {part} names os.mkdir, which is not on the allow-list"):
         if part == "model":
             safe_build.safe_build(content["model"], "model", safe_build.MODELS)
         else:
@@ -204,7 +202,7 @@ def test_a_config_builds_nothing_but_what_is_on_the_list(part, harm, content, tm
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("datamodules.Digits", "names datamodules.Digits, which is not among what it may build; refused"),
+        ("datamodules.Digits", "names datamodules.Digits, which is not on the allow-list; refused"),
         ("models.resnet.nn.Linear", "allow it with 'trust=[models.resnet.nn.Linear]'"),
         ("modelsx.LeNet", "refused"),
         (["models.LeNet"], "refused"),
@@ -218,10 +216,13 @@ def test_a_target_must_be_what_the_part_is(target, message):
 
 
 def test_trust_is_for_classes_of_this_project_only():
-    for name, message in (("os.mkdir", "only a class of models"), ("models.resnet.F", "is no class of this project")):
+    for name, message in (
+        ("os.mkdir", "only a class of models"),
+        ("models.resnet.F", "not a class of this project"),
+    ):
         with pytest.raises(ValueError, match=message):
             safe_build.safe_build({"_target_": name}, "model", safe_build.MODELS, trust=[name])
-    with pytest.raises(ValueError, match="datamodules.base.DataLoader is no class of this project"):  # imported there
+    with pytest.raises(ValueError, match="DataLoader is not a class of this project"):  # imported there
         safe_build.safe_build(
             {"_target_": "datamodules.base.DataLoader"}, "x", (), trust=["datamodules.base.DataLoader"]
         )
@@ -264,12 +265,12 @@ def test_a_backbone_of_ones_own_needs_to_be_trusted(content, tmp_path, monkeypat
     [
         (
             lambda c: c["model"].update(image_size=28),
-            "the checkpoint's model has image_size=28, its data image_size=32",
+            "the checkpoint's model has image_size=28, but the data has image_size=32",
         ),
-        (lambda c: c["class_names"].pop(), "the checkpoint's model has num_classes=10, its data num_classes=9"),
+        (lambda c: c["class_names"].pop(), "the checkpoint's model has num_classes=10, but the data has num_classes=9"),
         (
             lambda c: c["state_dict"].update({"backbone.fc2.weight": torch.zeros(3, 4)}),
-            "the network that its config names, models.LeNet: fc2.weight is (3, 4), expected (84, 120)",
+            "the network in the config, models.LeNet: fc2.weight is (3, 4), expected (84, 120)",
         ),
         (lambda c: c["state_dict"].pop("backbone.fc1.bias"), "fc1.bias is absent, expected (120,)"),
         (lambda c: c["state_dict"].update({"backbone.fc4.bias": torch.zeros(3)}), "fc4.bias is (3,), expected absent"),
@@ -340,7 +341,7 @@ def test_a_programs_own_package_of_the_same_name_is_reported_at_once(name, own, 
     other = tmp_path / (own if own != "models/net.py" else "models")
     assert done.stderr.splitlines()[-1] == (
         f"ImportError: inference needs the package {name} in {ROOT}, but 'import {name}' finds {other}; rename that "
-        "one, or load the network in a program without it"
+        "package, or load the network in a program without it"
     )
 
 

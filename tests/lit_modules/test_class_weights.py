@@ -77,8 +77,8 @@ def test_weights_need_data_that_count_their_classes():
     [
         ("balance", "class_weights=balance; expected balanced, or numbers by class"),
         ([1, 2], r"class_weights=\[1, 2\]; expected balanced"),
-        ({"dgo": 2}, "class_weights has dgo, which is no class; did you mean dog?"),
-        ({"x": 2}, "class_weights has x, which is no class; the first of 3 is cat"),
+        ({"dgo": 2}, "class_weights has dgo, which is not a class; did you mean dog?"),
+        ({"x": 2}, "class_weights has x, which is not a class; the first of 3 is cat"),
         ({"cat": 0}, "class_weights has cat: 0; expected a number above 0"),
         ({"cat": True}, "class_weights has cat: True; expected a number above 0"),
         ({"7": float("inf")}, "class_weights has 7: inf; expected a number above 0"),

@@ -82,10 +82,14 @@ def test_further_metrics_are_logged_beside_them():
         (
             "top1",
             MulticlassCohenKappa(CLASSES),
-            "metrics.top1: this name is taken; expected another than loss, top1",
+            "metrics.top1: this name is taken; expected a name other than loss, top1",
         ),
-        ("kappa", MulticlassCohenKappa(CLASSES - 1), "metrics.kappa takes no logits and labels of 6 classes: "),
-        ("counts", MulticlassConfusionMatrix(CLASSES), r"metrics.counts gives torch.Size.*6, 6.*; expected one number"),
+        ("kappa", MulticlassCohenKappa(CLASSES - 1), "metrics.kappa fails for logits and labels of 6 classes: "),
+        (
+            "counts",
+            MulticlassConfusionMatrix(CLASSES),
+            r"metrics.counts returns torch.Size.*6, 6.*; expected one number",
+        ),
     ],
 )
 def test_a_metric_that_cannot_be_logged_is_refused(name, metric, message):

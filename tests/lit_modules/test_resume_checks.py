@@ -50,7 +50,11 @@ def stopped(tmp_path_factory):
             ["scheduler=one_cycle"],
             "SGD with OneCycleLR of 10 steps, and this run has .* OneCycleLR of 15 steps;",
         ),
-        ("one_cycle", [], "by SGD with OneCycleLR of 10 steps, and this run has SGD with LambdaLR; expected the same"),
+        (
+            "one_cycle",
+            [],
+            "by SGD with OneCycleLR of 10 steps, and this run has SGD with LambdaLR; expected the same",
+        ),
         (
             "cosine",
             ["scheduler=none"],
@@ -107,7 +111,7 @@ def test_other_batches_only_where_an_epoch_is_whole(steps, refused, ended, compo
     cfg = composed(*FIVE, "datamodule.batch_size=32", "trainer.max_epochs=3", f"ckpt_path={ended('cosine', steps)}")
     if refused:
         with pytest.raises(
-            ValueError, match=r"after 3 of the 5 batches of an epoch, which has 2 here; expected the same"
+            ValueError, match=r"after 3 of the 5 batches of an epoch, and an epoch now has 2; expected the same"
         ):
             train(cfg)
     else:
