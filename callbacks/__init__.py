@@ -1,1 +1,1 @@
-"""Lightning callbacks, loggers, a profiler and a checkpoint writer. Configs name them by their full path."""
+"""Lightning callbacks, loggers, a profiler and a checkpoint writer. Configs use full import paths."""

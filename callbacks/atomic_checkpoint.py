@@ -1,4 +1,4 @@
-"""Checkpoint files are complete and hold plain values, or are not written at all."""
+"""Write checkpoints atomically, and only if they hold plain values."""
 
 import io
 import os
@@ -11,20 +11,20 @@ from lightning.pytorch.plugins import TorchCheckpointIO
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Write to a temporary file in the same folder and rename it, so that a kill leaves the old file or the new one.
+    """Write to a temporary file in the same folder and rename it: after a kill, the file is the old or the new one.
 
     Lightning stages files in the system's temporary folder: if that is on another file system, a kill or a full disk
-    replaces the good file by half of one.
+    leaves a truncated file.
 
-    Before the rename, the file is opened with ``weights_only=True``, as it will be later. If the state of an optimizer,
-    schedule or callback cannot be read back, the run therefore fails with its first checkpoint, before step 1.
+    Before the rename, the file is read back with ``weights_only=True``. If the state of an optimizer, schedule or
+    callback does not allow that, the run fails with the first checkpoint, before step 1.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write a checkpoint. If that fails, the previous file is still there.
+        """Write a checkpoint. If that fails, the previous file is kept.
 
         Raises:
-            OSError: the folder cannot be written to, or is full.
+            OSError: the folder is not writable, or the disk is full.
             ValueError: the checkpoint holds something other than plain values and tensors.
         """
         if "://" in str(path):  # not a local file
@@ -41,8 +41,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             torch.load(temporary, map_location="cpu", weights_only=True, mmap=True)
             os.replace(temporary, path)
         except (OSError, RuntimeError) as error:
-            # If a write fails, torch closes the incomplete file, which fails as well: that RuntimeError, "unexpected
-            # pos 64 vs 0", arrives here, with the original error as its context.
+            # After a failed write, torch closes the incomplete file, which raises "unexpected pos 64 vs 0": the
+            # original OSError is the context of that RuntimeError.
             reason = next((e for e in (error, error.__context__) if isinstance(e, OSError)), None)
             if reason is None:
                 raise
@@ -52,15 +52,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             if place is None:
                 raise
             raise ValueError(
-                f"{path.name} could not be opened again: {place}; a checkpoint holds only numbers, texts, lists, dicts "
-                "and tensors"
+                f"{path.name} cannot be loaded with weights_only=True: {place}; expected only numbers, text, lists, "
+                "dicts and tensors"
             ) from error
         finally:
             temporary.unlink(missing_ok=True)
 
 
 def unreadable_entry(value: Any, place: str = "") -> str | None:
-    """Name the first entry of a checkpoint that ``torch.load`` refuses with ``weights_only=True``, and its type."""
+    """Path and type of the first entry of a checkpoint that ``torch.load`` rejects with ``weights_only=True``."""
     try:
         content = io.BytesIO()
         torch.save(value, content)

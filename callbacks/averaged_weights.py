@@ -1,4 +1,4 @@
-"""The common part of averages of the weights."""
+"""Base class of EMA and SWA."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class AveragedWeights(WeightAveraging):
-    """Validate, test and save an average of the weights and of batch norm's statistics; training is unchanged.
+    """Validate, test and save an average of the weights and of batch norm's statistics; training does not change.
 
-    ``last.ckpt`` holds both. A subclass defines ``kept``. Lightning's ``EMAWeightAveraging`` keeps the average on the
-    CPU when a GPU trains, and tests the current weights instead of the average.
+    ``last.ckpt`` holds the current weights and the average. A subclass defines ``kept``. Lightning's
+    ``EMAWeightAveraging`` keeps the average on the CPU in GPU training, and tests the current weights instead.
 
     Args:
         update_every_n_steps: optimizer steps between two updates of the average.
@@ -25,10 +25,10 @@ class AveragedWeights(WeightAveraging):
         self.update_every_n_steps = update_every_n_steps
 
     def kept(self, updates: int) -> float:
-        """The share of the average that an update keeps; the rest is of the current weights.
+        """The weight of the old average in an update; the rest is the weight of the current weights.
 
         Args:
-            updates: the number of earlier ones, at least 1: the first update copies the weights.
+            updates: number of earlier updates, at least 1: the first update copies the weights.
         """
         raise NotImplementedError
 
@@ -41,7 +41,7 @@ class AveragedWeights(WeightAveraging):
         """Update tensors of one type in place.
 
         Args:
-            updates: the number of earlier ones, a scalar.
+            updates: number of earlier updates, a scalar.
         """
         if averaged[0].is_floating_point():
             get_ema_multi_avg_fn(self.kept(int(updates)))(averaged, current, updates)
@@ -50,19 +50,19 @@ class AveragedWeights(WeightAveraging):
                 average.copy_(value)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Raises: ValueError: there would be no update."""
+        """Raises: ValueError: the training is too short for an update."""
         super().on_train_start(trainer, pl_module)
         if self.update_every_n_steps > trainer.estimated_stepping_batches:
             raise ValueError(
                 f"update_every_n_steps={self.update_every_n_steps}, but the training has "
-                f"{trainer.estimated_stepping_batches} steps: the average would stay the initial weights"
+                f"{trainer.estimated_stepping_batches} steps: the average would never be updated"
             )
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
         return step_idx is not None and (step_idx + 1) % self.update_every_n_steps == 0
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().on_train_end(trainer, pl_module)  # Lightning does not call it if a resumed run's training was over
+        super().on_train_end(trainer, pl_module)  # Lightning skips it if a resumed run had finished training
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if trainer.state.fn == "fit":  # a test has loaded the average already

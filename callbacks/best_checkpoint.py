@@ -1,4 +1,4 @@
-"""The checkpoint of the best epoch: the file that is tested and whose scores are reported."""
+"""The checkpoint of the best epoch, which is tested and reported."""
 
 import inspect
 import math
@@ -13,7 +13,7 @@ from torch import Tensor
 from callbacks.training_position import resumes_own_run
 from results.run_folder import LAST
 
-# Options of ModelCheckpoint that leave one file, written right after the validation whose scores it stands for.
+# Options of ModelCheckpoint that do not add files, or write at other times than right after a validation.
 ALLOWED = {"verbose", "auto_insert_metric_name", "every_n_epochs", "enable_version_counter"}
 PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
 MORE = "'+callbacks.more={_target_:lightning.pytorch.callbacks.ModelCheckpoint,save_top_k:-1}'"
@@ -22,16 +22,16 @@ MORE = "'+callbacks.more={_target_:lightning.pytorch.callbacks.ModelCheckpoint,s
 class BestCheckpoint(ModelCheckpoint):
     """Keep one checkpoint: that of the validation with the best ``monitor`` and, among equal ones, the lowest loss.
 
-    Lightning's ``ModelCheckpoint`` keeps the first of several equal scores, whatever their losses. It also stores
-    absolute paths; here they are names in ``dirpath``, so that a run that was moved finds its file.
+    Lightning's ``ModelCheckpoint`` keeps the first of several equal scores, whatever the losses. It also stores
+    absolute paths; here they are names in ``dirpath``, so that a run's folder can be moved.
 
     Args:
         dirpath: the folder to write to.
         monitor: the metric that decides, the same as the run's.
         mode: ``max`` or ``min``.
         filename: without ``.ckpt``.
-        options: of ``ModelCheckpoint``. Those that write other files, or at other times than right after a validation,
-            are rejected: the reported scores would not be those of the tested file.
+        options: of ``ModelCheckpoint``. Options that write further files, or at other times than right after a
+            validation, are rejected: the reported scores would not be those of the tested file.
     """
 
     def __init__(self, dirpath: str, monitor: str, mode: str, filename: str = "best", **options: Any):
@@ -40,7 +40,7 @@ class BestCheckpoint(ModelCheckpoint):
             if name in parameters and name not in ALLOWED and value not in (None, parameters[name].default):
                 raise ValueError(
                     f"callbacks.checkpoint.{name}={value}: this callback keeps one file, the best, which is tested and "
-                    f"reported; for further checkpoints add a callback, say {MORE}"
+                    f"reported; for further checkpoints add a callback: {MORE}"
                 )
         if f"{filename}.ckpt" == LAST:
             raise ValueError(f"callbacks.checkpoint.filename={filename}: {LAST} is the checkpoint to resume from")
@@ -50,7 +50,7 @@ class BestCheckpoint(ModelCheckpoint):
 
     @property
     def state_key(self) -> str:
-        """Without ``every_n_epochs``, so that a run that resumes with another value knows its best."""
+        """Without ``every_n_epochs``, so that a run can resume with another value."""
         return f"{type(self).__name__}{dict(monitor=self.monitor, mode=self.mode)}"
 
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
@@ -69,14 +69,14 @@ class BestCheckpoint(ModelCheckpoint):
         return _with_paths(state, os.path.basename)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Accept the state of Lightning's ``ModelCheckpoint`` from an older run; the first of its ties stays."""
+        """Accept the state of Lightning's ``ModelCheckpoint`` from an older run; later ties do not replace the best."""
         self._other_run = not resumes_own_run(trainer)
         states, earlier = checkpoint["callbacks"], super().state_key.replace(type(self).__name__, "ModelCheckpoint", 1)
         if earlier in states:
             states.setdefault(self.state_key, {"best_loss": -math.inf} | states[earlier])
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if not self._other_run:  # whose best is not in this folder
+        if not self._other_run:  # the best file of another run is not in this folder
             state = _with_paths(state_dict, lambda path: os.path.join(self.dirpath, os.path.basename(path)))
             super().load_state_dict(state | {"dirpath": self.dirpath})
             self.best_loss = state_dict["best_loss"]

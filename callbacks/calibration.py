@@ -1,4 +1,4 @@
-"""Whether a network's confidence can be trusted: the reliability diagram and the expected calibration error."""
+"""Calibration of a network's confidence: reliability diagram and expected calibration error."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from results.pictures import new_figure, save_png, to_pixels
 
-FEW = 10  # images of a bin, below which its accuracy says little: one more right answer changes it by over 0.1
+FEW = 10  # bins with fewer images are drawn pale: one more correct image changes the accuracy by over 0.1
 
 
 class ReliabilityPlot(Callback):
@@ -37,9 +37,9 @@ class ReliabilityPlot(Callback):
         axes.bar(left[filled & ~few], accuracy[filled & ~few], color="#56B4E9", label="accuracy of the bin", **bars)
         if few.any():
             pale = bars | {"color": "#DDF0FB", "edgecolor": "#56B4E9", "linestyle": ":"}
-            axes.bar(left[few], accuracy[few], label=f"the same, of fewer than {FEW} images", **pale)
+            axes.bar(left[few], accuracy[few], label=f"accuracy, fewer than {FEW} images", **pale)
         axes.plot([0, 1], [0, 1], "--", color="0.3", label="perfect calibration")
-        dots = {"color": "#D55E00", "markersize": 4, "clip_on": False, "label": "at its mean confidence"}
+        dots = {"color": "#D55E00", "markersize": 4, "clip_on": False, "label": "at the mean confidence"}
         axes.plot(confidence[filled], accuracy[filled], "o", **dots)
         error = (abs(accuracy - confidence) * share).sum()
         axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy", title=f"expected calibration error {error:.4f}")

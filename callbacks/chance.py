@@ -1,4 +1,4 @@
-"""What accuracies show about a network, given how many images they were measured on."""
+"""Compare accuracies with chance, given the number of images they were measured on."""
 
 import math
 from typing import NamedTuple
@@ -7,19 +7,19 @@ import torch
 from torch import Tensor
 from torch.distributions import Binomial
 
-GAP = 0.2  # in accuracy: a fall by less is not reported
-RARE = 0.01  # the probability with which a claim about a sample may be wrong
+GAP = 0.2  # in accuracy: smaller drops are not reported
+RARE = 0.01  # the accepted probability that a claim about a sample is wrong
 QUANTILE = 2.326  # of the normal distribution, for RARE
-ROUNDING = 1e-6  # of an accuracy, which is float32
+ROUNDING = 1e-6  # error of a float32 accuracy
 
 
 class Guessing(NamedTuple):
-    """What guessing achieves on a sample of images.
+    """The accuracy of guessing on a sample of images.
 
     Args:
-        share: the accuracy of always answering the most frequent class.
-        limit: what guessing exceeds in fewer than one of a hundred trainings; ``share`` if the images are so few that
-            guessing may get all of them right.
+        share: the accuracy of always predicting the most frequent class.
+        limit: the accuracy that guessing exceeds in fewer than 1 of 100 trainings; ``share`` if there are so few images
+            that guessing may get all of them right.
         images: the size of the sample.
         answer: the most frequent class.
     """
@@ -31,13 +31,13 @@ class Guessing(NamedTuple):
 
     @property
     def clearly_better(self) -> float:
-        """An accuracy that matters: 0.6 for two balanced classes, 0.2 for ten, 0.02 for a hundred."""
+        """A useful accuracy: 0.6 for two balanced classes, 0.2 for ten, 0.02 for a hundred."""
         return self.share + min(self.share, (1 - self.share) / 5)
 
     def compare(self, accuracy: float) -> str:
-        """``above`` chance, at ``chance``, or ``unclear`` if there are too few images to tell.
+        """``above`` chance, at ``chance``, or ``unclear`` if there are too few images to decide.
 
-        At chance means that a clearly better network would rarely score so low.
+        At chance, a clearly better network would rarely score so low.
         """
         if accuracy - self.limit > ROUNDING:
             return "above"
@@ -45,12 +45,12 @@ class Guessing(NamedTuple):
 
 
 def guessing(labels: Tensor, tries: int = 1, images: int | None = None) -> Guessing:
-    """What guessing achieves on images with these labels.
+    """The accuracy of guessing on images with these labels.
 
     Args:
         labels: ``(N,)`` int64.
-        tries: validations of which the best counts.
-        images: how many are scored, if not all N.
+        tries: number of validations, of which the best counts.
+        images: number of scored images, if not N.
     """
     counts, images = labels.bincount(), images or len(labels)
     share = counts.max().item() / len(labels)
@@ -70,17 +70,17 @@ def interval(accuracy: float, images: int) -> tuple[float, float]:
 
 
 def judge(labels: Tensor, validations: int, best: float, now: float, train: str) -> str | None:
-    """What the validations show: ``chance``, ``unclear``, ``fell``, ``fell to chance``, or None: nothing suspicious.
+    """The verdict on the validations: ``chance``, ``unclear``, ``fell``, ``fell to chance``, or None (no suspicion).
 
     Args:
         labels: of the validation images.
-        validations: how many there were.
-        best, now: their best and their last accuracy.
-        train: what ``Guessing.compare`` says about the training images.
+        validations: number of validations.
+        best, now: the best and the last validation accuracy.
+        train: the result of ``Guessing.compare`` for the training images.
     """
     chance = guessing(labels)
     level = chance.compare(now)
-    if level == "above" or len(labels.unique()) == 1:  # images of one class show nothing about a network
+    if level == "above" or len(labels.unique()) == 1:  # one class is not enough to judge a network
         return None
     if best - guessing(labels, validations).limit < ROUNDING:
         certain = train == "chance" or level == "chance" and best < chance.clearly_better

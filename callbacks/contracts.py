@@ -1,7 +1,6 @@
-"""What the callbacks need from the LightningModule and the data module, beyond Lightning's own methods.
+"""The interfaces that callbacks need from the LightningModule and the data module, beyond Lightning's.
 
-Callbacks for a test by an Evaluator (reliability diagram, explanations) also need its ``probabilities``, ``labels`` and
-``bins``.
+Callbacks for the Evaluator (reliability diagram, explanations) also need ``probabilities``, ``labels`` and ``bins``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ from torchmetrics import Metric
 
 
 class ImageClassifier(Protocol):
-    """Its ``test_step`` returns the logits."""
+    """A LightningModule whose ``test_step`` returns the logits."""
 
     backbone: nn.Module  # (N, C, H, W) float → logits (N, num_classes)
     num_classes: int
@@ -27,13 +26,13 @@ class ImageData(Protocol):
     """A batch is a pair of images as the network sees them and labels ``(N,)`` or shares ``(N, num_classes)``."""
 
     sets: Mapping[str, Dataset]  # split → data with ``labels`` (N,) int64; image files also have ``samples``
-    test_images: Dataset  # that of the split that is tested
+    test_images: Dataset  # data of the tested split
     batch_size: int
     in_channels: int
     image_size: int
 
     def fetch(self, split: str, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Images, uint8, and labels, without augmentation."""
+        """uint8 images and labels, without augmentation."""
 
     def normalize(self, images: Tensor) -> Tensor:
         """uint8 pixels → the network's input."""
@@ -42,4 +41,4 @@ class ImageData(Protocol):
         """The network's input → uint8 pixels."""
 
     def pixels(self, indices: Tensor) -> Tensor:
-        """Test images as the network sees them, uint8."""
+        """uint8 test images, cropped and resized for the network."""

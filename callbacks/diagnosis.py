@@ -1,4 +1,4 @@
-"""Diagnose a training that ended without an error but did not learn: what happened, and what to try first."""
+"""Diagnose a training that finished without an error but did not learn, and suggest remedies."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from callbacks.chance import GAP, Guessing, guessing, interval, judge
 from callbacks.contracts import ImageClassifier
 from callbacks.probe import eval_batch, fixed_indices, forward_logits, preserve_state
 
-IMAGES = 128  # shown to the network at most, in batches of the training's size, which fit into memory
+IMAGES = 128  # run through the network at most, in training-sized batches, which fit into memory
 FEW_STEPS = 100
 TINY = 1e-5  # a learning rate
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -20,9 +20,9 @@ BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 class Diagnosis(Callback):
     """At the end of training, explain in plain sentences why a network did not learn; a healthy run has none.
 
-    Accuracies are compared with guessing, and claims are limited to those that the number of images supports. Only if
-    the accuracies are suspicious is the network run on some images, in both modes and for gradients; its state is
-    preserved.
+    Accuracies are compared with guessing, and only claims that the number of images supports are made. If the
+    accuracies are suspicious, the network is run on some images, in both modes and for gradients; the state of the
+    network is restored.
 
     Attributes:
         found: the sentences.
@@ -44,7 +44,7 @@ class Diagnosis(Callback):
         self.train = _scores(trainer, "train")
 
     def on_fit_end(self, trainer: Trainer, pl_module: ImageClassifier) -> None:
-        if not self._done:  # a resumed run whose training is over: Lightning has torn down and calls no on_train_end
+        if not self._done:  # a resumed run had finished training: Lightning skips on_train_end and has torn down
             pl_module.to(trainer.strategy.root_device)
             self.on_train_end(trainer, pl_module)
 
@@ -82,18 +82,18 @@ class Diagnosis(Callback):
             self.found.append(cause)
 
     def _symptom(self, verdict: str, chance: Guessing, class_names: list[str]) -> str:
-        """The sentence about the validation's scores."""
+        """The sentence about the validation scores."""
         if verdict.startswith("fell"):
             end = ", which is chance" if verdict == "fell to chance" else f" on {chance.images} images"
-            return f"val/top1 fell from its best, {self.best:.4f}, to {self.val['top1']:.4f}{end}"
-        always = f"always answering {class_names[chance.answer]} is right for {chance.share:.4f} of them"
+            return f"val/top1 fell from {self.best:.4f}, the best, to {self.val['top1']:.4f}{end}"
+        always = f"always predicting {class_names[chance.answer]} scores {chance.share:.4f}"
         luck = f", and up to {chance.limit:.4f} could be luck" if chance.limit > chance.share else ""
         if verdict == "chance":
             return f"val/top1 {self.best:.4f} on {chance.images} images is no better than chance: {always}{luck}"
-        return f"{chance.images} images are too few to tell val/top1 {self.best:.4f} from chance: {always}{luck}"
+        return f"{chance.images} images are too few to distinguish val/top1 {self.best:.4f} from chance: {always}{luck}"
 
     def _remedy(self, trainer: Trainer, pl_module: ImageClassifier, verdict: str, train: str) -> str:
-        """What to try if the network can learn, the likeliest remedy first."""
+        """Remedies if the network can learn, the likeliest first."""
         score, steps = f"train/top1 is {self.train['top1']:.4f}", trainer.global_step
         lr = trainer.optimizers[0].defaults["lr"]
         lr = f"a {'higher' if lr <= TINY else 'lower'} optimizer.lr (now {lr})"
@@ -106,10 +106,10 @@ class Diagnosis(Callback):
             few = "1 step is too few" if steps == 1 else f"{steps} steps are few"
             return f"{few}: try {pretrained}{more}"
         if verdict == "unclear":
-            return f"more validation images would tell; {lr}, {pretrained}or more training images may raise it"
+            return f"use more validation images to decide; {lr}, {pretrained}or more training images may help"
         if train == "above":
             return (
-                f"{score}, so what it learned does not help with new images: try {lr}, {pretrained}more training "
+                f"{score}, but the network does not generalise: try {lr}, {pretrained}more training "
                 "images, augmentation, or a smaller network; if nothing helps, check that the labels belong to the "
                 "images"
             )
@@ -134,7 +134,7 @@ def _scores(trainer: Trainer, split: str) -> dict[str, float]:
 
 
 def statistics_gap(trainer: Trainer, pl_module: ImageClassifier) -> str | None:
-    """A sentence if batch norm's running statistics spoil evaluation; both modes see the same training images."""
+    """A sentence if batch norm's running statistics spoil evaluation, judged on training images in both modes."""
     norms = [m for m in pl_module.backbone.modules() if isinstance(m, BATCH_NORMS) and m.track_running_stats]
     parts = _batches(trainer, fixed_indices(trainer, "train", IMAGES))
     if not norms or len(parts[0]) < 2:
@@ -145,24 +145,24 @@ def statistics_gap(trainer: Trainer, pl_module: ImageClassifier) -> str | None:
             images, labels = eval_batch(trainer, "train", part)
             for mode in correct:
                 pl_module.backbone.train(mode)
-                with preserve_state(pl_module.backbone):  # one mode must not change the statistics of the other
+                with preserve_state(pl_module.backbone):  # training mode must not change the statistics
                     correct[mode].append(forward_logits(trainer, pl_module, images).argmax(1) == labels)
     training, evaluation = (torch.cat(parts) for parts in correct.values())
     lost, gained = (training & ~evaluation).sum().item(), (evaluation & ~training).sum().item()
-    # If both modes were equally good, half of the images that differ would be lost.
+    # If both modes were equally good, half of the differing images would be lost.
     if lost - gained <= GAP * len(training) or interval(lost / (lost + gained), lost + gained)[0] <= 0.5:
         return None
     return (
-        f"of {len(training)} training images {training.sum()} are right in training mode, {evaluation.sum()} in "
+        f"of {len(training)} training images {training.sum()} are correct in training mode, {evaluation.sum()} in "
         "evaluation mode: batch norm's running statistics differ from those of the batches; try a larger "
-        f"datamodule.batch_size (now {trainer.datamodule.batch_size}), more steps (there were {trainer.global_step}), "
+        f"datamodule.batch_size (now {trainer.datamodule.batch_size}), more steps (now {trainer.global_step}), "
         "or model.norm=group"
     )
 
 
 def is_dead(trainer: Trainer, pl_module: ImageClassifier) -> str | None:
-    """A sentence if the network can no longer learn: equal output for all images, or weights without a gradient."""
-    backbone, remedy = pl_module.backbone, "its ReLUs may be dead: try a lower optimizer.lr, or a warm-up"
+    """A sentence if the network can no longer learn: equal outputs for all images, or weights without a gradient."""
+    backbone, remedy = pl_module.backbone, "the ReLUs may be dead: try a lower optimizer.lr, or a warm-up"
     parts = [
         eval_batch(trainer, "train", part) for part in _batches(trainer, fixed_indices(trainer, "train", IMAGES // 4))
     ]
@@ -170,7 +170,7 @@ def is_dead(trainer: Trainer, pl_module: ImageClassifier) -> str | None:
     with torch.no_grad():
         logits = torch.cat([forward_logits(trainer, pl_module, images) for images, _ in parts])
     if len(logits) > 1 and (logits - logits[0]).abs().max() <= 1e-6 * logits.abs().max():
-        return f"the logits are the same for all of {len(logits)} training images: {remedy}"
+        return f"the logits are the same for all {len(logits)} training images: {remedy}"
     backbone.train()
     weights = {name: p for name, p in backbone.named_parameters() if p.requires_grad}
     reached = set()
@@ -178,7 +178,7 @@ def is_dead(trainer: Trainer, pl_module: ImageClassifier) -> str | None:
         with torch.enable_grad():
             loss = (
                 F.cross_entropy(forward_logits(trainer, pl_module, images), labels) * 1024
-            )  # small gradients vanish in float16
+            )  # small gradients underflow in float16
             gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
         reached |= {name for name, g in zip(weights, gradients, strict=True) if g is not None and g.any()}
     sizes = {name: p.numel() for name, p in weights.items() if name not in reached}
@@ -190,7 +190,7 @@ def is_dead(trainer: Trainer, pl_module: ImageClassifier) -> str | None:
 
 
 def predicts_one_class(trainer: Trainer, pl_module: ImageClassifier, count: int) -> str | None:
-    """A sentence if all of the first ``count`` validation images, or a sample of them, are classified alike."""
+    """A sentence if all of the first ``count`` validation images, or a sample of them, get the same class."""
     order = fixed_indices(trainer, "val", len(trainer.datamodule.sets["val"]))
     indices = order[order < count][:IMAGES]
     parts = [eval_batch(trainer, "val", part) for part in indices.split(trainer.datamodule.batch_size)]
@@ -199,11 +199,11 @@ def predicts_one_class(trainer: Trainer, pl_module: ImageClassifier, count: int)
         answers = torch.cat([forward_logits(trainer, pl_module, images).argmax(1) for images, _ in parts])
     if len(torch.cat([labels for _, labels in parts]).unique()) == 1 or len(answers.unique()) > 1:
         return None
-    shown = "" if len(answers) == count else f"{len(answers)} of "
-    return f"all of {shown}these {count} validation images are classified as {pl_module.class_names[int(answers[0])]}"
+    sample = "" if len(answers) == count else f"{len(answers)} of "
+    return f"all of {sample}these {count} validation images are classified as {pl_module.class_names[int(answers[0])]}"
 
 
 def _batches(trainer: Trainer, indices: Tensor) -> list[Tensor]:
-    """Split indices into equal parts of at most a batch; a smaller rest is dropped, as its statistics would differ."""
+    """Split indices into equal parts of at most a batch; a smaller rest, whose statistics would differ, is dropped."""
     size = min(trainer.datamodule.batch_size, len(indices))
     return [part for part in indices.split(size) if len(part) == size]

@@ -1,4 +1,4 @@
-"""Attribution maps by captum: which parts of an image support the network's answer."""
+"""Attribution maps by captum: which parts of an image support the prediction."""
 
 import warnings
 from collections import Counter
@@ -16,21 +16,21 @@ FOR, AGAINST = (215.0, 25.0, 28.0), (44.0, 123.0, 182.0)  # red and blue, distin
 
 
 class ExplanationPlot(Callback):
-    """After an Evaluator's test, write ``explain.png``: images, each next to a map of what supports the answer.
+    """After an Evaluator's test, write ``explain.png``: images, each next to a map of what supports the prediction.
 
-    Half are the most confident errors (or as many as exist), the rest are right answers, drawn at random.
+    Half are the most confident errors (or all errors, if fewer), the rest random correct predictions.
 
     Args:
         dirpath: the folder to write to.
-        count: images; none are drawn with 0.
-        by: ``occlusion``: how far the answer's log-probability falls if a window is covered; for any network.
+        count: number of images; 0 draws no picture.
+        by: ``occlusion``: how far the prediction's log-probability falls if a window is covered; for any network.
             ``gradcam`` (Selvaraju et al. 2017): one pass forward and one back, but as coarse as the last feature map.
-        seed: of the draw.
+        seed: of the random choice.
     """
 
     def __init__(self, dirpath: str, count: int = 0, by: str = "occlusion", seed: int = 0):
         if by not in METHODS:
-            raise ValueError(f"explain_by={by} is none of {', '.join(METHODS)}")
+            raise ValueError(f"explain_by={by}; expected one of {', '.join(METHODS)}")
         self.dirpath, self.count, self.by, self.seed = Path(dirpath), count, by, seed
 
     def on_test_start(self, trainer, pl_module) -> None:
@@ -42,7 +42,7 @@ class ExplanationPlot(Callback):
             return
         indices = chosen(pl_module.probabilities, pl_module.labels, self.count, self.seed)
         answers = pl_module.probabilities[indices].argmax(1)
-        with torch.inference_mode(False):  # Grad-CAM needs gradients, so tensors must be created outside of it
+        with torch.inference_mode(False):  # Grad-CAM needs gradients: create tensors outside of it
             images = self._shown(trainer, pl_module, indices).clone()
             maps = explained(pl_module.backbone, images, answers.to(images.device, copy=True), self.by)
         pixels, names, titles = trainer.datamodule.pixels(indices), class_labels(pl_module.class_names), []
@@ -60,7 +60,7 @@ class ExplanationPlot(Callback):
 
 
 def chosen(probabilities: Tensor, labels: Tensor, count: int, seed: int) -> Tensor:
-    """Indices of ``count`` images: half are the most confident errors, or all of them; then right answers at random."""
+    """Indices of ``count`` images: half the most confident errors, or all errors; then random correct predictions."""
     confidence, predicted = probabilities.max(1)
     order = confidence.argsort(descending=True, stable=True)
     right, wrong = (predicted == labels).nonzero()[:, 0], order[(predicted != labels)[order]]
@@ -70,7 +70,7 @@ def chosen(probabilities: Tensor, labels: Tensor, count: int, seed: int) -> Tens
 
 
 def explained(backbone: nn.Module, images: Tensor, classes: Tensor, by: str) -> Tensor:
-    """How much each place supports a class, below 0 if it contradicts it: ``(N, h, w)`` float32.
+    """How much each pixel supports a class, negative if it speaks against it: ``(N, h, w)`` float32.
 
     Args:
         backbone: in evaluation mode.
@@ -85,24 +85,24 @@ def explained(backbone: nn.Module, images: Tensor, classes: Tensor, by: str) -> 
         layer = last_feature_map(backbone, images[:1])
         with torch.enable_grad(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Setting (forward|backward|full)")  # about captum's own hooks
-            # forward, not the module: compiled code would not run captum's hooks
+            # backbone.forward: compiled code would not run captum's hooks
             gradcam = LayerGradCam(backbone.forward, layer)
             maps = gradcam.attribute(images.requires_grad_(), classes, relu_attributions=True)
         return F.interpolate(maps.detach().float(), size, mode="bilinear").squeeze(1)
-    # A window of a fifth of the side, moved by half of that, is covered with the data's mean colour, 0.
+    # Cover a window of a fifth of the side, moved by half of that, with 0, the data's mean colour.
     window, step = ([channels, *(max(1, side // share) for side in size)] for share in (5, 10))
-    occlusion = Occlusion(lambda shown: backbone.forward(shown).float().log_softmax(1))
+    occlusion = Occlusion(lambda covered: backbone.forward(covered).float().log_softmax(1))
     batch = max(1, 64 // len(images))  # windows at a time
     maps = occlusion.attribute(images, tuple(window), tuple(step), target=classes, perturbations_per_eval=batch)
     return maps[:, 0].float()  # the same in all channels
 
 
 def last_feature_map(backbone: nn.Module, image: Tensor) -> nn.Module:
-    """The layer for Grad-CAM: the last module whose map is as large as the last convolution's.
+    """The layer for Grad-CAM: the last module with a map of the size of the last convolution's.
 
-    That is before pooling and after a residual sum. A module that is used several times is ambiguous and left out.
+    That is before pooling and after a residual sum. A module that is used several times is ambiguous and skipped.
 
-    Raises: ValueError: there is none, or its map has only one place.
+    Raises: ValueError: the network has no such layer, or the map has only one pixel.
     """
     calls: list[tuple[nn.Module, torch.Size | None]] = []
 
@@ -120,9 +120,9 @@ def last_feature_map(backbone: nn.Module, image: Tensor) -> nn.Module:
     size = next((size for module, size in reversed(calls) if size and isinstance(module, nn.Conv2d)), None)
     layers = [module for module, map_size in calls if map_size == size and uses[id(module)] == 1]
     if size is None or size.numel() == 1 or not layers:
-        reason = f"its last is {size[0]}×{size[1]}" if size else "it has no convolution"
+        reason = f"the last one is {size[0]}×{size[1]}" if size else "this one has no convolution"
         raise ValueError(
-            f"explain_by=gradcam needs a network's last feature map, but {reason}; say explain_by=occlusion"
+            f"explain_by=gradcam needs a network with a feature map, but {reason}; use explain_by=occlusion"
         )
     return layers[-1]
 

@@ -20,12 +20,12 @@ from results.record import replacing
 class CSV(Logger):
     """Write ``metrics.csv``, one row per call, and the config as ``hparams.yaml``.
 
-    Lightning's ``CSVLogger`` deletes the file of a run that resumes, and keeps up to a hundred steps in memory. Here,
-    rows of steps before the checkpoint stay, later ones are replaced, and each row is written at once.
+    Lightning's ``CSVLogger`` deletes the file of a run that resumes, and buffers up to a hundred steps in memory. Here,
+    rows of steps before the checkpoint are kept, later ones are replaced, and each row is written at once.
 
     Args:
         save_dir: the run's folder.
-        resume_step: keep the rows of earlier steps. The file changes with the first row that is logged.
+        resume_step: rows of earlier steps are kept. The file changes when the first row is logged.
     """
 
     def __init__(self, save_dir: str, resume_step: int = 0):
@@ -74,7 +74,7 @@ class CSV(Logger):
 
 
 def read_rows(file: Path, before: int | None = None) -> list[dict[str, str]]:
-    """The rows of a ``metrics.csv``, or those of steps before one; a last line that a kill has cut off is skipped."""
+    """The rows of a ``metrics.csv``, of all steps or of those ``before`` one; a truncated last line is skipped."""
     if not file.is_file():
         return []
     with open(file, newline="", encoding="utf-8") as lines:
@@ -83,7 +83,7 @@ def read_rows(file: Path, before: int | None = None) -> list[dict[str, str]]:
 
 
 class MLFlow(MLFlowLogger):
-    """Lightning's logger for parallel jobs: only one at a time creates tables and experiment in a new file.
+    """Lightning's logger, safe for parallel jobs: one at a time creates tables and experiment in a new file.
 
     Args:
         tracking_uri: a file, ``sqlite:///PATH``, or a server.
@@ -98,16 +98,16 @@ class MLFlow(MLFlowLogger):
 
 
 def service_runs(loggers: Iterable[Logger]) -> dict[str, str]:
-    """The ids of the runs in W&B and MLflow, by the loggers' class names, for the checkpoint."""
+    """The ids of this run in W&B and MLflow, by class name of the logger; stored in checkpoints."""
     services = [logger for logger in loggers if isinstance(logger, WandbLogger | MLFlowLogger)]
     return {type(logger).__name__: logger.version for logger in services}
 
 
 def resume_loggers(config: DictConfig, step: int, runs: Mapping[str, str]) -> DictConfig:
-    """The config of loggers that keep what was logged before a step and replace what was logged later.
+    """The loggers' config, changed to keep what was logged before a step and replace what was logged later.
 
     Args:
-        config: of the loggers; not changed.
+        config: of the loggers; it is copied.
         runs: from ``service_runs``; W&B and MLflow continue these.
     """
     options = {"TensorBoard": {"purge_step": step}, "CSV": {"resume_step": step}}
@@ -118,7 +118,7 @@ def resume_loggers(config: DictConfig, step: int, runs: Mapping[str, str]) -> Di
     for node in filter(None, config.values()):
         with open_dict(node):
             if str(node.get("_target_")).endswith(".CSVLogger") and node.get("version") == "":
-                node._target_ = "callbacks.loggers.CSV"  # Lightning's, in the config of an older run
+                node._target_ = "callbacks.loggers.CSV"  # an older run used Lightning's
                 del node["name"], node["version"]
             node.update(options.get(str(node.get("_target_")).rpartition(".")[2], {}))
     return config
@@ -127,11 +127,11 @@ def resume_loggers(config: DictConfig, step: int, runs: Mapping[str, str]) -> Di
 def log_start(
     loggers: Iterable[Logger], config: Mapping[str, Any], overrides: Iterable[str], continued: Iterable[str] = ()
 ) -> None:
-    """Log the composed config, except that of the loggers: their addresses may contain passwords.
+    """Log the composed config, except the loggers' part: addresses may contain passwords.
 
     Args:
         config: as plain dicts.
-        continued: class names of loggers that continue a run, which has its config.
+        continued: class names of loggers that continue a run, and have logged the config already.
 
     Raises: OSError: a logger has no account or no connection.
     """
@@ -142,7 +142,7 @@ def log_start(
         elif type(logger).__name__ not in continued:
             try:
                 logger.log_hyperparams(config)
-            except Exception as error:  # each service has its own class of error
+            except Exception as error:  # each service raises different classes
                 raise OSError(f"{type(logger).__name__} does not work: {error}") from error
 
 

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 SMOOTHING = 0.9  # of the exponential moving average of the losses
-STOP = 2.0  # times the first loss
+STOP = 2.0  # a multiple of the first loss
 
 
 class LRRange(Callback):
-    """Train with a rising learning rate; draw the losses, and report where they fall fastest and where they diverge.
+    """Train with a rising learning rate; plot the losses, and report where they fall fastest and where they diverge.
 
     Source: Smith 2017, "Cyclical learning rates for training neural networks", section 3.3. The training ends early if
-    the smoothed loss is ``STOP`` times the first one.
+    the smoothed loss exceeds ``STOP`` times the first one.
 
     Args:
         dirpath: the folder for ``lr_range.png``.
@@ -53,14 +53,14 @@ class LRRange(Callback):
 
 
 def steepest_rate(rates: Sequence[float], losses: Sequence[float]) -> float:
-    """The rate at which the loss falls fastest, per factor of the rate, before its minimum."""
+    """The rate before the minimum at which the loss falls fastest over the logarithm of the rate."""
     end = max(3, int(np.argmin(losses)) + 1)
     slopes = np.gradient(losses[:end], np.log(rates[:end]))
     return rates[int(np.argmin(slopes))]
 
 
 def diverging_rate(rates: Sequence[float], losses: Sequence[float]) -> float | None:
-    """The first rate after the minimum at which the loss is above the first loss; None if there is none."""
+    """The first rate after the minimum at which the loss exceeds the first loss; None if it never does."""
     lowest = int(np.argmin(losses))
     return next((rate for rate, loss in zip(rates[lowest:], losses[lowest:], strict=True) if loss > losses[0]), None)
 

@@ -1,4 +1,4 @@
-"""No profiling, at no cost per step."""
+"""A profiler that does nothing, at no cost per step."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -6,7 +6,7 @@ from lightning.pytorch.profilers import PassThroughProfiler
 
 
 class NullProfiler(PassThroughProfiler):
-    """Lightning's own opens and closes a generator around each of some hundred hooks a step; this one does nothing."""
+    """Lightning's default enters a generator around each of about a hundred hooks per step; this one does nothing."""
 
     nothing = nullcontext()
 

@@ -1,4 +1,4 @@
-"""Learning rate and gradients, logged."""
+"""Log learning rates and gradients."""
 
 from typing import Any
 
@@ -13,12 +13,12 @@ from callbacks.tensorboard import tag_of, writers
 class OptimizerMonitor(Callback):
     """Log ``lr`` and ``grad_norm`` every ``trainer.log_every_n_steps`` steps and in the last step of each epoch.
 
-    ``lr`` is one curve if all parameter groups have the same rate, else there are ``lr/backbone`` and ``lr/head``.
+    ``lr`` is one curve if all parameter groups have the same rate, otherwise ``lr/backbone`` and ``lr/head``.
     ``grad_norm`` is the norm of all gradients as one vector, before clipping. Values stay on the device until the epoch
-    ends or a checkpoint is written, so that no step waits for them (with 16-mixed and a fused optimizer it does).
+    ends or a checkpoint is written, so that no step waits for them (except with 16-mixed and a fused optimizer).
 
     Args:
-        histograms: epochs between two histograms of each weight and its gradient in TensorBoard, taken in the last step
+        histograms: epochs between two histograms of each weight and gradient in TensorBoard, computed in the last step
             of the epoch, which waits for them; None: never.
     """
 
@@ -45,7 +45,7 @@ class OptimizerMonitor(Callback):
         self._write(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        self._write(trainer)  # a run that resumes from it does not log these steps again
+        self._write(trainer)  # a run that resumes from this checkpoint does not log these steps again
         for logger in trainer.loggers:
             logger.save()
 
@@ -74,6 +74,6 @@ def gradient_norm(trainer: Trainer, optimizer: Optimizer) -> Tensor:
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
     scaler = getattr(trainer.precision_plugin, "scaler", None)  # of 16-mixed
-    if scaler is not None and optimizer.defaults.get("fused"):  # which unscales the gradients itself, in its step
+    if scaler is not None and optimizer.defaults.get("fused"):  # a fused step unscales the gradients later
         norm = norm / scaler.get_scale()
     return norm

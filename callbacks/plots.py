@@ -1,4 +1,4 @@
-"""Pictures of a run: PNG files in its folder, and TensorBoard."""
+"""Plots and pictures of a run, as PNG files and in TensorBoard."""
 
 import copy
 import warnings
@@ -29,7 +29,7 @@ LABELS = {"train": "training", "val": "validation"}
 class CurvesPlot(Callback):
     """After training, write ``curves.png``: loss and top-1 accuracy of each epoch, and which epoch was the best.
 
-    The numbers are those of ``RunMetrics``, so the curves of a resumed run are complete.
+    The values are from ``RunMetrics``, so a resumed run has complete curves.
 
     Args:
         dirpath: the folder to write to.
@@ -53,7 +53,7 @@ def curves_figure(
 
     Args:
         history: metric → (epochs so far, value) pairs.
-        monitor, best: the metric that decides which epoch is the best, and its best value.
+        monitor, best: the metric that decides which epoch is the best, and the best value.
         best_epoch: counted from 0; None without a validation.
     """
     from matplotlib.ticker import MaxNLocator
@@ -79,18 +79,18 @@ def curves_figure(
 
 
 class ConfusionMatrixPlot(Callback):
-    """After a test, write ``confusion_matrix.png``, which TensorBoard shows too.
+    """After a test, write ``confusion_matrix.png``, and show it in TensorBoard.
 
     Args:
         dirpath: the folder to write to.
-        max_classes: of more classes a matrix would be illegible; the most common confusions are drawn as bars.
+        max_classes: for more classes, a matrix would be illegible: the most common confusions are drawn as bars.
     """
 
     def __init__(self, dirpath: str, max_classes: int = 50):
         self.dirpath, self.max_classes = Path(dirpath), max_classes
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        counts = pl_module.confusion.compute().cpu()  # in every process: it gathers
+        counts = pl_module.confusion.compute().cpu()  # in every process, because compute gathers
         if trainer.is_global_zero:
             draw = confusion_matrix if len(counts) <= self.max_classes else confusion_bars
             pixels = draw(counts, pl_module.class_names)
@@ -99,7 +99,7 @@ class ConfusionMatrixPlot(Callback):
 
 
 def confusion_matrix(counts: Tensor, class_names: Sequence[str]) -> "np.ndarray":
-    """Numbers of images, one row per true class, on a colour for their share of the row: ``(H, W, 3)`` uint8.
+    """Image counts, one row per true class, coloured by the share of the row: ``(H, W, 3)`` uint8.
 
     Args:
         counts: ``(true class, predicted class)``.
@@ -108,7 +108,7 @@ def confusion_matrix(counts: Tensor, class_names: Sequence[str]) -> "np.ndarray"
     shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
     with literal_text(labels):
         side = max(4.5, 2.5 + 0.48 * len(counts))
-        size = min(16, max(8, 48 // len(counts)))  # of the numbers
+        size = min(16, max(8, 48 // len(counts)))  # font size of the counts
         figure = new_figure(side, side)
         figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
         axes = figure.add_subplot(xlabel="predicted", ylabel="true")
@@ -123,11 +123,11 @@ def confusion_matrix(counts: Tensor, class_names: Sequence[str]) -> "np.ndarray"
 
 
 def confusion_bars(counts: Tensor, class_names: Sequence[str], shown: int = 25) -> "np.ndarray":
-    """The most common pairs of a true class and another, predicted one, as bars: ``(H, W, 3)`` uint8.
+    """The most common confusions, pairs of true and predicted class, as bars: ``(H, W, 3)`` uint8.
 
     Args:
         counts: ``(true class, predicted class)``.
-        shown: pairs at most.
+        shown: maximum number of pairs.
     """
     wrong = counts.clone().fill_diagonal_(0)
     pairs = wrong.flatten().sort(descending=True, stable=True).indices[:shown].tolist()
@@ -148,21 +148,21 @@ def confusion_bars(counts: Tensor, class_names: Sequence[str], shown: int = 25) 
 
 
 class MistakesPlot(Callback):
-    """After a test, write ``mistakes.png``: the most confident errors, as the network sees the images, and their files.
+    """After a test, write ``mistakes.png``: the most confident errors as the network sees them, with file names.
 
     TensorBoard shows it too. Only these images of the test set are kept in memory. Images that were not read from files
-    have their numbers in the test set; in a test by several processes, neither is known.
+    have an index in the test set instead; in a test with several processes, neither is known.
 
     Args:
-        dirpath: the folder to write to; nothing is written if there is no error.
-        count: images at most.
+        dirpath: the folder to write to; nothing is written if no image is misclassified.
+        count: maximum number of images.
     """
 
     def __init__(self, dirpath: str, count: int = 25):
         if count < 1:
             raise ValueError(f"count={count}; expected at least one image")
         self.dirpath, self.count = Path(dirpath), count
-        self._errors: list[Tensor] = []  # so far: confidence, predicted, labels, images, numbers in the test set
+        self._errors: list[Tensor] = []  # so far: confidence, predicted, labels, images, indices in the test set
         self._seen = 0
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -200,7 +200,7 @@ class MistakesPlot(Callback):
 
 
 def image_name(images: Dataset, number: int) -> str:
-    """The name of an image's file, shortened to fit above the picture; its number, if it was not read from a file."""
+    """The image's file name, shortened to fit above the picture, or the index, if it was not read from a file."""
     samples = getattr(images, "samples", None)
     return shorten(Path(samples[number][0]).name, 28) if samples else f"image {number}"
 
@@ -208,9 +208,9 @@ def image_name(images: Dataset, number: int) -> str:
 def most_confident_errors(
     confidence: Tensor, predicted: Tensor, labels: Tensor, images: Tensor, numbers: Tensor, count: int
 ) -> list[Tensor]:
-    """The same five for the wrong answers, the most confident first; of equally confident ones the earlier first.
+    """The same five tensors for the misclassified images, the most confident first, ties in order.
 
-    Returns ``count`` of each, or all: if fewer are wrong, right ones follow. So nothing waits for the device.
+    Returns ``count`` rows; if there are fewer errors, correct predictions follow, so that nothing waits for the device.
 
     Args:
         confidence, predicted, labels, numbers: ``(N,)``.
@@ -222,7 +222,7 @@ def most_confident_errors(
 
 
 def gather(part: Tensor) -> Tensor:
-    """The rows of all processes, one after another; their numbers may differ."""
+    """Concatenate the rows of all processes, which may have different numbers of rows."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.cat(gather_all_tensors(part))
     return part
@@ -232,7 +232,7 @@ class PrecisionRecall(Callback):
     """After a test, draw the precision-recall curve of each class against the rest in TensorBoard's PR CURVES.
 
     Args:
-        max_classes: no curves for more classes; their probabilities are not kept either.
+        max_classes: for more classes, no curves are drawn and no probabilities are kept.
     """
 
     def __init__(self, max_classes: int = 20):
@@ -243,7 +243,7 @@ class PrecisionRecall(Callback):
         self._seen = []
 
     def on_test_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0) -> None:
-        drawn = any(isinstance(logger, TensorBoard) for logger in trainer.loggers)  # alike in every process
+        drawn = any(isinstance(logger, TensorBoard) for logger in trainer.loggers)  # the same in every process
         if drawn and outputs.shape[1] <= self.max_classes:
             self._seen.append((outputs.float().softmax(1), batch[1]))
 
@@ -262,8 +262,8 @@ class NetworkPictures(Callback):
     """In TensorBoard: ``watch/train/batch``, images of the first batch; after the test ``watch/filters/first_layer``.
 
     Args:
-        count: images of the batch at most.
-        graph: also draw the network as a graph, in the GRAPHS tab; tracing takes some forward passes of one image.
+        count: maximum number of images of the batch.
+        graph: also draw the network in the GRAPHS tab; tracing takes a few forward passes of one image.
     """
 
     def __init__(self, count: int = 25, graph: bool = False):
@@ -297,7 +297,7 @@ class NetworkPictures(Callback):
 
 
 def label_title(label: Tensor, class_names: Sequence[str]) -> str:
-    """The name of a class; for mixed labels, ``(num_classes,)``, the two largest shares, one line each."""
+    """The class name; for a mixed label, ``(num_classes,)``, the two largest shares, one per line."""
     if label.ndim == 0:
         return class_labels(class_names)[int(label)]
     shares = [(s, name) for s, name in zip(label.tolist(), class_labels(class_names, 14), strict=True) if s > 0]
@@ -305,7 +305,7 @@ def label_title(label: Tensor, class_names: Sequence[str]) -> str:
 
 
 def draw_graph(trainer: Trainer, backbone: nn.Module, image: Tensor) -> None:
-    """Trace a copy in 32 bits on the CPU, because tracing supports neither mixed precision nor compiled code."""
+    """Trace a float32 copy on the CPU, because tracing supports neither mixed precision nor compiled code."""
     network = copy.deepcopy(backbone).cpu().float().eval().requires_grad_(False)
     with warnings.catch_warnings(), torch.autocast(trainer.strategy.root_device.type, enabled=False):
         warnings.simplefilter("ignore")  # the tracing that TensorBoard's writer uses is deprecated
@@ -314,7 +314,7 @@ def draw_graph(trainer: Trainer, backbone: nn.Module, image: Tensor) -> None:
 
 
 def filter_grid(weights: Tensor, count: int = 64) -> Tensor:
-    """Filters as pictures, eight in a row, each scaled by its largest weight; grey is 0.
+    """Filters as pictures, eight in a row, each scaled by the largest weight; grey is 0.
 
     Args:
         weights: ``(N, 1 or 3, h, w)``; no more than ``count`` are shown.

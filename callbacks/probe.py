@@ -1,4 +1,4 @@
-"""Run the network outside the training loop without side effects: buffers, modes and random generators are restored."""
+"""Run the network outside the training loop without side effects on buffers, modes and random generators."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from callbacks.contracts import ImageClassifier
 
 @contextmanager
 def preserve_state(network: nn.Module) -> Iterator[None]:
-    """Restore what forward passes in this block change: buffers, modes, the global random generators."""
+    """After the block, restore what forward passes change: buffers, modes, the global random generators."""
     buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
     modes = [(module, module.training) for module in network.modules()]
     with isolate_rng():
@@ -28,7 +28,7 @@ def preserve_state(network: nn.Module) -> Iterator[None]:
 
 
 def fixed_indices(trainer: Trainer, split: str, count: int) -> Tensor:
-    """Indices of at most ``count`` images, in a random order that is always the same."""
+    """Indices of at most ``count`` images, in a fixed random order."""
     return torch.randperm(len(trainer.datamodule.sets[split]), generator=torch.Generator().manual_seed(0))[:count]
 
 
@@ -41,6 +41,6 @@ def eval_batch(trainer: Trainer, split: str, indices: Tensor) -> tuple[Tensor, T
 
 
 def forward_logits(trainer: Trainer, pl_module: ImageClassifier, images: Tensor) -> Tensor:
-    """``(N, num_classes)`` float32, in the run's precision; not compiled, as ``__call__`` would be."""
+    """Logits ``(N, num_classes)`` float32, computed in the run's precision, without compiled code."""
     with trainer.precision_plugin.forward_context():
         return pl_module.backbone.forward(images.contiguous(memory_format=pl_module.memory_format)).float()

@@ -1,4 +1,4 @@
-"""Progress on the console: one line per epoch; within an epoch a bar on a terminal, or else a line now and then."""
+"""Progress on the console: one line per epoch; within an epoch a bar on a terminal, otherwise occasional lines."""
 
 import logging
 import multiprocessing
@@ -14,11 +14,11 @@ log = logging.getLogger(__name__)
 
 
 class Progress(TQDMProgressBar):
-    """Show Lightning's bar on a terminal, or else log a line now and then; log the scores of each epoch.
+    """Show Lightning's bar on a terminal, otherwise log occasional lines; log the scores of each epoch.
 
     Args:
         refresh_rate: batches between two updates of the bar.
-        line_seconds: between two lines about batches, if there is no bar.
+        line_seconds: seconds between two lines about batches, without a bar.
     """
 
     def __init__(self, refresh_rate: int = 10, line_seconds: float = 30.0):
@@ -28,7 +28,7 @@ class Progress(TQDMProgressBar):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
-        # Lightning writes its bars to stdout; parallel jobs would share one line.
+        # Lightning draws bars on stdout, where parallel jobs would overwrite each other's.
         if not sys.stdout.isatty() or multiprocessing.parent_process():
             self.disable()
         self._logged = time.perf_counter()
@@ -36,7 +36,9 @@ class Progress(TQDMProgressBar):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         self._began, bar = time.perf_counter(), self.train_progress_bar
-        bar.reset(self.total_train_batches)  # a run may resume within an epoch, which Lightning does not show
+        bar.reset(
+            self.total_train_batches
+        )  # Lightning does not show the position of a run that resumes within an epoch
         bar.n = batches_of_epoch(trainer)
         bar.set_description(f"epoch {self._epoch()}")
 
@@ -56,7 +58,7 @@ class Progress(TQDMProgressBar):
             self._log("  ".join([*parts, f"{time.perf_counter() - self._began:.1f} s"]))
 
     def _epoch(self) -> str:
-        """The running epoch, counted from 1, and the last one if it is known."""
+        """The current epoch, counted from 1, and the number of epochs if it is known."""
         last = self.trainer.max_epochs
         return f"{self.trainer.current_epoch + 1:>3}/{last if last and last > 0 else '?'}"
 

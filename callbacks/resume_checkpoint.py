@@ -23,32 +23,32 @@ from results.run_folder import LAST
 
 log = logging.getLogger(__name__)
 STOP = (signal.SIGINT, signal.SIGTERM)
-REQUEUE = signal.SIGUSR1  # SLURM is asked to send it before a job's time is over
-SYNC_EVERY = 20  # steps, or batches of a validation, after which several processes agree on signals and clocks
+REQUEUE = signal.SIGUSR1  # SLURM is configured to send it before a job's time limit
+SYNC_EVERY = 20  # steps or validation batches after which several processes agree on signals and clocks
 
 
 class ResumeCheckpoint(Checkpoint):
-    """``last.ckpt``: a run that resumes from it ends, on a CPU, with the same bits as without the interruption.
+    """``last.ckpt``: a run that resumes from it ends, on a CPU, with the same bits as an uninterrupted run.
 
-    Written before the first step of a new run, so that a full disk is found at once; after every whole epoch; within an
-    epoch after so much time or so many steps; and when ``trainer.max_time`` or ``max_steps`` ends the training there.
+    Written before the first step of a new run, so that a full disk is noticed at once; after every epoch; within an
+    epoch after some time or number of steps; and when ``trainer.max_time`` or ``max_steps`` ends the training there.
     After SIGINT or SIGTERM it is written after the current batch, and the run ends; a second signal ends the process at
-    once. After SIGUSR1, a SLURM job is written and requeued after the current batch, and runs until SLURM ends it.
+    once. After SIGUSR1, a SLURM job writes it after the current batch, is requeued, and runs until SLURM ends it.
     (Lightning would save inside the signal handler, in the middle of a step.)
 
     Within an epoch it is not written while gradients are being accumulated, nor right before a validation, but after
     the next batch instead. A signal during a validation ends the run without writing.
-    Beside the contents of Lightning's checkpoints it holds the state of the random generators and whether a callback
-    has requested to stop; data module and Classifier add their place in the epoch and the metrics so far.
+    Besides the contents of Lightning's checkpoints it holds the state of the random generators and whether a callback
+    has requested a stop; data module and Classifier add the position in the epoch and the metrics so far.
 
-    It also holds the options of the other callbacks. If a run resumes with different ones, these take effect, although
-    the callbacks' states may bring back the earlier ones (as that of ``EarlyStopping`` does with its patience), and
-    callbacks decide again whether to stop. With another ``seed``, the random generators are not restored.
+    It also holds the options of the other callbacks. If a run resumes with different options, they take effect, even
+    if a callback's state would restore the earlier ones (such as the patience of ``EarlyStopping``), and callbacks
+    decide again whether to stop. With another ``seed``, the random generators are not restored.
 
     Args:
         dirpath: the folder to write to.
-        minutes: between two checkpoints within an epoch.
-        every_n_train_steps: also write after so many optimizer steps.
+        minutes: time between two checkpoints within an epoch.
+        every_n_train_steps: also write after this number of optimizer steps.
     """
 
     def __init__(self, dirpath: str, minutes: float = 5, every_n_train_steps: int | None = None):
@@ -61,17 +61,17 @@ class ResumeCheckpoint(Checkpoint):
         self._written = 0.0
         self._rng_state: dict[str, Any] | None = None
         self._options: dict[str, dict[str, Any]] = {}  # of the other callbacks, as constructed
-        self._saved_options: dict[str, dict[str, Any]] = {}  # those in the checkpoint that is resumed
+        self._saved_options: dict[str, dict[str, Any]] = {}  # the options in the resumed checkpoint
         self._stop_requested = False
         self._resumes = False
-        self._handlers: dict[int, Any] = {}  # those that were installed before
+        self._handlers: dict[int, Any] = {}  # the previously installed handlers
         self._stop_signal: int | None = None
         self._requeue_signal = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
-            others = [callback for callback in trainer.callbacks if not isinstance(callback, Checkpoint)]
-            options = {callback.state_key: constructor_options(callback) for callback in others}
+            callbacks = [callback for callback in trainer.callbacks if not isinstance(callback, Checkpoint)]
+            options = {callback.state_key: constructor_options(callback) for callback in callbacks}
             self._options = {name: values for name, values in options.items() if values}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -89,12 +89,12 @@ class ResumeCheckpoint(Checkpoint):
             set_rng_state(self._rng_state, pl_module.device)
         if not self._resumes:
             self._save(trainer)
-        for callback in trainer.callbacks:  # Lightning would resume within an epoch with the trainer's own number
+        for callback in trainer.callbacks:  # Lightning would use the trainer's number within a resumed epoch
             if isinstance(callback, GradientAccumulationScheduler):
                 trainer.accumulate_grad_batches = callback.get_accumulate_grad_batches(trainer.current_epoch)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        for logger in trainer.loggers:  # metrics that were logged after the checkpoint at the end of the last epoch
+        for logger in trainer.loggers:  # write metrics that were logged after the last epoch's checkpoint
             logger.save()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs, batch, batch_idx: int) -> None:
@@ -119,13 +119,13 @@ class ResumeCheckpoint(Checkpoint):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._restore_handlers()
-        self._stop_if_signalled(trainer)  # during the work of other callbacks at the end of the last epoch
+        self._stop_if_signalled(trainer)  # a signal during other callbacks at the end of the last epoch
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._restore_handlers()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        if trainer.should_stop and not is_out_of_time(trainer):  # more time may be given to a run that resumes
+        if trainer.should_stop and not is_out_of_time(trainer):  # a resumed run may be given more time
             self._stop_requested = True
         checkpoint["callbacks"][self.state_key]["stop_requested"] = self._stop_requested
         if runs := service_runs(trainer.loggers):
@@ -159,7 +159,7 @@ class ResumeCheckpoint(Checkpoint):
         self._handlers = {}
 
     def _on_signal(self, number: int, frame: Any) -> None:
-        """Only take a note: in the middle of a step, only a part of the weights may have been updated."""
+        """Only record the signal: in the middle of a step, the weights may be updated only in part."""
         if number == REQUEUE:
             self._requeue_signal = True
         elif self._stop_signal is not None:
@@ -167,7 +167,7 @@ class ResumeCheckpoint(Checkpoint):
             os.kill(os.getpid(), number)
         else:
             self._stop_signal = number
-            log.warning(f"{signal.Signals(number).name}: saving after this batch; once more to stop at once")
+            log.warning(f"{signal.Signals(number).name}: saving after this batch; send it again to stop at once")
 
     def _requeue_if_signalled(self, trainer: Trainer, count: int = 0) -> None:
         if REQUEUE in self._handlers and any_process(trainer, self._requeue_signal, count):
@@ -193,14 +193,14 @@ def requeue_slurm_job() -> None:
 
 
 def any_process(trainer: Trainer, value: bool, count: int) -> bool:
-    """Whether a value is true in any process; several processes ask only after every ``SYNC_EVERY``-th ``count``."""
+    """Whether a value is true in any process; several processes communicate only at multiples of ``SYNC_EVERY``."""
     if trainer.world_size == 1:
         return value
     return count % SYNC_EVERY == 0 and trainer.strategy.reduce_boolean_decision(value, all=False)
 
 
 def constructor_options(callback: Callback) -> dict[str, Any]:
-    """The plain values of a callback's arguments, if it stores them under the same names."""
+    """The plain values of a callback's arguments that are stored under the same names."""
     names = inspect.signature(type(callback)).parameters.keys() & vars(callback).keys()
     return {name: vars(callback)[name] for name in sorted(names) if _is_plain(vars(callback)[name])}
 
@@ -210,7 +210,7 @@ def restore_changed_options(callback: Callback, given: dict[str, Any], saved: di
 
     Args:
         given: the options of this run.
-        saved: those in the checkpoint; an older one has none, then the values that the callback's state restored count.
+        saved: the options in the checkpoint; an older one has none: then the values restored from the state count.
     """
     for name, value in given.items():
         loaded = vars(callback)[name]

@@ -1,4 +1,4 @@
-"""Cost and scores of a run, for its record and its curves."""
+"""Cost and scores of a run, for the record and the curves."""
 
 import copy
 import functools
@@ -37,13 +37,12 @@ log = logging.getLogger(__name__)
 def cost(backbone: nn.Module, shape: tuple[int, int, int]) -> tuple[int, int]:
     """(parameters, FLOPs of one forward pass on one image of shape ``(C, H, W)``).
 
-    A multiplication and an addition are two FLOPs; counted by torch's FlopCounterMode, without computing anything if
-    the network allows that.
+    A multiplication and an addition are two FLOPs; counted by torch's FlopCounterMode, on the meta device if possible.
 
-    Raises: ValueError: the network fails on such an image; with the layer and the shape of its input.
+    Raises: ValueError: the network fails on such an image; names the layer and the input shape.
     """
     flops, error = None, None
-    for device in ("meta", "cpu"):  # a forward pass that depends on values needs real ones
+    for device in ("meta", "cpu"):  # meta fails if the forward pass depends on values
         network, image = copy.deepcopy(backbone).to(device).eval(), torch.zeros(1, *shape, device=device)
         try:
             with torch.no_grad():
@@ -57,8 +56,8 @@ def cost(backbone: nn.Module, shape: tuple[int, int, int]) -> tuple[int, int]:
 
 
 def _failing_layer(network: nn.Module, image: Tensor) -> str:
-    """The layer of a network that fails on a batch of images, with the shape of its input."""
-    running: list[str] = []  # the layers that a failing forward pass does not leave
+    """A message about the layer that fails on a batch of images, with the input shape."""
+    running: list[str] = []  # the layers that have not returned
 
     def begin(name: str, layer: nn.Module, inputs: tuple) -> None:
         shapes = " and ".join(str(tuple(part.shape)) for part in inputs if isinstance(part, Tensor))
@@ -85,7 +84,7 @@ def check_monitors(trainer: Trainer, validated: bool) -> None:
     """Raise a ValueError if a callback monitors a metric that is not logged.
 
     Args:
-        validated: check the metrics of the validation, which has just ended; False: the rest, after an epoch.
+        validated: True after a validation: check ``val/``; False after an epoch: check the rest.
     """
     metrics = sorted(trainer.callback_metrics)
     for callback in trainer.callbacks:
@@ -99,7 +98,7 @@ def check_monitors(trainer: Trainer, validated: bool) -> None:
 
 
 def check_callbacks(trainer: Trainer, run_monitor: str, run_mode: str) -> None:
-    """Raise a ValueError if a callback prefers worse values, or the best checkpoint has another metric than the run."""
+    """Raise a ValueError if a callback's mode is wrong, or the best checkpoint and the run have different metrics."""
     for callback in trainer.callbacks:
         monitor, mode = getattr(callback, "monitor", None), getattr(callback, "mode", None)
         chosen = f"monitor={monitor} mode={mode}"
@@ -132,19 +131,19 @@ def _rounded(point: Sequence[float]) -> list[float | None]:
 class RunMetrics(Callback):
     """Count images and seconds of training, and keep the metrics of each epoch and of the last validation.
 
-    Every checkpoint holds this state, so the scores of a checkpoint are found in its own file. The best scores are
-    those in the file that is tested, whichever callback wrote it.
+    Every checkpoint holds this state, and with it the scores of that checkpoint. The best scores are read from the file
+    that is tested, whichever callback wrote it.
 
-    Seconds are of training alone, without validation; the run waits for the device once per epoch. Logs
-    ``throughput/images_per_second`` and ``memory/peak_mb`` of each epoch, as in the record.
+    Seconds exclude validation; the run waits for the device once per epoch. Logs ``throughput/images_per_second`` and
+    ``memory/peak_mb`` of each epoch, as in the record.
 
     Args:
         monitor: the metric that decides what is best.
         mode: ``max`` or ``min``.
 
     Attributes:
-        validation, validation_epoch: the metrics of the last validation, and its epoch, counted from 0.
-        best, best_epoch: those of the checkpoint that is tested; without one, of the last validation. Set at the end of
+        validation, validation_epoch: metrics and epoch, counted from 0, of the last validation.
+        best, best_epoch: the same for the tested checkpoint, or without one, the last validation. Set at the end of
             training.
         history: metric of training or validation → (epochs so far, value) pairs, in order.
     """
@@ -167,7 +166,9 @@ class RunMetrics(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
             check_callbacks(trainer, self.monitor, self.mode)
-            if trainer.strategy.root_device.type == "cuda":  # or a job of a sweep would report those of earlier jobs
+            if (
+                trainer.strategy.root_device.type == "cuda"
+            ):  # otherwise a job of a sweep would report the peak of earlier jobs
                 torch.cuda.reset_peak_memory_stats(trainer.strategy.root_device)
             data = trainer.datamodule
             shape = (data.in_channels, data.image_size, data.image_size)
@@ -243,7 +244,7 @@ class RunMetrics(Callback):
         if images:
             metrics["throughput/images_per_second"] = images / seconds
         for logger in trainer.loggers:
-            logger.log_metrics(metrics, trainer.global_step - 1)  # the step of Lightning's own metrics of the epoch
+            logger.log_metrics(metrics, trainer.global_step - 1)  # the step at which Lightning logs the epoch's metrics
 
     def _begin_epoch(self) -> None:
         self._before = (self.images, self.train_seconds)
@@ -264,7 +265,7 @@ class RunMetrics(Callback):
             self._since = None
 
     def facts(self, trainer: Trainer) -> dict[str, Any]:
-        """The part of the run's record that this callback knows."""
+        """This callback's part of the run's record."""
         device = trainer.strategy.root_device
         if device.type == "cuda":
             name = torch.cuda.get_device_name(device)
@@ -290,27 +291,25 @@ class RunMetrics(Callback):
         candidates.sort(key=lambda callback: not isinstance(callback, BestCheckpoint))
         best = candidates[0].best_model_path if candidates else ""
         if best and trainer.is_global_zero and not os.path.isfile(best):
-            raise FileNotFoundError(f"{best} was written, and no longer exists")
+            raise FileNotFoundError(f"{best} was written but no longer exists")
         return best or None
 
     def _read_best(self, trainer: Trainer) -> None:
-        """Set the best scores and their epoch: those in the file of the best checkpoint, else the last validation's."""
+        """Set the best scores and epoch from the best checkpoint's file, otherwise from the last validation."""
         self.best, self.best_epoch = self.validation, self.validation_epoch
         if path := self.best_checkpoint(trainer):
             states = trainer.strategy.load_checkpoint(path, weights_only=True).get("callbacks", {})
             state = states.get(self.state_key, {})
-            earlier = "validation" not in state  # of a version that stored the best itself
+            earlier = "validation" not in state  # earlier versions stored the best scores
             self.best = state.get("best" if earlier else "validation", {})
             self.best_epoch = state.get("best_epoch" if earlier else "validation_epoch")
 
     def out_of_time(self, trainer: Trainer) -> str | None:
-        """What is missing, if ``trainer.max_time`` ended the training before its last batch."""
+        """A message if ``trainer.max_time`` ended the training before the last batch."""
         batches = batches_in_total(trainer)
         planned = trainer.num_training_batches * (trainer.max_epochs or 0)
         if batches < planned and is_out_of_time(trainer):
-            return (
-                f"out of time: trainer.max_time ended the training after {batches} of {planned} batches; give it more"
-            )
+            return f"out of time: trainer.max_time ended the training after {batches} of {planned} batches; raise it"
         return None
 
     def state_dict(self) -> dict[str, Any]:

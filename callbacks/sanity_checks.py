@@ -1,4 +1,4 @@
-"""Find errors before the first step that would otherwise end or spoil the training later."""
+"""Before the first step, find errors that would otherwise end or spoil the training later."""
 
 import logging
 import math
@@ -15,17 +15,17 @@ from callbacks.contracts import ImageClassifier, ImageData
 from callbacks.probe import eval_batch, fixed_indices, forward_logits, preserve_state
 
 log = logging.getLogger(__name__)
-IMAGES = 16  # shown to the network
+IMAGES = 16  # run through the network
 FILES = 32  # decoded, per split
 SIZES = 10_000  # files whose sizes are compared: the smallest file is the likeliest to be broken
-# A checkpoint in bytes of weights: the weights and the momentum that most optimizers keep; times best and last.
+# Size of the checkpoints, in sizes of the weights: weights and momentum, for each of best and last.
 CHECKPOINTS = 2 * 2
-IMBALANCE = 10  # images of the largest class per image of the smallest, from which on a training is warned about
+IMBALANCE = 10  # ratio of the largest to the smallest class above which to warn
 
 
 class SanityChecks(Callback):
-    """Check labels, image files, free disk space and the network. Draws no random number and changes no weights or
-    statistics, so that the training stays the same in every bit.
+    """Check labels, image files, free disk space and the network. Draws no random numbers and changes no weights or
+    statistics, so that every bit of the training stays the same.
 
     A label out of range, a file that is not an image, a full disk and an output that is NaN or infinite are errors; a
     first loss far above that of guessing, and classes of very different sizes, are warnings. Some files are decoded,
@@ -36,7 +36,7 @@ class SanityChecks(Callback):
     """
 
     def __init__(self, dirpath: str):
-        self.folder = dirpath  # not an option that a resumed run compares
+        self.folder = dirpath  # not named dirpath: a resumed run may have another
 
     def on_fit_start(self, trainer: Trainer, pl_module: ImageClassifier) -> None:
         """Raises: ValueError, OSError: one line with a remedy."""
@@ -55,12 +55,12 @@ class SanityChecks(Callback):
 
 
 def check_room(folder: Path, weights: int) -> None:
-    """Raise an OSError if two checkpoints of so many bytes of weights do not fit into a folder (it may not exist)."""
+    """Raise an OSError if two checkpoints do not fit into a folder, which may not exist. ``weights`` is in bytes."""
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     free, needed = shutil.disk_usage(existing).free, CHECKPOINTS * weights
     if free < needed:
         raise OSError(
-            f"{existing} has room for {free / 2**20:,.0f} MiB, and two checkpoints of this network need some "
+            f"{existing} has room for {free / 2**20:,.0f} MiB, and two checkpoints of this network need about "
             f"{needed / 2**20:,.0f} MiB; make room, or put the run elsewhere with hydra.run.dir=…"
         )
 
@@ -78,7 +78,7 @@ def check_labels(images: Dataset, split: str, num_classes: int) -> None:
 
 
 def check_balance(trainer: Trainer, pl_module: ImageClassifier) -> None:
-    """Warn if the largest class has ten times the training images of the smallest, and nothing makes up for it."""
+    """Warn if the largest class has ten times the training images of the smallest, and nothing compensates."""
     counts = trainer.datamodule.sets["train"].labels.bincount(minlength=pl_module.num_classes)
     most, least = counts.argmax().item(), counts.argmin().item()
     handled = getattr(trainer.datamodule, "sampling", None) or getattr(pl_module, "class_weights", None)
@@ -92,7 +92,7 @@ def check_balance(trainer: Trainer, pl_module: ImageClassifier) -> None:
 
 
 def check_files(data: ImageData, split: str) -> None:
-    """Raise a ValueError if one of some files cannot be decoded; images that are not files are not checked."""
+    """Raise a ValueError if one of a sample of files cannot be decoded; images in memory are not checked."""
     samples = getattr(data.sets[split], "samples", [])
     if not samples:
         return
@@ -119,12 +119,12 @@ def check_network(trainer: Trainer, pl_module: ImageClassifier) -> None:
         return  # the Classifier raises an error with the expected shape
     if not logits.isfinite().all():
         raise ValueError(
-            f"before any training the network's output is not finite, with trainer.precision={trainer.precision}; try "
+            f"the untrained network's output is NaN or infinite, with trainer.precision={trainer.precision}; try "
             "32-true, and check the initial weights"
         )
     loss, guessing = F.cross_entropy(logits, labels).item(), math.log(classes)
     if loss > 2 * guessing + 2 and not trainer.ckpt_path:
         log.warning(
-            f"the first loss is {loss:.1f}, and guessing among {classes} classes has {guessing:.1f}: the network "
-            "starts with confident wrong answers; check the initial weights, and the images' mean and std"
+            f"the first loss is {loss:.1f}, but guessing among {classes} classes has {guessing:.1f}: the network "
+            "starts with confident errors; check the initial weights and datamodule.mean and std"
         )

@@ -1,4 +1,4 @@
-"""TensorBoard events straight into the run's folder."""
+"""Write TensorBoard events directly to the run's folder."""
 
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tensorboard.compat.proto.summary_pb2 import Summary
     from torch.utils.tensorboard import SummaryWriter
 
-# Shown in TensorBoard's HPARAMS tab for every run; a part such as model is shown by the name of its class.
+# Shown in TensorBoard's HPARAMS tab for every run; a config group such as model is shown by class name.
 MAIN = (
     "model model.depth model.groups model.norm datamodule datamodule.batch_size optimizer optimizer.lr "
     "optimizer.weight_decay trainer.max_epochs seed"
@@ -26,12 +26,12 @@ HIDDEN = ("name", "run_dir", "data_dir", "ckpt_path", "impossible", "verbose")
 CHARTS = {"curves": {name: ["Multiline", [f"train/{name}", f"val/{name}"]] for name in ("loss", "top1")}}
 
 
-# TIME SERIES sorts tags by name and unfolds the first two groups, so all others follow in a third.
+# TIME SERIES sorts tags by name and unfolds the first two groups, so all remaining tags are in a third.
 UNFOLDED, REST = ("train/", "val/"), "watch/"
 
 
 class TensorBoard(TensorBoardLogger):
-    """Lightning's logger without sub-folders and without ``hparams.yaml``: Hydra keeps the run's config.
+    """Lightning's logger without subfolders and without ``hparams.yaml``: Hydra stores the run's config.
 
     Args:
         save_dir: the run's folder.
@@ -45,7 +45,7 @@ class TensorBoard(TensorBoardLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Log all but the test's scores: a hundred classes have a hundred. ``log_result`` logs those of the run."""
+        """Log metrics except test scores, of which there is one per class; ``log_result`` logs the overall ones."""
         shown = {tag_of(name): value for name, value in metrics.items() if not name.startswith("test/")}
         super().log_metrics(shown, step)
 
@@ -86,17 +86,17 @@ class TensorBoard(TensorBoardLogger):
 
         Args:
             config: the composed config, as plain dicts.
-            overrides: such as ``model.depth=34``; their keys are shown beside the main ones.
+            overrides: such as ``model.depth=34``; the keys are shown next to the main ones.
             metrics: of the record.
-            step: the last one; a run that is killed here and resumes replaces what belongs to it.
-            swept: the keys that are shown first; by default those of ``overrides``.
+            step: the last one; if the run is killed here, a resumed run replaces the entries of this step.
+            swept: the keys to show first; by default those of ``overrides``.
         """
         scores = {}
         for name, value in metrics.items():
             split, _, metric = name.partition("/")
             if split == "val" and value is not None:  # the tab would show the last point of the curve val/…
                 scores[tag_of(f"best/{metric}")] = value
-            elif split == "test" and "/" not in metric and value is not None:  # no scores of single classes
+            elif split == "test" and "/" not in metric and value is not None:  # no scores of individual classes
                 scores[tag_of(name)] = value
         for tag, value in scores.items():
             self.experiment.add_scalar(tag, value, step)
@@ -118,10 +118,10 @@ def tag_of(name: str) -> str:
 
 
 def arrange(experiment: "Summary", first: Collection[str]) -> None:
-    """Put these settings first in HPARAMS, which ticks five of them and five scores; name the scores without a group.
+    """Put settings first in HPARAMS, which selects five of them and five scores; show scores without a group's name.
 
     Args:
-        experiment: of torch's ``hparams``; it is changed.
+        experiment: from torch's ``hparams``; changed in place.
     """
     data = experiment.value[0].metadata.plugin_data
     content = HParamsPluginData.FromString(data.content)
@@ -143,13 +143,13 @@ def writers(trainer: Trainer) -> list["SummaryWriter"]:
 
 
 def show(trainer: Trainer, name: str, pixels: np.ndarray) -> None:
-    """Draw a picture, ``(H, W, 3)`` uint8, in TensorBoard, behind the curves."""
+    """Show a picture, ``(H, W, 3)`` uint8, in TensorBoard, after the curves."""
     for writer in writers(trainer):
         writer.add_image(f"{REST}{name}", pixels, trainer.global_step, dataformats="HWC")
 
 
 def hyperparameters(config: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, bool | int | float | str]:
-    """The main settings of a run, and those that were overridden."""
+    """The main settings and the overridden settings of a run."""
     keys = list(map(key_of, overrides))
     found = {}
     for key in dict.fromkeys([*MAIN, *(key for key in keys if key not in HIDDEN)]):

@@ -1,4 +1,4 @@
-"""Where a training is, and whether it ends here. No other module reads the state of Lightning's loops."""
+"""The position in a training, and whether it ends here. Other callbacks do not read the state of Lightning's loops."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from lightning.pytorch.callbacks import Timer
 
 
 def resumes_own_run(trainer: Trainer) -> bool:
-    """Whether the training resumes from a checkpoint in this run's own folder."""
+    """Whether the training resumes from a checkpoint in this run's folder."""
     path, folder = trainer.ckpt_path, Path(trainer.default_root_dir).absolute()
     return bool(path) and Path(path).absolute().is_relative_to(folder)
 
@@ -22,7 +22,7 @@ def batches_in_total(trainer: Trainer) -> int:
 
 
 def is_out_of_time(trainer: Trainer) -> bool:
-    """Whether ``trainer.max_time`` is over."""
+    """Whether ``trainer.max_time`` has passed."""
     left = [callback.time_remaining() for callback in trainer.callbacks if isinstance(callback, Timer)]
     return any(seconds is not None and seconds <= 0 for seconds in left)
 
@@ -38,9 +38,9 @@ def ends_here(trainer: Trainer) -> bool:
 
 
 def can_resume_after(trainer: Trainer, batches: int) -> bool:
-    """Whether a checkpoint after so many batches of an epoch is exact: resumed, the run does what it would have done.
+    """Whether a run that resumes after this many batches of an epoch continues exactly.
 
-    It is not at the end of the epoch, while gradients are being accumulated, or right before a validation.
+    False at the end of the epoch, while gradients are being accumulated, and right before a validation.
     """
     if batches >= trainer.num_training_batches or batches % trainer.accumulate_grad_batches:
         return False
@@ -52,7 +52,7 @@ def can_resume_after(trainer: Trainer, batches: int) -> bool:
 
 
 def end_skipped_epoch(trainer: Trainer) -> bool:
-    """If a resumed run's training had been stopped within an epoch, count that epoch as ended; whether it had been.
+    """If a resumed run had been stopped within an epoch, count the epoch as finished. Returns whether it had.
 
     Lightning does so only if ``max_epochs`` is reached.
     """
@@ -60,6 +60,6 @@ def end_skipped_epoch(trainer: Trainer) -> bool:
     within = progress.processed < progress.started
     if within:
         progress.processed += 1
-        epoch_loop.on_load_checkpoint({"_batches_that_stepped": trainer.global_step})  # the step that loggers are given
+        epoch_loop.on_load_checkpoint({"_batches_that_stepped": trainer.global_step})  # the step for loggers
     progress.completed = progress.processed
     return within

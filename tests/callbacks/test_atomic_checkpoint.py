@@ -39,7 +39,7 @@ RUN = [*TINY, "logger=none"]
 def test_what_could_not_be_opened_is_not_written(content, place, tmp_path):
     file = tmp_path / "last.ckpt"
     AtomicCheckpointIO().save_checkpoint({"epoch": 1}, file)
-    with pytest.raises(ValueError, match="last.ckpt could not be opened again") as caught:
+    with pytest.raises(ValueError, match="last.ckpt cannot be loaded with weights_only=True") as caught:
         AtomicCheckpointIO().save_checkpoint({"epoch": 2, "state_dict": {"a": torch.ones(2)}} | content, file)
     assert place in str(caught.value) and "\n" not in str(caught.value)
     assert torch.load(file, weights_only=True) == {"epoch": 1}
@@ -60,7 +60,7 @@ class Stateful(Callback):
 def test_a_state_that_cannot_be_opened_ends_the_run_before_its_first_step(composed, tmp_path, monkeypatch):
     made = []
     monkeypatch.setattr(Stateful, "__new__", lambda cls: made.append(object.__new__(cls)) or made[-1])
-    with pytest.raises(ValueError, match="callbacks/Stateful/file is a pathlib.PosixPath; a checkpoint holds only"):
+    with pytest.raises(ValueError, match="callbacks/Stateful/file is a pathlib.PosixPath; expected only"):
         train(composed(*RUN, f"+callbacks.mine._target_={__name__}.Stateful"))
     assert made[0].steps == 0
     assert records.read(tmp_path)["status"] == "failed"

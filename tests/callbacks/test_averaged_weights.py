@@ -100,7 +100,7 @@ def test_swa_validates_the_current_weights_and_then_their_mean_over_the_last_epo
 
 
 def test_swa_needs_a_share_and_a_number_of_epochs():
-    with pytest.raises(ValueError, match="start=1 is not a share"):
+    with pytest.raises(ValueError, match="start=1; expected a share"):
         SWA(start=1)
     silent = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     trainer = Trainer(accelerator="cpu", max_epochs=-1, max_steps=3, callbacks=[SWA()], **silent)

@@ -144,7 +144,7 @@ def on(world_size=1):
         (lambda: BackboneFreezing(5).setup(on(), None, "fit"), "the backbone would never be trained; expected fewer"),
         (
             lambda: BackboneFreezing(1).freeze_before_training(SimpleNamespace(backbone=nn.Linear(1, 1))),
-            "fine-tuning needs to know the head of Linear",
+            "fine-tuning needs the head of Linear",
         ),
         (lambda: Classifier(nn.Linear(1, 2), 2, None, backbone_lr_ratio=0.1), "a backbone with an attribute head"),
         (lambda: Classifier(nn.Linear(1, 2), 2, None, backbone_lr_ratio=0), "backbone_lr_ratio=0; expected above 0"),
@@ -171,4 +171,4 @@ def test_the_experiment_starts_from_a_file_and_leaves_a_checkpoint_that_needs_it
     assert network.class_names == ["dark", "light"]
     assert network(torch.full((1, 3, 40, 40), 50, dtype=torch.uint8)).shape == (1, 2)
     assert not torch.equal(network.backbone.conv1.weight, start.conv1.weight)
-    assert "fc is new, for 2 classes where there were 1000" in caplog.text
+    assert "fc is new, for 2 classes instead of 1000" in caplog.text

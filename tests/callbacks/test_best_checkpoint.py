@@ -106,7 +106,7 @@ def test_without_a_best_checkpoint_the_last_validation_is_reported(composed, tmp
     [
         (
             ["+callbacks.checkpoint.save_top_k=3"],
-            r"save_top_k=3: this callback keeps one file.* say '\+callbacks.more=",
+            r"save_top_k=3: this callback keeps one file.* add a callback: '\+callbacks.more=",
         ),
         (["+callbacks.checkpoint.save_last=true"], "save_last=True: this callback keeps one file"),
         (["+callbacks.checkpoint.save_weights_only=true"], "save_weights_only=True: this callback keeps one file"),

@@ -64,9 +64,9 @@ def test_the_last_feature_map_is_before_the_pooling_and_behind_the_residual_sum(
     assert last_feature_map(resnet, torch.zeros(1, 1, 28, 28)) is resnet.layer4
     own = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(64, 2))
     assert last_feature_map(own, torch.zeros(1, 3, 16, 16)) is own[1]
-    with pytest.raises(ValueError, match="its last is 1×1; say explain_by=occlusion"):
+    with pytest.raises(ValueError, match="the last one is 1×1; use explain_by=occlusion"):
         last_feature_map(models.ResNet(18, image_size=32).eval(), torch.zeros(1, 3, 32, 32))
-    with pytest.raises(ValueError, match="it has no convolution"):
+    with pytest.raises(ValueError, match="this one has no convolution"):
         last_feature_map(nn.Sequential(nn.Flatten(), nn.Linear(3, 2)), torch.zeros(1, 3, 1, 1))
 
 

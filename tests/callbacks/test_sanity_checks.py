@@ -119,7 +119,7 @@ def test_the_disk(composed, monkeypatch):
     monkeypatch.setattr("callbacks.sanity_checks.shutil.disk_usage", usage)
     cfg = composed(*RUN, *replaced("model", "Scaled"))
     room = 1
-    assert "has room for 0 MiB, and two checkpoints of this network need some 0 MiB" in answer(cfg)
+    assert "has room for 0 MiB, and two checkpoints of this network need about 0 MiB" in answer(cfg)
     room = 0
     train(cfg)
     assert told[0].is_dir() and told[0].name != "checkpoints"  # that was not there yet
@@ -127,7 +127,7 @@ def test_the_disk(composed, monkeypatch):
 
 def test_a_network_that_gives_no_numbers(composed):
     said = answer(composed(*RUN, *replaced("model", "Scaled", scale=1e39)))
-    assert said.startswith("before any training the network's output is not finite, with trainer.precision=32-true")
+    assert said.startswith("the untrained network's output is NaN or infinite, with trainer.precision=32-true")
 
 
 @pytest.mark.parametrize(("scale", "warned"), [(1.0, False), (300.0, True)])
@@ -187,7 +187,7 @@ def test_it_changes_no_bit(composed, tmp_path):
 @pytest.mark.parametrize(
     ("precision", "device", "message"),
     [
-        ("16-mixed", "cpu", "trainer.precision=16-mixed needs a GPU; on a CPU there are 32-true and bf16-mixed"),
+        ("16-mixed", "cpu", "trainer.precision=16-mixed needs a GPU; expected 32-true or bf16-mixed on a CPU"),
         (16, "cpu", "trainer.precision=16 needs a GPU"),
         ("bf16-true", "cuda", "trainer.precision=bf16-true: images are float32; expected 32-true"),
         ("64-true", "cpu", "trainer.precision=64-true: images are float32"),
