@@ -1,12 +1,12 @@
 """Data modules that deliver ``(images, labels)``.
 
-Images arrive as ``(N, C, H, W)`` float32, normalised and, in training, augmented; labels as ``(N,)`` int64, or mixed
-in training (``mixup``, ``cutmix``) as ``(N, num_classes)`` float32.
+Images are ``(N, C, H, W)`` float32, normalised and, in training, augmented. Labels are ``(N,)`` int64; with ``mixup``
+or ``cutmix``, training labels are ``(N, num_classes)`` float32.
 """
 
 from importlib import import_module
 
-# The file of each class. A checkpoint may build data sets and batch transforms: a new one is allowed by being here.
+# Class → file. Checkpoints may build data sets and batch transforms: add a new one here to put it on the allow-list.
 DATA_SETS = {
     "CIFAR10": "cifar",
     "CIFAR100": "cifar",

@@ -1,6 +1,6 @@
-"""The common part of all data modules: splits, loaders, and the last steps of a batch on the device.
+"""The base class of all data modules: splits, loaders, and the last steps of a batch on the device.
 
-A batch is drawn as one tensor of indices, fetched by one indexing operation, and travels as uint8.
+A batch is sampled as one tensor of indices, fetched by one indexing operation, and moved to the device as uint8.
 Augmentation and normalisation happen on the device, in ``on_after_batch_transfer``.
 """
 
@@ -43,37 +43,36 @@ class ImageDataModule(LightningDataModule):
 
     - ``class_names``, and ``mean`` and ``std`` of each channel, for pixels from 0 to 1;
     - ``load(split)``, which returns the images of ``"train"``, ``"val"`` or ``"test"``, or None if the data has no
-      validation set: it is then split from the training set.
+      validation set, which is then split from the training set.
 
     Args:
         num_classes: must be the number of ``class_names``.
-        in_channels: of the network, 1 or 3: grey images are repeated, coloured ones turned grey.
-        image_size: height and width in pixels; images of another size are resized.
-        batch_size: images a step, of each process.
-        val_fraction: of each class of the training set, if the data has no validation set.
-        folds: for cross-validation, the number of parts of the training set, stratified, instead of ``val_fraction``;
-            the data must have no validation set.
-        fold: the part that is the validation set, from 0.
+        in_channels: of the network, 1 or 3: grey images are repeated, RGB images converted to grey.
+        image_size: height and width in pixels; other images are resized.
+        batch_size: images per step and process.
+        val_fraction: share of each class of the training set to split off, if the data has no validation set.
+        folds: for cross-validation, the number of stratified parts of the training set, instead of ``val_fraction``;
+            the data must not have a validation set.
+        fold: the part used as the validation set, from 0.
         seed: of the split, the order and the augmentation.
         augmentation: batch transforms by name, applied to training batches in this order; None leaves one out.
-        mixup, cutmix: mix each training image, and its label, with another of the batch: the whole image (Zhang et al.
-            2018, "mixup") or a rectangle (Yun et al. 2019, "CutMix"). The parameter alpha of the Beta distribution of
-            the shares; 0 is off; with both, each batch uses one of them. Labels are then shares of the classes,
-            ``(N, num_classes)`` float32.
-        shuffle: a new order in each epoch.
-        sampling: None: each training image comes once an epoch; ``balanced``: images are drawn with replacement, every
-            class with the same probability, as many an epoch as there are.
-        num_workers: processes that load batches. 0 is fastest for images in memory. None: 0 for these; for files one
-            for each core but one, shared among the devices of this machine, at most 16.
+        mixup, cutmix: alpha of the Beta distribution from which mixing shares are drawn; 0 is off. Mixes images and
+            labels within a training batch: whole images (Zhang et al. 2018, "mixup") or a rectangle (Yun et al. 2019,
+            "CutMix"); with both, each batch uses one of them. Labels are then ``(N, num_classes)`` float32 shares.
+        shuffle: use a new order in each epoch.
+        sampling: None: each training image once per epoch; ``balanced``: the same number of images, drawn with
+            replacement, every class with the same probability.
+        num_workers: processes that load batches. 0 is fastest for images in memory. None: 0 for images in memory; for
+            files one per core but one, shared among the devices of this machine, at most 16.
         data_dir: the folder of downloaded data.
     """
 
     class_names: Sequence[str]
     mean: Sequence[float]
     std: Sequence[float]
-    resize_ratio: float | None = None  # of evaluation, as in Preprocessing
-    splits_by_name: Sequence[str] = ()  # splits of image files that are set aside from the training folder
-    is_one_test_set: bool = False  # there are no training images
+    resize_ratio: float | None = None  # in evaluation, as in Preprocessing
+    splits_by_name: Sequence[str] = ()  # splits that are taken from the training folder by file name
+    is_one_test_set: bool = False  # all images are for testing
     crop: Callable | None = None  # a batch transform to ``image_size``, if training images in memory are larger
 
     def __init__(
@@ -117,42 +116,42 @@ class ImageDataModule(LightningDataModule):
         self.sets: dict[str, Dataset] = {}
         self._fingerprints: dict[str, Fingerprint] = {}
         self._train_sampler: BatchSampler | None = None
-        self._next = {"epoch": 0, "batch": 0}  # of the training
+        self._next = {"epoch": 0, "batch": 0}  # position in the training
         self.test_split = "test"
         self.prepare = Preprocessing(in_channels, image_size, self.mean, self.std, self.resize_ratio)
         self.mean, self.std = self.prepare.mean, self.prepare.std
 
     def load(self, split: str) -> Dataset | None:
-        """The images of a split, or None for a validation set that is to be split from the training set."""
+        """The images of a split; None if the validation set is to be split from the training set."""
         raise NotImplementedError
 
     @property
     def source_folder(self) -> Path | None:
-        """The folder that the images are read from; None if there is none."""
+        """The folder that the images are read from, or None."""
         return Path(self.data_dir)
 
     def order_classes(self, class_names: Sequence[str]) -> None:
-        """Before ``setup``: number the classes as a checkpoint does, if they are the same ones in another order.
+        """Before ``setup``: number the classes as in a checkpoint that has the same classes in another order.
 
         Data sets in memory have one order only.
         """
 
     def as_test_set(self, split: str, preprocessing: Mapping[str, Any], class_names: Sequence[str]) -> None:
-        """Before ``setup``: make a split the test data of a network: whole, in order, without augmentation.
+        """Before ``setup``: use a split as the test set of a network: complete, in order, without augmentation.
 
         Args:
             split: ``test``, ``val`` or ``train``.
-            preprocessing: of the network; the size and channels must be those of the data.
-            class_names: of the network's outputs; must be those of the data, in the same order.
+            preprocessing: of the network; must have the size and channels of the data.
+            class_names: of the network's outputs; must equal the data's.
         """
         if split not in SPLITS:
-            raise ValueError(f"split={split} is none of {', '.join(SPLITS)}")
+            raise ValueError(f"split={split}; expected one of {', '.join(SPLITS)}")
         if len(self.class_names) != len(class_names):
-            raise ValueError(f"the data has {len(self.class_names)} classes, the network {len(class_names)}")
+            raise ValueError(f"the data has {len(self.class_names)} classes, the network has {len(class_names)}")
         for number, (found, wanted) in enumerate(zip(self.class_names, class_names, strict=True)):
             if found != wanted:
-                order = "expected the same names in order"
-                raise ValueError(f"class {number} is {found} in the data, {wanted} in the network; {order}")
+                order = "expected the same names in the same order"
+                raise ValueError(f"class {number} is {found} in the data and {wanted} in the network; {order}")
         for key, found in {"in_channels": self.in_channels, "image_size": self.image_size}.items():
             if found != preprocessing[key]:
                 trained = f"the network was trained with {key}={preprocessing[key]}"
@@ -160,11 +159,11 @@ class ImageDataModule(LightningDataModule):
         self.test_split, self.prepare = split, Preprocessing(**preprocessing)
 
     def split_off(self, images: Dataset, fraction: float, split: str) -> tuple[Tensor, Tensor]:
-        """(remaining indices, indices for ``split``): set a part of some images aside."""
+        """(remaining indices, indices for ``split``)."""
         return stratified_split(images.labels.cpu(), fraction, self.seed)
 
     def split_names(self, images: Dataset) -> list[str]:
-        """The name of each training image that decides its split: in memory, its number."""
+        """The name that assigns each training image to a split; the index for images in memory."""
         return list(map(str, range(len(images))))
 
     def _split_off_validation(self, images: Dataset) -> tuple[Tensor, Tensor]:
@@ -198,8 +197,8 @@ class ImageDataModule(LightningDataModule):
                 rest, aside = self._split_off_validation(train)
                 train, val = train.subset(rest, True), train.subset(aside, False)
                 if not len(val):
-                    few = f"has {len(train)} images for training and none to set aside for validation"
-                    raise ValueError(f"{type(self).__name__} {few}; some class needs two")
+                    few = f"has too few training images ({len(train)}) to split off a validation set"
+                    raise ValueError(f"{type(self).__name__} {few}; expected two images of some class")
             elif self.folds is not None:
                 raise ValueError(f"folds={self.folds} splits the training set, but the data has a validation set")
             self.sets.update(train=train, val=val)
@@ -211,7 +210,7 @@ class ImageDataModule(LightningDataModule):
                 raise ValueError(f"{type(self).__name__} has no images for {split} in {self.data_dir}")
 
     def _load(self, split: str) -> Dataset | None:
-        """``load``; errors without a clear message name the data module."""
+        """Call ``load``; name the data module in errors without a clear message."""
         try:
             return self.on_device(self.load(split))
         except (ValueError, OSError):  # with a clear message
@@ -221,7 +220,7 @@ class ImageDataModule(LightningDataModule):
                 raise
 
     def on_device(self, images: Dataset | None) -> Dataset | None:
-        """Images in memory are moved to the GPU if they fit into half of its free memory."""
+        """Move images in memory to the GPU if they fit into half of the free GPU memory."""
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         movable = device.type == "cuda" and isinstance(images, TensorImages) and not self.num_workers
         if movable and images.images.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
@@ -229,7 +228,7 @@ class ImageDataModule(LightningDataModule):
         return images
 
     def class_counts(self) -> Tensor:
-        """Training images of each class, ``(num_classes,)`` int64; after ``setup``."""
+        """Number of training images per class, ``(num_classes,)`` int64; after ``setup``."""
         return self.sets["train"].labels.cpu().bincount(minlength=self.num_classes)
 
     def train_dataloader(self) -> DataLoader:
@@ -271,7 +270,7 @@ class ImageDataModule(LightningDataModule):
         return {split: self.fingerprint(split) for split in self.sets}
 
     def fingerprint(self, split: str) -> Fingerprint:
-        """That of one split, which is set up."""
+        """The fingerprint of a split that is set up."""
         if split not in self._fingerprints:
             self._fingerprints[split] = fingerprint(self.sets[split])
         return self._fingerprints[split]
@@ -279,7 +278,7 @@ class ImageDataModule(LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         """The next training batch, and the fingerprints of the images; part of every checkpoint.
 
-        Lightning's own state of loaders loses the epoch if a checkpoint is written at an epoch's end.
+        Lightning's state of loaders loses an epoch if the checkpoint is written at an epoch's end.
         """
         if self._train_sampler is None:
             return {}
@@ -290,7 +289,7 @@ class ImageDataModule(LightningDataModule):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._next = {key: state_dict[key] for key in ("epoch", "batch")}
-        if self.trainer is not None and self.trainer.state.fn == "fit":  # not when the best checkpoint is tested
+        if self.trainer is not None and self.trainer.state.fn == "fit":  # not in the test of the best checkpoint
             file, run_dir = Path(self.trainer.ckpt_path), Path(self.trainer.default_root_dir)
             check_unchanged(self, valid(state_dict.get("splits")), file, run_dir)
 
@@ -319,7 +318,7 @@ class ImageDataModule(LightningDataModule):
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available() and device.type == "cpu",
-            generator=torch.Generator(),  # otherwise each loader would draw from the global one
+            generator=torch.Generator(),  # otherwise loaders would draw from the global generator
         )
 
     def fetch(self, split: str, indices: Tensor) -> tuple[Tensor, Tensor]:
@@ -366,7 +365,7 @@ def fetch(images: Dataset, indices: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def download(source: type[Dataset], data_dir: str, **options) -> Dataset:
-    """A data set of torchvision, whose files are downloaded to ``data_dir`` unless they are there.
+    """A data set of torchvision; missing files are downloaded to ``data_dir``.
 
     Raises: OSError: the files are missing or damaged, and the download failed.
     """
@@ -378,24 +377,24 @@ def download(source: type[Dataset], data_dir: str, **options) -> Dataset:
         if hasattr(source, "tgz_md5"):  # CIFAR: torchvision would extract the archive without a filter
             download_url(source.url, data_dir, source.filename, source.tgz_md5)
             with tarfile.open(Path(data_dir, source.filename)) as archive:
-                archive.extractall(data_dir, filter="data")  # refuses to write outside the folder
+                archive.extractall(data_dir, filter="data")  # does not write outside the folder
             return source(data_dir, **options)
         return source(data_dir, download=True, **options)
     except (OSError, RuntimeError, tarfile.TarError) as error:
         raise OSError(
-            f"{source.__name__} is not in datamodule.data_dir={data_dir}, or not as it was published, and the "
+            f"{source.__name__} is missing from datamodule.data_dir={data_dir} or damaged, and the "
             f"download failed: {error}; without a network, {_by_hand(source, data_dir)}"
         ) from error
 
 
 def _by_hand(source: type[Dataset], data_dir: str) -> str:
-    """Where to put which files of a data set of torchvision."""
-    if hasattr(source, "resources"):  # MNIST and its kind
+    """How to install a data set of torchvision by hand."""
+    if hasattr(source, "resources"):  # MNIST and similar
         files, folder = [name for name, _ in source.resources], Path(data_dir, source.__name__, "raw")
     elif hasattr(source, "split_list"):  # SVHN
         files, folder = [source.split_list[split][1] for split in ("train", "test")], Path(data_dir)
     elif hasattr(source, "filename"):  # CIFAR
         files, folder = [source.filename], Path(data_dir)
     else:
-        return f"run the same command where there is one, and copy {data_dir} from there"
+        return f"run the same command on a machine with one, and copy {data_dir} from there"
     return f"put {', '.join(files)} into {folder}"

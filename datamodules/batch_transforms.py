@@ -1,6 +1,6 @@
-"""Batch transforms: augmentation of a whole batch at once, with parameters drawn for each image.
+"""Batch transforms: augment a whole batch at once, with parameters drawn per image.
 
-torchvision's v2 transforms draw once a call, so all images of a batch would get the same crop. These take
+torchvision's v2 transforms draw parameters once per call, so all images of a batch would get the same crop. These take
 ``(N, C, H, W)`` uint8, a generator on the images' device and the ``BatchKey``, and return the same shape and type
 (``RandomResizedCrop``: another height and width). The output depends on nothing else.
 """
@@ -37,7 +37,7 @@ def _row_starts(shape: torch.Size, padding: int, device: torch.device) -> Tensor
 
 
 class RandomCrop:
-    """Pad with zeros and crop back to the size, at a random place for each image.
+    """Pad with zeros and crop to the original size, at a random position per image.
 
     Args:
         padding: pixels added on each side; shifts are uniform from -padding to +padding.
@@ -56,24 +56,24 @@ class RandomCrop:
         top, left = torch.randint(shifts, (2, count), generator=generator, device=images.device)
         padded = F.pad(images, (self.padding,) * 4).flatten()
         starts = _row_starts(images.shape, self.padding, images.device) + (top * wide + left).view(-1, 1, 1)
-        # unfold is a view of every run of a row's length, so that each row is copied as a whole.
+        # unfold is a view of all slices with a row's length, so that each row is copied as a whole.
         return padded.unfold(0, width, 1).index_select(0, starts.flatten()).view(images.shape)
 
 
 class RandomResizedCrop:
-    """Resize a rectangle of random place, area and aspect ratio of each image (Szegedy et al. 2015).
+    """Crop a rectangle of random position, area and aspect ratio from each image, and resize it (Szegedy et al. 2015).
 
-    The pixels are those of torchvision's transform for one image, antialiased, except that both passes are exact: at
-    most 1 of 255 apart.
+    The pixels differ by at most 1 of 255 from torchvision's antialiased transform of one image, because both passes are
+    exact here.
 
     Args:
         size: height and width of the result.
         scale: bounds of the area as a share of the image.
         ratio: bounds of width / height, uniform in the logarithm.
-        aspects: ``(number of training images,)``, width / height of each before it was made square; None: it is square.
+        aspects: ``(number of training images,)``, width / height before images were made square; None: all are square.
     """
 
-    tries = 10  # for a rectangle that is in the image
+    tries = 10  # to draw a rectangle inside the image
 
     def __init__(
         self,
@@ -101,7 +101,10 @@ class RandomResizedCrop:
         area, ratio = torch.rand(2, self.tries, count, generator=generator, device=images.device)
         area = torch.lerp(*_bounds(self.scale, area))
         ratio = torch.lerp(*_bounds([math.log(bound) for bound in self.ratio], ratio)).exp()
-        high, wide = (area * aspects / ratio).sqrt(), (area / aspects * ratio).sqrt()  # (tries, N), shares of the sides
+        high, wide = (
+            (area * aspects / ratio).sqrt(),
+            (area / aspects * ratio).sqrt(),
+        )  # (tries, N), as shares of the sides
         inside = (high <= 1) & (wide <= 1)
         first = inside.to(torch.uint8).argmax(0, keepdim=True)
         found = inside.any(0)
@@ -116,7 +119,7 @@ class RandomResizedCrop:
 
 
 def _resize_rows(images: Tensor, start: Tensor, length: Tensor, size: int) -> Tensor:
-    """Some rows of each image, resized with a triangular filter that is as wide as the scale, if that is above 1.
+    """Resize a range of rows of each image with a triangular filter, widened by the scale if that is above 1.
 
     Args:
         images: ``(N, C, H, W)`` float32.
@@ -130,7 +133,7 @@ def _resize_rows(images: Tensor, start: Tensor, length: Tensor, size: int) -> Te
     reach, start = scale.clamp(min=1), start[:, None, None]
     centres = start + scale * (torch.arange(size, device=images.device)[:, None] + 0.5)  # (N, size, 1)
     steps = torch.arange(math.ceil(2 * max(1, height / size)) + 1, device=images.device)
-    rows = (centres - reach + 0.5).floor() + steps  # (N, size, T): all that a filter reaches
+    rows = (centres - reach + 0.5).floor() + steps  # (N, size, T): the rows under each filter
     weights = (1 - (rows + 0.5 - centres).abs() / reach).clamp(min=0)
     weights = weights * (rows >= start) * (rows < start + length[:, None, None])
     weights = weights / weights.sum(2, keepdim=True)
@@ -143,7 +146,7 @@ def _resize_rows(images: Tensor, start: Tensor, length: Tensor, size: int) -> Te
 
 
 def _where(chosen: Tensor, changed: Tensor, images: Tensor) -> Tensor:
-    """``torch.where`` for a bool and two uint8 tensors, written to ``changed``.
+    """``torch.where`` for a bool and two uint8 tensors, in place in ``changed``.
 
     uint8 wraps around, so the result is exact; on a CPU this is two to six times as fast, because it is vectorised.
     """
@@ -163,10 +166,10 @@ class RandomHorizontalFlip:
 
 
 class AlternatingFlip:
-    """Mirror each image in every second epoch, half of them in even epochs (Jordan 2024, "94% on CIFAR-10").
+    """Mirror each image in every second epoch, half of the images in even epochs (Jordan 2024, "94% on CIFAR-10").
 
-    Any two consecutive epochs then show all 2N images; independent flips show half of the
-    images the same way in both.
+    Any two consecutive epochs then show each image both ways; with independent flips, half of the images are the
+    same in both.
     """
 
     def __call__(self, images: Tensor, generator: Generator, key: BatchKey) -> Tensor:
@@ -177,13 +180,13 @@ class AlternatingFlip:
 
 
 class RandomAffine:
-    """Rotate, shift, scale and shear each image about its centre, with bilinear interpolation; outside it is black.
+    """Rotate, shift, scale and shear each image about the centre, with bilinear interpolation and black padding.
 
     Args:
         degrees: rotations are uniform from -degrees to +degrees.
-        shift: of the height and the width, as a share of them, uniform from -shift to +shift.
+        shift: as a share of height and width, uniform from -shift to +shift.
         scale: bounds of the magnification, uniform.
-        shear: degrees by which vertical lines lean, uniform from -shear to +shear.
+        shear: angle of vertical lines in degrees, uniform from -shear to +shear.
     """
 
     def __init__(
@@ -199,9 +202,9 @@ class RandomAffine:
         count, _, height, width = images.shape
         angle, slant, right, down, size = torch.rand(5, count, generator=generator, device=images.device)
         angle, slant = (math.radians(limit) * (2 * u - 1) for limit, u in ((self.degrees, angle), (self.shear, slant)))
-        right, down = (2 * self.shift * (2 * u - 1) for u in (right, down))  # affine_grid counts from -1 to 1
+        right, down = (2 * self.shift * (2 * u - 1) for u in (right, down))  # affine_grid's coordinates are -1 to 1
         size = torch.lerp(*_bounds(self.scale, size))
-        # Where each pixel of the output is in the input: rotate(angle) @ [[1, tan(slant)], [0, 1]] / size
+        # Maps output to input pixels: rotate(angle) @ [[1, tan(slant)], [0, 1]] / size
         cos, sin, tan = angle.cos() / size, angle.sin() / size, slant.tan()
         row_x = (cos, (cos * tan - sin) * (height / width), right)
         row_y = (sin * (width / height), sin * tan + cos, down)
@@ -211,13 +214,13 @@ class RandomAffine:
 
 
 class RandomErasing:
-    """Fill a rectangle of random place and size in each image (Zhong et al. 2017).
+    """Fill a rectangle of random position and size in each image (Zhong et al. 2017).
 
     Args:
-        p: the probability that an image is changed.
-        scale: bounds of the area as a share of the image. The rectangle is cut at the borders of the image.
+        p: the probability to change an image.
+        scale: bounds of the area as a share of the image. The rectangle is cropped at the image's borders.
         ratio: bounds of height / width, uniform in the logarithm.
-        value: of the pixels, 0 to 255; None fills with noise.
+        value: pixel value, 0 to 255; None fills with noise.
     """
 
     def __init__(
@@ -259,18 +262,18 @@ class RandomErasing:
 
 
 def _bounds(pair: Sequence[float], share: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The arguments of ``torch.lerp``: low, high and the share of the way."""
+    """The arguments of ``torch.lerp``: low, high and weight."""
     low, high = (torch.full_like(share, bound) for bound in pair)
     return low, high, share
 
 
 class PerImage:
-    """Apply a transform of torchvision to each image separately, so that each gets its own parameters.
+    """Apply a transform of torchvision to each image separately, so that parameters are drawn per image.
 
-    It costs a Python call per image. Image folders have ``image_transforms``, which run when files are decoded.
+    It costs a Python call per image. For image folders use ``image_transforms``, which run when files are decoded.
 
     Args:
-        transform: ``(C, H, W)`` uint8 to the same shape and type, say ``torchvision.transforms.v2.TrivialAugmentWide``.
+        transform: maps ``(C, H, W)`` uint8 to the same shape and type; such as torchvision's ``v2.TrivialAugmentWide``.
     """
 
     def __init__(self, transform: Callable[[Tensor], Tensor]):

@@ -1,4 +1,4 @@
-"""Photographs of cats and dogs, in the forms in which contests distribute them."""
+"""Photographs of cats and dogs, in the folder layouts of contests."""
 
 import logging
 import os
@@ -12,19 +12,19 @@ from datamodules.image_paths import is_folder, is_image, visible, visible_folder
 
 log = logging.getLogger(__name__)
 FOLDER_NAME = re.compile(r"(cat|dog)s?", re.IGNORECASE)
-# cat.12.jpg, dog_12.JPG, cat (12).jpg, dog.12 copy.png: a number, and no other word. Names like category.jpg,
-# catfish.1.jpg and cat_and_dog.jpg give no label.
+# cat.12.jpg, dog_12.JPG, cat (12).jpg, dog.12 copy.png: a number and no other word. Names like category.jpg,
+# catfish.1.jpg and cat_and_dog.jpg are not labels.
 FILE_NAME = re.compile(r"(cat|dog)s?[\W_]*\d[\W\d_]*(copy[\W\d_]*)?\.[a-z]+", re.IGNORECASE)
 # Folders that may hold the unlabelled images of a contest; the first Dogs vs. Cats has them in test1.
 UNLABELLED = (*(name for names in ImageFolder.split_folders.values() for name in names), "test1")
 
 
 class CatsVsDogs(ImageFolder):
-    """Cats are 0 and dogs are 1, whatever the names and order of the folders.
+    """Cats have label 0, dogs label 1, whatever the names and order of the folders.
 
-    ``data_dir``, or each of its ``train``, ``val`` and ``test`` folders, has class folders (``cat``, ``Cats``, ``dog``,
+    ``data_dir``, or each ``train``, ``val`` and ``test`` folder in it, has class folders (``cat``, ``Cats``, ``dog``,
     …) or files named after their class (``cat.0.jpg``, ``cat_0.jpg``, ``dog-0.jpg``), or both; a folder's name takes
-    precedence. A ``val`` or ``test`` folder without either (unlabelled images of a contest) is not used.
+    precedence. A ``val`` or ``test`` folder without labels (of a contest) is not used.
 
     Args:
         options: as in ``ImageFolder``.
@@ -46,7 +46,7 @@ class CatsVsDogs(ImageFolder):
             )
         for path in (self.root / name for name in visible_folders(self.root) if name.lower() in UNLABELLED):
             if path != folder and not is_labelled(path):
-                log.info(f"{'left aside':<12} {path}, whose names do not show which images are cats or dogs")
+                log.info(f"{'unused':<12} {path}: no names of cats or dogs")
         return self.class_names
 
     def samples(self, split: str, unreadable: list[str]) -> list[Sample]:
@@ -65,7 +65,7 @@ class CatsVsDogs(ImageFolder):
 
 
 def class_of(entry: os.DirEntry) -> str | None:
-    """``cat`` or ``dog``; None for an entry that is neither a class folder nor an image named after its class."""
+    """``cat`` or ``dog``; None for an entry that is neither a class folder nor an image named after a class."""
     form = FOLDER_NAME if is_folder(entry) else FILE_NAME if is_image(entry.name) else None
     match = form and form.fullmatch(entry.name)
     return match[1].lower() if match else None

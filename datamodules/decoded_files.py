@@ -1,4 +1,4 @@
-"""Image files that are decoded once, at the start of a training, and then stay in memory."""
+"""Image files that are decoded once, at the start of a training, and kept in memory."""
 
 import logging
 import math
@@ -16,15 +16,15 @@ from datamodules.image_files import ImageFiles, ProgressLogger
 from datamodules.tensor_dataset import TensorImages
 
 log = logging.getLogger(__name__)
-MEMORY_SHARE = 1 / 3  # of the free memory, that cache=auto may use
-SAMPLED = 100  # files whose headers show how large the images are
+MEMORY_SHARE = 1 / 3  # of the free memory, for cache=auto
+SAMPLED = 100  # files whose headers are read for the image size
 
 
 class DecodedFiles(TensorImages):
-    """Image files as images in memory.
+    """Decoded image files in memory.
 
     Args:
-        files: that were decoded.
+        files: the decoded files.
         images: ``(N, c, H, W)`` uint8, in the order of the files.
     """
 
@@ -33,7 +33,7 @@ class DecodedFiles(TensorImages):
         self.files, self.keys = files, files.keys
 
     def subset(self, indices: Tensor, training: bool) -> ImageFiles:
-        """Some of the files, to be decoded again: training and evaluation need other pixels."""
+        """Some of the files, to be decoded again: training and evaluation need different pixels."""
         return self.files.subset(indices, training)
 
 
@@ -44,9 +44,9 @@ def decode_files(files: ImageFiles, transform: Callable[[Tensor], Tensor], side:
         transform: ``(c, h, w)`` uint8 of any size → ``(c, side, side)`` uint8; draws no random numbers.
 
     Returns:
-        The images; and ``(N,)`` float32, width / height of each file.
+        The images; width / height of each file, ``(N,)`` float32.
 
-    Raises: ValueError: a file, which is named, cannot be read or transformed.
+    Raises: ValueError: a file cannot be read or transformed; names the file.
     """
     images, aspects = torch.empty(len(files), files.channels, side, side, dtype=torch.uint8), torch.empty(len(files))
     count = ProgressLogger(len(files), "images decoded")
@@ -62,14 +62,14 @@ def decode_files(files: ImageFiles, transform: Callable[[Tensor], Tensor], side:
             raise ValueError(f"{error}{files.hint}") from error
 
     with ThreadPoolExecutor() as pool:  # decoding releases Python's lock
-        for start in range(0, len(files), 1000):  # an error ends it soon
+        for start in range(0, len(files), 1000):  # in blocks, so that an error ends it soon
             for _ in pool.map(decode, range(start, min(start + 1000, len(files)))):
                 count()
     return DecodedFiles(files, images), aspects
 
 
 def smallest_side(files: ImageFiles, image_size: int, crop_scale: Sequence[float] | None) -> int:
-    """The side of squares in which no random crop has fewer pixels than ``image_size``, or than in its file.
+    """The smallest square size at which random crops have at least ``image_size`` pixels a side, or all of the file's.
 
     Args:
         crop_scale: bounds of a crop's area as a share of the image; None: images are not cropped.
@@ -88,7 +88,7 @@ def smallest_side(files: ImageFiles, image_size: int, crop_scale: Sequence[float
 
 
 def free_memory() -> int:
-    """Bytes that a program could use now; 0 where the system does not tell."""
+    """Bytes of memory that a program could allocate now; 0 if unknown."""
     meminfo, limit = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
     if meminfo.exists():
         lines = dict(line.split(":") for line in meminfo.read_text().splitlines())
@@ -102,7 +102,7 @@ def free_memory() -> int:
 
 
 def fits(nbytes: int, processes: int) -> bool:
-    """Whether images of so many bytes fit into each process's part of the memory. Logs it if they do not."""
+    """Whether images of this size fit into each process's share of the memory; logs it if not."""
     free = free_memory()
     if nbytes * processes <= free * MEMORY_SHARE:
         return True

@@ -1,4 +1,4 @@
-"""An image file of any kind, decoded to 8 bits a channel."""
+"""Decode image files of any kind to 8 bits per channel."""
 
 import os
 import stat
@@ -15,31 +15,31 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from datamodules.transform_checks import TransformError
 from results.record import one_line
 
-# For each file, PIL warns of unusual metadata and torchvision that its decoder will be removed.
-# Setting a filter for each file would take longer than decoding a small one.
+# PIL warns about unusual metadata, torchvision about the removal of the decoder, for each file. A filter per file would
+# take longer than decoding a small file.
 warnings.filterwarnings("ignore", module=r"PIL\b|torchvision\.io\b")
 MODES = {1: ("L", "GRAY"), 3: ("RGB", "RGB")}  # channels → PIL's name and torchcodec's
-MAX_BYTES = 32 * Image.MAX_IMAGE_PIXELS  # of a file: the largest image that PIL opens, with 128 bits a pixel
+MAX_BYTES = 32 * Image.MAX_IMAGE_PIXELS  # of a file: the largest image that PIL opens, at 128 bits per pixel
 
 
 def read_image(path: str, channels: int = 3) -> Tensor:
-    """Decode a file, upright: ``(channels, h, w)`` uint8.
+    """Decode a file and apply the EXIF orientation: ``(channels, h, w)`` uint8.
 
-    Transparent pixels become white; more than 8 bits are scaled to 8; of several frames it is the first.
+    Transparent pixels become white; more than 8 bits are scaled to 8; of several frames, the first is used.
 
     Args:
         channels: 1 (grey) or 3 (RGB).
 
     Raises:
-        ValueError: the file, which is named, cannot be read as an image.
+        ValueError: the file cannot be read as an image; names the file.
     """
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
-            raise OSError("it is not a regular file")  # opening a pipe would wait for its writer
+            raise OSError("it is not a regular file")  # opening a pipe would block
         if status.st_size > MAX_BYTES:
             raise ValueError(f"it has {status.st_size / 2**30:,.1f} GiB; expected at most {MAX_BYTES / 2**30:.1f}")
-        with Image.open(path) as image:  # reads the header only, and refuses images that would fill the memory
+        with Image.open(path) as image:  # reads only the header, and rejects images that would fill the memory
             pixels = _decode_fast(path, image, channels)
             return _decode_by_pil(image, channels) if pixels is None else pixels
     except Exception as error:  # PIL raises a dozen types for damaged files
@@ -50,27 +50,27 @@ def read_and_transform(path: str, channels: int, transform: Callable[[Tensor], T
     """Decode a file as ``read_image`` does, and transform the image.
 
     Raises:
-        TransformError: the transform is to blame.
-        ValueError: the file, which is named, cannot be read or transformed.
+        TransformError: the transform itself is wrong.
+        ValueError: the file cannot be read or transformed; names the file.
     """
     image = read_image(path, channels)
     try:
         return transform(image)
     except TransformError:
         raise
-    except Exception as error:  # torch's allocator, for example, raises a RuntimeError
+    except Exception as error:  # such as a RuntimeError of torch's allocator
         height, width = image.shape[1:]
         raise ValueError(f"{path} ({width}×{height} pixels) cannot be transformed: {one_line(error)}") from error
 
 
 @cache
 def fast_decoder() -> Callable[..., Tensor] | None:
-    """torchcodec's decoder, an extra, otherwise torchvision's, which will be removed; None if there is neither."""
+    """torchcodec's decoder (an extra), otherwise torchvision's (deprecated), otherwise None."""
     try:
         from torchcodec.decoders import decode_image
 
         return partial(decode_image, output_dtype="auto")
-    except (ImportError, OSError, RuntimeError):  # it is not installed, or not for this torch
+    except (ImportError, OSError, RuntimeError):  # not installed, or incompatible with this torch
         pass
     try:
         from torchvision.io import decode_image
@@ -81,7 +81,7 @@ def fast_decoder() -> Callable[..., Tensor] | None:
 
 
 def _decode_fast(path: str, image: Image.Image, channels: int) -> Tensor | None:
-    """The pixels of an ordinary JPEG or PNG, the same as PIL's but sooner; None if PIL is to decode the file."""
+    """The pixels of an ordinary JPEG or PNG, the same as PIL's but faster; None if PIL must decode the file."""
     ordinary = image.mode == "L" or image.mode == "RGB" and channels == 3
     decode = fast_decoder()
     if decode is None or image.format not in ("JPEG", "PNG") or not ordinary or image.has_transparency_data:
@@ -89,8 +89,8 @@ def _decode_fast(path: str, image: Image.Image, channels: int) -> Tensor | None:
     try:
         pixels = decode(path, mode=MODES[channels][1])
     except RuntimeError:
-        return None  # PIL may be able to read the file, or names the error
-    return pixels if pixels.dtype == torch.uint8 else None  # a PNG of 16 bits
+        return None  # PIL may read the file, or raises a clearer error
+    return pixels if pixels.dtype == torch.uint8 else None  # a 16-bit PNG
 
 
 def _decode_by_pil(image: Image.Image, channels: int) -> Tensor:
@@ -102,7 +102,7 @@ def _decode_by_pil(image: Image.Image, channels: int) -> Tensor:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Scale 16 bits and fractions by their full range, other values by the range of the image; PIL would clip them."""
+    """Scale 16 bits and fractions by the full range, other values by the image's range; PIL would clip them."""
     if not image.mode.startswith(("I", "F")):
         return image
     values = np.nan_to_num(np.array(image, dtype=np.float32), copy=False)  # (h, w)
@@ -112,6 +112,6 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     elif low >= 0 and high <= 1:  # fractions
         low, high = 0, 1
     scale = 255 / max(high - low, 1e-30)
-    values *= scale  # in place: a large image has gigabytes
+    values *= scale  # in place: a large image takes gigabytes
     values -= low * scale
     return Image.fromarray(np.rint(values, out=values).clip(0, 255).astype(np.uint8))

@@ -1,4 +1,4 @@
-"""Handwritten digits that come with this project: no download, trained in seconds.
+"""Handwritten digits that are part of this project: no download, training takes seconds.
 
 ``digits.csv.gz`` holds 8×8 pixels from 0 to 16 and the label of each image, one image per line: the test part of
 "Optical Recognition of Handwritten Digits" (E. Alpaydin and C. Kaynak, 1998), published by the UCI Machine Learning
@@ -21,8 +21,8 @@ TEST_IMAGES = 382
 class Digits(ImageDataModule):
     """1,797 grey digits of 8×8 pixels, enlarged to ``image_size`` (UCI optdigits; Alpaydin & Kaynak 1998).
 
-    The data have no official test set. Here it is the last 382 images (a fifth). The file does not name the writers,
-    but the labels restart with each sheet of some 130 digits, as they do at image 1,415: no sheet is in both splits.
+    There is no official test set; here it is the last 382 images (a fifth). The file does not name the writers, but the
+    labels restart with each sheet of about 130 digits, as they do at image 1,415: no sheet is in both splits.
     """
 
     class_names = tuple("0123456789")

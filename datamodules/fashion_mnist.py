@@ -16,7 +16,7 @@ from datamodules.tensor_dataset import TensorImages
 
 # The four files of Debian's package dataset-fashion-mnist
 DEBIAN_DIR = Path("/usr/share/datasets/fashion-mnist")
-# SHA-256 of the published files, unpacked: the same from torchvision's archives and from Debian's
+# SHA-256 of the unpacked files, the same in torchvision's archives and Debian's
 PUBLISHED = {
     "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
     "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
@@ -72,11 +72,13 @@ def read_idx(path: Path) -> Tensor:
     content = path.read_bytes()
     try:
         content = gzip.decompress(content) if path.suffix == ".gz" else content
-        whole = hashlib.sha256(content).hexdigest() == PUBLISHED[path.name.removesuffix(".gz")]  # 0.05 s for all four
+        is_published = (
+            hashlib.sha256(content).hexdigest() == PUBLISHED[path.name.removesuffix(".gz")]
+        )  # 0.05 s for all four
     except (OSError, EOFError, zlib.error):  # it cannot be unpacked
-        whole = False
-    if not whole:
-        raise ValueError(f"{path} is not what was published, by its SHA-256 sum; delete it and download it again")
+        is_published = False
+    if not is_published:
+        raise ValueError(f"{path} differs from the published file (SHA-256); delete it to download it again")
     rank = content[3]
     shape = np.frombuffer(content, ">i4", count=rank, offset=4)
     values = np.frombuffer(content, np.uint8, offset=4 + 4 * rank)

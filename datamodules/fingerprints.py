@@ -1,4 +1,4 @@
-"""Which images each split had in training, in a form that a checkpoint can hold, to compare with those of today."""
+"""Fingerprints of splits, stored in checkpoints, to detect images that have changed or moved between splits."""
 
 import logging
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ def fingerprint(images: Dataset) -> Fingerprint:
 
 
 def valid(fingerprints: Any) -> dict[str, Fingerprint]:
-    """The fingerprints by split in a checkpoint, which is untrusted input; {} if they are anything else."""
+    """The fingerprints by split in a checkpoint, which is untrusted input; {} if invalid."""
     if not isinstance(fingerprints, Mapping):
         return {}
     return {split: value for split, value in fingerprints.items() if _is_fingerprint(value)}
@@ -45,24 +45,24 @@ def check_unchanged(data: "ImageDataModule", before: Mapping[str, Fingerprint], 
     """Compare the images with those of the checkpoint from which a training is resumed.
 
     Args:
-        before: the checkpoint's fingerprints; {} for one written before checkpoints had them.
+        before: the checkpoint's fingerprints; {} if it is older than fingerprints.
         file: the checkpoint.
-        run_dir: of the run that resumes.
+        run_dir: of the resumed run.
 
     Raises:
-        ValueError: they differ, and the checkpoint is in this run's folder. For another run they are a warning.
+        ValueError: the images differ, and the checkpoint is in this run's folder; for another run's, log a warning.
     """
     now = data.fingerprints()
     change = "; ".join(differences(before, now).values())
     if not before and data.splits_by_name:
-        change = "it was written before splits were assigned by file name, so the test images may be training images"
+        change = "it is older than splits by file name, so test images may have been training images"
     if not change:
         return
     message = f"the images are not those that {file} was trained on: {change}"
     if file.absolute().is_relative_to(run_dir.absolute()):
-        raise ValueError(f"{message}; restore them, or start a new run (with ckpt_path={file} it continues from there)")
+        raise ValueError(f"{message}; restore them, or continue in a new run with ckpt_path={file}")
     if "train" in before and "test" in data.splits_by_name and (seen := overlap(before["train"], now["test"])):
-        message += f"; {seen:,} of the test images were training images there"
+        message += f"; {seen:,} of the test images were training images"
     log.warning(message)
 
 
@@ -72,13 +72,13 @@ def compare_test_set(
     """Warn if images have changed since a network's training, or if test images were training images.
 
     Args:
-        data: that is set up; see ``ImageDataModule.as_test_set``.
-        before: fingerprints of the network's training; {} if its checkpoint is too old to have them; None if its data
-            do not need them.
-        is_other: the data are not meant to be those of the training.
+        data: a data module that is set up; see ``ImageDataModule.as_test_set``.
+        before: fingerprints of the network's training; {} if the checkpoint is older than fingerprints; None if the
+            data need none.
+        is_other: the data are intentionally different from the training's.
 
     Returns:
-        (how each split has changed, how many test images were training images; None if that is not known).
+        (how each split has changed, number of test images that were training images or None if unknown).
     """
     split, changes, seen, messages = data.test_split, {}, None, []
     by_name = split in data.splits_by_name
@@ -86,11 +86,11 @@ def compare_test_set(
         return changes, seen
     if by_name and not before:
         log.warning(
-            "the checkpoint does not say which images it was trained on: it is older than splits by file name, so "
+            "the training images are unknown: the checkpoint is older than splits by file name, so "
             f"{split} images may be training images, and the scores too high"
         )
         return changes, seen
-    compare_all = by_name and not is_other and not data.is_one_test_set  # cheap: the splits are from the same folder
+    compare_all = by_name and not is_other and not data.is_one_test_set  # cheap: all splits are in one folder
     now = data.fingerprints() if compare_all else {split: data.fingerprint(split)}
     if not is_other and (changes := differences(before, now)):
         messages.append(f"the images have changed since the training: {', '.join(changes.values())}")
@@ -105,7 +105,7 @@ def compare_test_set(
 
 
 def differences(before: Mapping[str, Fingerprint], now: Mapping[str, Fingerprint]) -> dict[str, str]:
-    """A description of each split that both have and that has changed."""
+    """A description of the change of each split that has changed."""
     changes = {split: _difference(split, before[split], now[split]) for split in now if split in before}
     return {split: change for split, change in changes.items() if change}
 

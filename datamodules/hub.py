@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub, written to folders of classes."""
+"""Data sets of the Hugging Face hub, converted to class folders."""
 
 import re
 import shutil
@@ -13,15 +13,15 @@ from results.record import one_line
 
 
 class Hub(ImageFolder):
-    """A data set of the Hugging Face hub, or a folder in one of the forms that ``datasets.load_dataset`` reads.
+    """A data set of the Hugging Face hub, or a local folder that ``datasets.load_dataset`` can read.
 
-    The image files are written once to ``data_dir/hub/<dataset>/<split>/<class>``, unchanged, and then read as by
-    ``ImageFolder``. Images without a label (None or -1) are left out.
+    The image files are written once to ``data_dir/hub/<dataset>/<split>/<class>``, unchanged, and then read by
+    ``ImageFolder``. Images without a label (None or -1) are skipped.
 
     Args:
         dataset: the repository's name, such as ``user/flowers``, or the path of a folder.
         subset: the configuration, for a data set that has several.
-        image, label: the columns.
+        image, label: names of the columns.
         options: as in ``ImageFolder``.
     """
 
@@ -44,7 +44,7 @@ class Hub(ImageFolder):
 
 
 def load(dataset: str, subset: str | None, cache: Path) -> Any:
-    """All splits of a data set, a ``datasets.DatasetDict``. Raises: ValueError, OSError: it cannot be had."""
+    """All splits of a data set, a ``datasets.DatasetDict``. Raises: ValueError, OSError: it cannot be loaded."""
     try:
         import datasets
     except ImportError:
@@ -52,8 +52,8 @@ def load(dataset: str, subset: str | None, cache: Path) -> Any:
     try:
         return datasets.load_dataset(dataset, subset, cache_dir=str(cache))
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        hint = "without a network, datamodule.dataset can be the path of a copy"
-        raise OSError(f"datamodule.dataset={dataset} cannot be had: {one_line(error)}; {hint}") from error
+        hint = "without a network, set datamodule.dataset to the path of a copy"
+        raise OSError(f"datamodule.dataset={dataset} cannot be loaded: {one_line(error)}; {hint}") from error
 
 
 def write_folders(splits: Any, image: str, label: str, folder: Path) -> None:
@@ -65,11 +65,11 @@ def write_folders(splits: Any, image: str, label: str, folder: Path) -> None:
     for split, rows in splits.items():
         for key, column in {"image": image, "label": label}.items():
             if column not in rows.features:
-                there = ", ".join(rows.features)
-                raise ValueError(f"{split} has no column datamodule.{key}={column}; there are: {there}")
+                columns = ", ".join(rows.features)
+                raise ValueError(f"{split} has no column datamodule.{key}={column}; it has {columns}")
         names = getattr(rows.features[label], "names", None)  # of a ClassLabel
         if names and len(set(map(safe_name, names))) < len(names):
-            raise ValueError(f"two classes of {label} would have the same folder, by the names {', '.join(names)}")
+            raise ValueError(f"two classes of {label} would share a folder; the names are {', '.join(names)}")
         for number, row in enumerate(rows.select_columns([image, label]).cast_column(image, Image(decode=False))):
             if row[label] is None or row[label] == -1:
                 continue
@@ -82,5 +82,5 @@ def write_folders(splits: Any, image: str, label: str, folder: Path) -> None:
 
 
 def safe_name(text: str) -> str:
-    """A text as the name of a folder that is inside its parent and not hidden."""
+    """Turn text into a folder name without separators that is not hidden."""
     return re.sub(r"[^\w .+-]+", "_", text).strip(" ._") or "_"

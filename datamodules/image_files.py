@@ -1,4 +1,4 @@
-"""Image files as a data set, and which files can be used."""
+"""Image files as a data set, and checks of which files are usable."""
 
 import logging
 import os
@@ -26,20 +26,20 @@ Sample = tuple[str, int]  # (path, label)
 
 
 class ImageFiles(Dataset):
-    """Image files, decoded and brought to one size when a batch asks for them.
+    """Image files, decoded and resized when a batch is fetched.
 
     Args:
         samples: (path, label) of each file.
         channels: c, 1 (grey) or 3 (RGB).
         transform: ``(c, h, w)`` uint8 → ``(c, H, W)`` uint8.
-        train_transform: that of training, which may be random.
-        training: which of the two to use.
-        on_error: of a file that cannot be read or transformed: ``raise`` a ValueError that names the file, or ``skip``
+        train_transform: the transform for training, which may be random.
+        training: use ``train_transform``.
+        on_error: for a file that cannot be read or transformed: ``raise`` a ValueError that names the file, or ``skip``
             the file and report it in ``Batch.errors``.
-        hint: what to add to such a ValueError.
+        hint: appended to the ValueError.
     """
 
-    keys: Tensor | None = None  # (N,) int64 that identify the files, wherever their folder is
+    keys: Tensor | None = None  # (N,) int64 that identify the files, independent of the folder
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class ImageFiles(Dataset):
         return part
 
     def __getitem__(self, key: BatchKey) -> Batch:
-        """The images that could be read; none of them gives ``(0, c, 1, 1)``."""
+        """The images that could be read; ``(0, c, 1, 1)`` if none could."""
         transform = self.train_transform if self.training else self.transform
         images, labels, errors = [], [], []
         with seeded(key.key):  # torchvision's transforms draw from the global generator
@@ -92,7 +92,7 @@ class ImageFiles(Dataset):
         return Batch(stacked, torch.tensor(labels, dtype=torch.int64), key, errors)
 
     def read_error(self, index: int) -> str | None:
-        """Why a file cannot be read and transformed, in training and evaluation if it is used for both."""
+        """The error of reading and transforming a file (with both transforms in training), or None."""
         try:
             for transform in (self.transform, self.train_transform) if self.training else (self.transform,):
                 read_and_transform(self.samples[index][0], self.channels, transform)
@@ -103,7 +103,7 @@ class ImageFiles(Dataset):
 
 
 def drop_unreadable(files: ImageFiles, folder: Path) -> tuple[ImageFiles, list[str]]:
-    """(the files that can be read and transformed, a message for each of the other ones); every file is decoded."""
+    """(the readable files, a message for each unreadable one); decodes and transforms every file."""
     count, errors, kept = ProgressLogger(len(files), f"images of {folder} decoded"), [], []
     with seeded(0), ThreadPoolExecutor() as pool:  # transforms draw random numbers; decoding releases Python's lock
         for start in range(0, len(files), 1000):
@@ -118,22 +118,22 @@ def drop_unreadable(files: ImageFiles, folder: Path) -> tuple[ImageFiles, list[s
 
 
 class FileScan(NamedTuple):
-    """What is known about files before they are decoded."""
+    """The result of examining files without opening them."""
 
-    sizes: dict[str, int]  # path → bytes of the files that can be used
+    sizes: dict[str, int]  # path → bytes, of the usable files
     empty: list[str]  # paths
-    duplicates: dict[str, str]  # path → the other path of the same file
+    duplicates: dict[str, str]  # path → another path of the same file
     unreadable: list[str]  # messages
 
 
 def scan_files(samples: Sequence[Sample], folder: Path, known: dict) -> FileScan:
     """Examine files without opening them.
 
-    Of a file with several names (links), one counts: the one in ``known``, otherwise the first that is not a link.
+    If a file has several names (links), one is kept: the one in ``known``, otherwise the first that is not a link.
 
     Args:
-        folder: that the files are in.
-        known: path by (device, inode) of files in other splits; receives those of these files.
+        folder: contains the files.
+        known: (device, inode) → path of files in other splits; these files are added.
     """
     count, scan = ProgressLogger(len(samples), f"images of {folder} examined"), FileScan({}, [], {}, [])
     for path, _ in samples:
@@ -141,7 +141,7 @@ def scan_files(samples: Sequence[Sample], folder: Path, known: dict) -> FileScan
         try:
             status = os.stat(path)
         except OSError as error:
-            link = " (a link that leads nowhere)" if os.path.islink(path) else ""
+            link = " (a broken link)" if os.path.islink(path) else ""
             scan.unreadable.append(f"{path} cannot be read: {error.strerror}{link}")
             continue
         if not stat.S_ISREG(status.st_mode):
@@ -149,7 +149,7 @@ def scan_files(samples: Sequence[Sample], folder: Path, known: dict) -> FileScan
         elif status.st_size == 0:
             scan.empty.append(path)
         else:
-            identity = (status.st_dev, status.st_ino) if status.st_ino else path  # without an inode, it is unknown
+            identity = (status.st_dev, status.st_ino) if status.st_ino else path  # some file systems have no inodes
             other = known.setdefault(identity, path)
             if other in scan.sizes and is_link(other, folder) and not is_link(path, folder):
                 del scan.sizes[other]
@@ -162,12 +162,12 @@ def scan_files(samples: Sequence[Sample], folder: Path, known: dict) -> FileScan
 
 
 def is_link(path: str, folder: Path) -> bool:
-    """Whether a path in a folder is a link, or in a folder that is one."""
+    """Whether a path inside a folder is a link, or is in a linked folder."""
     return os.path.realpath(path) != os.path.join(os.path.realpath(folder), os.path.relpath(path, folder))
 
 
 def file_keys(samples: Iterable[Sample], sizes: dict[str, int], folder: Path, class_names: Sequence[str]) -> Tensor:
-    """``(N,)`` int64 that identify files by class, name in the folder and size, wherever the folder is."""
+    """``(N,)`` int64 that identify files by class, path in the folder and size, wherever the folder is."""
     start, keys = len(os.path.join(folder, "")), []
     for path, label in samples:
         name = f"{path[start:].replace(os.sep, '/')}\0{class_names[label]}\0{sizes[path]}"
@@ -179,16 +179,16 @@ class ProgressLogger:
     """Log the progress of a long scan every ten seconds. Each call counts one item.
 
     Args:
-        total: number of items, if it is known.
-        what: the items, and what is done to them.
+        total: number of items, or None if unknown.
+        action: the items and the action, such as ``images decoded``.
     """
 
-    def __init__(self, total: int | None, what: str):
+    def __init__(self, total: int | None, action: str):
         self.count, self.next = 0, time.monotonic() + LOG_SECONDS
-        self.of, self.what = f" of {total:,}" if total else "", what
+        self.of_total, self.action = f" of {total:,}" if total else "", action
 
     def __call__(self) -> None:
         self.count += 1
         if self.count % 100 == 0 and time.monotonic() >= self.next:
-            log.info(f"{self.count:,}{self.of} {self.what}")
+            log.info(f"{self.count:,}{self.of_total} {self.action}")
             self.next += LOG_SECONDS

@@ -1,4 +1,4 @@
-"""Finding image files, sorting their names, and checking where results can be written; imports no torch."""
+"""Find image files, sort names, and check output paths; imports no torch."""
 
 import os
 import re
@@ -9,20 +9,19 @@ from pathlib import Path
 
 from results.run_folder import nearest
 
-# Image files that are found in a folder, in training and prediction; a pattern or a single file may have any suffix.
+# Suffixes of the image files in a folder, in training and prediction. A pattern or a single file may have any suffix.
 SUFFIXES = (".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm .avif").split()
-HIDDEN = (".", "__MACOSX")  # prefixes of names that are left by other programs (._cat.0.jpg, .ipynb_checkpoints)
+HIDDEN = (".", "__MACOSX")  # prefixes of files left by other programs (._cat.0.jpg, .ipynb_checkpoints)
 
 
 def find_images(images: str, unreadable: list[str] | None = None) -> tuple[Path, list[str]]:
-    """(the folder that names are relative to, the names of the image files) of a path or a pattern.
+    """(folder, names of the image files relative to it) for a path or a pattern.
 
-    A folder is searched with all folders below, except hidden ones. The order is natural: 2 before 10.
+    A folder is searched recursively, except hidden folders. The order is natural: 2 before 10.
 
     Args:
         images: a folder, a file or a pattern.
-        unreadable: receives messages about folders that cannot be read, as in ``walk_images``; without it they are
-            errors.
+        unreadable: receives messages about unreadable folders, as in ``walk_images``; None raises errors.
 
     Raises:
         OSError: no such file, no image in the folder, or neither a file nor a folder.
@@ -45,24 +44,23 @@ def find_images(images: str, unreadable: list[str] | None = None) -> tuple[Path,
         return path.parent, [path.name]
     if not has_magic(str(path)):
         raise FileNotFoundError(f"images={images}: no such file or folder{nearest(path)}")
-    base = next(parent for parent in path.parents if parent.is_dir())  # may have brackets in its name
+    base = next(parent for parent in path.parents if parent.is_dir())  # the name may contain brackets
     pattern = os.path.join(escape(str(base)), path.relative_to(base))
     names = [os.path.normpath(name) for name in glob(pattern, recursive=True) if not os.path.isdir(name)]
     if not names:
-        raise FileNotFoundError(f"images={images}: no file has such a name")
+        raise FileNotFoundError(f"images={images}: no file matches")
     return Path(), sorted(set(names), key=natural)
 
 
 def walk_images(folder: str, unreadable: list[str]) -> Iterator[str]:
-    """Yield the path of every image file in a folder and all folders below, except hidden ones.
+    """Yield the path of every image file in a folder and all subfolders, except hidden ones.
 
-    Links to folders are followed, after the folders themselves, and each folder is read once. Whether a file can be
-    read is not checked here.
+    Links to folders are followed last, and each folder is read once. Files are not opened.
 
     Args:
         folder: to search.
-        unreadable: receives a message about each folder that cannot be read or has the name of an image file, and about
-            each link to a folder that contains it, and each broken link that has no suffix.
+        unreadable: receives a message about each folder that cannot be read or is named like an image file, each link
+            to a folder that contains it, and each broken link without a suffix.
     """
     top = os.path.join(os.path.realpath(folder), "")
     folders, links, seen = [folder], [], set()
@@ -103,7 +101,7 @@ def visible_folders(folder: Path) -> tuple[str, ...]:
 
 
 def is_folder(entry: os.DirEntry) -> bool:
-    """Whether an entry is a folder or a link to one; False if it cannot be examined, like a link to itself."""
+    """Whether an entry is a folder or a link to one; False for errors such as a link to itself."""
     try:
         return entry.is_dir()
     except OSError:
@@ -116,37 +114,37 @@ def is_broken_link(entry: os.DirEntry) -> bool:
 
 
 def broken_link(entry: os.DirEntry) -> str:
-    return f"{entry.path} is a link that leads nowhere"
+    return f"{entry.path} is a broken link"
 
 
 def is_image(name: str) -> bool:
-    """Whether a file's name is that of an image; hidden files, as macOS leaves beside images, are none."""
+    """Whether a file name is that of an image; hidden files, as macOS leaves next to images, do not count."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
 
 
 def natural(name: str) -> tuple:
-    """A key to sort paths by: folder by folder, numbers by value, capitals like small letters."""
+    """A key to sort paths by: folder by folder, numbers by value, ignoring case."""
     stem, dot, suffix = name.rpartition(".")
     text = f"{stem}\0{suffix}" if dot else name  # \0 sorts first: the shorter name comes first
     return _pieces(text.replace(os.sep, "\0").casefold()), name
 
 
 def class_order(name: str) -> tuple:
-    """A key to sort class names by: numbers by value, also within a name (2 before 10), everything else as text."""
+    """A key to sort class names by: numbers by value, also within a name (2 before 10), the rest as text."""
     if re.fullmatch(r"[+-]?[0-9]+(\.[0-9]+)?", name):  # also -30 before 5, and 0.25 before 0.5
         return 0, [Decimal(name)], name
     return 1, _pieces(name), name
 
 
 def _pieces(text: str) -> list:
-    """Text and numbers in turn."""
+    """Alternating text and numbers."""
     pieces: list = re.split("([0-9]+)", text)
     pieces[1::2] = map(int, pieces[1::2])
     return pieces
 
 
 def identify(names: Sequence[str]) -> dict[str, str]:
-    """The id of each file (the name without folder and suffix) → the name, by id in natural order.
+    """Id (the name without folder and suffix) → name of each file, in natural order of the ids.
 
     Raises:
         ValueError: two files have the same id.
@@ -165,7 +163,9 @@ def check_writable(key: str, path: Path, suffixes: Sequence[str]) -> None:
     if path.suffix.lower() not in suffixes:
         raise ValueError(f"{key}={path}: expected a name that ends in {' or '.join(suffixes)}")
     if path.is_dir():
-        raise IsADirectoryError(f"{key}={path} is a folder; expected a file, say {path / f'predictions{suffixes[0]}'}")
+        raise IsADirectoryError(
+            f"{key}={path} is a folder; expected a file such as {path / f'predictions{suffixes[0]}'}"
+        )
     parent = next(parent for parent in path.absolute().parents if parent.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise PermissionError(f"{key}={path}: nothing can be written to {parent}")
+        raise PermissionError(f"{key}={path}: no file can be created in {parent}")

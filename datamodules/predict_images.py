@@ -16,7 +16,7 @@ from datamodules.tensor_dataset import Batch
 
 
 class PredictImages(LightningDataModule):
-    """Image files in the given order, prepared for a network. The label of a file is its index among ``paths``.
+    """Image files in the given order, preprocessed for a network. The label of a file is the index in ``paths``.
 
     A batch is ``(images, indices, errors)``: ``(n, in_channels, image_size, image_size)`` float32, ``(n,)`` int64,
     and (index, message) of each file that was skipped; n may be 0.
@@ -24,9 +24,9 @@ class PredictImages(LightningDataModule):
     Args:
         paths: of the files.
         preprocessing: of the network.
-        batch_size: files a batch.
-        num_workers: processes that decode; None: one for each core but one, at most 16, for a GPU; otherwise 0.
-        on_error: of a file that cannot be read: ``raise``, or ``skip`` it.
+        batch_size: files per batch.
+        num_workers: decoding processes; None: for a GPU one per core but one, at most 16; otherwise 0.
+        on_error: for a file that cannot be read: ``raise`` an error or ``skip`` the file.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class PredictImages(LightningDataModule):
         self.batch_size, self.num_workers = batch_size, num_workers
 
     def read(self, indices: Tensor) -> Batch:
-        """Some of the images before normalisation; those that cannot be read are missing."""
+        """Images before normalisation, without those that cannot be read."""
         return self.files[BatchKey(indices)]
 
     def predict_dataloader(self) -> DataLoader:
@@ -62,7 +62,7 @@ class PredictImages(LightningDataModule):
         if self.num_workers is not None:
             return self.num_workers
         if self.trainer is None or self.trainer.strategy.root_device.type == "cpu":
-            return 0  # workers would take more time from the network than decoding does
+            return 0  # workers would slow down the network more than decoding does
         return min(16, suggested_max_num_workers(1))
 
     def on_after_batch_transfer(

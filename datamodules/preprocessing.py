@@ -1,4 +1,4 @@
-"""The steps from an image to the input of a network, in training, evaluation and use."""
+"""The steps from an image to the input of a network, in training, evaluation and prediction."""
 
 from collections.abc import Sequence
 
@@ -7,17 +7,17 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-LONGEST = 16  # times the short side: an image is cut to this length before the central crop
-TALL = 32  # times the width: the height of a taller image is resized first
+LONGEST = 16  # in short sides: longer images are cut to this length before the central crop
+TALL = 32  # in widths: the height of taller images is resized first
 
 
 class Preprocessing:
-    """From uint8 images of any size and colour to the input of a network.
+    """Convert uint8 images of any size, grey or RGB, to the input of a network.
 
     Args:
-        in_channels: of the network, 1 or 3: grey images are repeated, coloured ones turned grey.
+        in_channels: of the network, 1 or 3: grey images are repeated, RGB images converted to grey.
         image_size: height and width in pixels.
-        mean, std: of each channel, for pixels from 0 to 1; three channels are reduced to luminance for a grey network.
+        mean, std: of each channel, for pixels from 0 to 1; three values are reduced to luminance for a grey network.
         resize_ratio: images are resized to ``image_size * resize_ratio``, then cropped at the centre; None resizes
             whole images.
 
@@ -34,7 +34,9 @@ class Preprocessing:
         resize_ratio: float | None = None,
     ):
         if len(mean) != len(std) or len(mean) not in (1, 3) or min(std) <= 0:
-            raise ValueError(f"mean={list(mean)} and std={list(std)} are not a mean and a positive deviation a channel")
+            raise ValueError(
+                f"mean={list(mean)} and std={list(std)}; expected a mean and a positive deviation per channel"
+            )
         if in_channels not in (1, 3):
             raise ValueError(f"in_channels={in_channels} is neither 1 (grey) nor 3 (RGB)")
         if in_channels == 1 and len(mean) == 3:  # torchvision's weights of the colours; channels are correlated
@@ -77,7 +79,7 @@ class Preprocessing:
             self._scale, self._shift = self._scale.to(images.device), self._shift.to(images.device)
         if images.shape[1] > self.in_channels:
             images = F.rgb_to_grayscale(images)
-        elif images.shape[1] < len(self.mean):  # grey images for a coloured network
+        elif images.shape[1] < len(self.mean):  # grey images for an RGB network
             images = images.expand(-1, len(self.mean), -1, -1)
         images = images.to(torch.float32).mul_(self._scale).add_(self._shift)
         return images.expand(-1, self.in_channels, -1, -1)
@@ -89,9 +91,9 @@ class Preprocessing:
 
 
 def without_ends(images: Tensor) -> Tensor:
-    """Very long images, ``(…, h, w)``, without most of the part that a central crop discards.
+    """Cut off most of what a central crop would discard from very long images ``(…, h, w)``.
 
-    Resizing an image of 1×100,000 pixels for the central square would otherwise take gigabytes.
+    Otherwise, resizing an image of 1×100,000 pixels before the crop would take gigabytes.
     """
     height, width = images.shape[-2:]
     top, left = (max(0, (long - LONGEST * short) // 2) for long, short in ((height, width), (width, height)))

@@ -13,13 +13,13 @@ from torch.utils.data import Sampler
 
 
 def random_key(*numbers: int) -> int:
-    """A seed that is a function of the given numbers and nothing else."""
+    """A seed that depends only on the given numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 @contextmanager
 def seeded(key: int) -> Iterator[None]:
-    """Seed the CPU's global generator, and restore its state afterwards."""
+    """Seed the global CPU generator, and restore the state afterwards."""
     state = torch.get_rng_state()
     torch.default_generator.manual_seed(key)
     try:
@@ -33,11 +33,11 @@ def stratified_split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor
 
     Args:
         labels: ``(N,)`` int64.
-        fraction: of each class to put in the second part, 0 < fraction < 1; at least one image of a class,
+        fraction: share of each class in the second part, 0 < fraction < 1; at least one image of a class,
             and never all of them.
 
     Returns:
-        Two sorted index tensors, disjoint, together all N.
+        Two sorted, disjoint index tensors that cover all N.
     """
     _check_fraction(fraction)
     generator = torch.Generator().manual_seed(seed)
@@ -55,24 +55,24 @@ def split_by_name(
 ) -> tuple[Tensor, Tensor]:
     """Split indices by a hash of each name, so that adding or removing images moves no other image.
 
-    The number of images matters only in a class that would have too few in a part: the one with the smallest hash is
-    then in the second part, or those with the largest hashes are not.
+    The number of images matters only for a class that would have too few in a part: then the image with the smallest
+    hash is in the second part, or those with the largest hashes are in the first.
 
     Args:
         names: of the images.
         labels: ``(N,)`` int64.
-        fraction: of the images to put in the second part, on average, 0 < fraction < 1; at least one image of each
-            class with two.
+        fraction: mean share of the images in the second part, 0 < fraction < 1; at least one image of each class
+            that has two.
         seed, part: of the hash.
         rest: minimum number of images of each class in the first part, if there are enough.
 
     Returns:
-        Two sorted index tensors, disjoint, together all N.
+        Two sorted, disjoint index tensors that cover all N.
     """
     _check_fraction(fraction)
     hashes = torch.tensor([name_hash(name, seed, part) for name in names], dtype=torch.float64)
     order = hashes.argsort(stable=True)
-    order = order[labels[order].argsort(stable=True)]  # class by class, each by its hashes
+    order = order[labels[order].argsort(stable=True)]  # by class, then by hash
     sizes = labels.bincount()  # of each class
     counts = labels[hashes < fraction].bincount(minlength=len(sizes))  # in the second part
     counts = counts.clamp(min=1).minimum((sizes - rest).clamp(min=1)).minimum((sizes - 1).clamp(min=0))
@@ -89,12 +89,12 @@ def split_by_group(
 
     Args:
         groups: of the images.
-        fraction: of the groups to put in the second part, on average, 0 < fraction < 1; at least one group.
+        fraction: mean share of the groups in the second part, 0 < fraction < 1; at least one group.
         seed, part: of the hash.
         rest: minimum number of groups in the first part.
 
     Returns:
-        Two sorted index tensors, disjoint, together all N.
+        Two sorted, disjoint index tensors that cover all N.
 
     Raises: ValueError: there are too few groups.
     """
@@ -102,22 +102,22 @@ def split_by_group(
     hashes = {group: name_hash(group, seed, part) for group in set(groups)}
     ordered = sorted(hashes.values())
     if len(ordered) <= rest:
-        raise ValueError(f"there are {len(ordered)} groups; setting some aside for {part} needs {rest + 1}")
+        raise ValueError(f"there are {len(ordered)} groups; splitting off {part} needs {rest + 1}")
     bound = min(max(fraction, ordered[0]), ordered[-1 - rest])
     second = torch.tensor([hashes[group] <= bound for group in groups])
     return (~second).nonzero().squeeze(1), second.nonzero().squeeze(1)
 
 
 def assign_folds(names: Sequence[str], labels: Tensor, folds: int, seed: int) -> Tensor:
-    """The fold of each image, ``(N,)`` int64, for cross-validation: stratified, and a function of its arguments.
+    """The fold of each image, ``(N,)`` int64, for cross-validation: stratified, and a function of the arguments.
 
-    Distinct names, sorted by class and by a hash, are dealt to the folds in turn: of each class, no fold has two more
-    than another. Images of the same name are in the same fold; the class of the last of them counts.
+    Distinct names, sorted by class and hash, are dealt to the folds in turn: the numbers of names of a class differ by
+    at most 1 between folds. Images with the same name are in the same fold; the class of the last one counts.
 
     Args:
-        names: of the images, or of the groups that they belong to.
+        names: of the images or their groups.
         labels: ``(N,)`` int64.
-        folds: their number, at least 2.
+        folds: number of folds, at least 2.
         seed: of the hash.
 
     Raises: ValueError: there are fewer names than folds.
@@ -131,14 +131,14 @@ def assign_folds(names: Sequence[str], labels: Tensor, folds: int, seed: int) ->
 
 
 def name_hash(name: str, seed: int, part: str) -> float:
-    """A pseudorandom number, 0 ≤ x < 1, that depends on the arguments alone."""
+    """A pseudorandom number, 0 ≤ x < 1, that depends only on the arguments."""
     digest = blake2b(os.fsencode(f"{seed}/{part}/{name}"), digest_size=6).digest()
     return int.from_bytes(digest, "big") / 2**48
 
 
 def _check_fraction(fraction: float) -> None:
     if not 0 < fraction < 1:
-        raise ValueError(f"the fraction to split off is {fraction}; expected a number between 0 and 1, say 0.1")
+        raise ValueError(f"the fraction to split off is {fraction}; expected a number between 0 and 1, such as 0.1")
 
 
 class BatchKey(NamedTuple):
@@ -150,17 +150,17 @@ class BatchKey(NamedTuple):
 
 
 class BatchSampler(Sampler):
-    """Yields a ``BatchKey`` for each batch, which is a function of (seed, epoch, batch) alone.
+    """Yields a ``BatchKey`` for each batch, which depends only on (seed, epoch, batch).
 
-    With several processes (``world_size``), each takes an equal share of every training batch, and images that do not
-    fill a batch are left out; in evaluation every image comes exactly once.
+    With several processes (``world_size``), each gets an equal share of every training batch, and images that do not
+    fill a batch are left out; in evaluation every image occurs exactly once.
 
-    If ``weights`` is set, ``(N,)`` float, the images of an epoch, as many as without, are drawn with replacement, each
-    with a probability in proportion to its weight.
+    If ``weights`` is set, ``(N,)`` float, the N images of an epoch are drawn with replacement, with probabilities in
+    proportion to the weights.
 
     The indices are on ``device``: the order of an epoch is copied there once, so that no batch waits for a copy.
 
-    ``first`` is the first batch of ``epoch``: not 0 if a run resumes within an epoch. The length stays that of a whole
+    ``first`` is the first batch of ``epoch``: not 0 if a run resumes within an epoch. ``len`` is always that of a full
     epoch.
     """
 
@@ -196,7 +196,7 @@ class BatchSampler(Sampler):
             parts = order[: shares * self.batch_size].split(self.batch_size)
         elif self.world_size == 1:
             parts = order.split(self.batch_size)
-        else:  # sizes that differ by one at most, so that no process is left without an image
+        else:  # sizes differ by at most one, so that every process has an image
             parts = order.tensor_split(shares)
         numbers = range(first * self.world_size + self.rank, shares, self.world_size)
         keys = [random_key(self.seed, self.epoch, number) for number in numbers]  # at once: 6 µs each instead of 100

@@ -1,4 +1,4 @@
-"""Random images that carry their label, for benchmarks and tests."""
+"""Random images with learnable labels, for benchmarks and tests."""
 
 import torch
 
@@ -7,10 +7,10 @@ from datamodules.tensor_dataset import TensorImages
 
 
 class Synthetic(ImageDataModule):
-    """Noise with a brighter horizontal band, whose position is the class: easy to learn, of any size and number.
+    """Noise with a brighter horizontal band, whose position is the class: easy to learn, any size and number.
 
     Args:
-        num_images: training images; a fifth as many for testing.
+        num_images: number of training images; the test set has a fifth of that.
     """
 
     source_folder = None

@@ -1,4 +1,4 @@
-"""Image files whose labels are in a table."""
+"""Image files with labels in a table."""
 
 import logging
 import os
@@ -20,19 +20,19 @@ log = logging.getLogger(__name__)
 
 
 class Table(ImageFolder):
-    """Image files anywhere below ``data_dir``, and a table with a row for each of them.
+    """Image files anywhere below ``data_dir``, and a table with a row for each file.
 
-    A row names the file by the path below ``data_dir`` or by the last part alone, with or without suffix. Labels are
-    text or numbers, numbered in natural order: 2 before 10. What cannot be used is left out, counted and named in one
-    line: rows without a file or a label, files without a row, a second row of a file.
+    A row names the file by the path below ``data_dir`` or only the last part, with or without suffix. Labels are text
+    or numbers, in natural order (2 before 10). Rows without a file or label, files without a row, and repeated rows of
+    a file are left out, and logged in one line.
 
     Args:
-        table: CSV, TSV or Parquet, by the suffix, with the names of the columns: a file in ``data_dir``, or a path.
-        file, label: columns with the name of the file and the label.
+        table: CSV, TSV or Parquet by suffix, with column names: a file in ``data_dir``, or a path.
+        file, label: columns with file name and label.
         split: column with ``train``, ``val`` or ``test`` (or the other names in ``split_folders``). Without it, and for
-            a split that has no rows, images are set aside as by ``ImageFolder``.
-        group: column with what several images have in common, such as a patient. A group is in one split only: a
-            hash of the group, not of the file's name, decides, whatever the classes of the group's images.
+            a split without rows, images are split off as in ``ImageFolder``.
+        group: column with a group of images, such as a patient. All images of a group are in one split, by a hash of
+            the group instead of the file's name, regardless of class.
         options: as in ``ImageFolder``.
     """
 
@@ -54,7 +54,7 @@ class Table(ImageFolder):
         paths = [self.root / self.table, Path(self.table).expanduser()]
         path = next(filter(Path.is_file, paths), None)
         if path is None:
-            raise FileNotFoundError(f"datamodule.table={self.table} is no file{nearest(paths[0])}")
+            raise FileNotFoundError(f"datamodule.table={self.table} is not a file{nearest(paths[0])}")
         self.unreadable: list[str] = []
         self.rows = match_files(read_table(path, self.columns), self.root, path, self.unreadable)
         if self.columns["split"] is None:
@@ -65,10 +65,10 @@ class Table(ImageFolder):
                 raise ValueError(f"{path} has the split {value!r}; expected train, val or test")
         self.rows["split"] = self.rows["split"].str.lower().map(names)
         if "train" not in set(self.rows["split"]):
-            raise ValueError(f"{path} has no rows of the split train")
+            raise ValueError(f"{path} has no rows for the split train")
         if self.group is not None:
-            if lacking := (self.rows.group == "").sum():
-                raise ValueError(f"{path}: rows without a datamodule.group={self.group}: {lacking}")
+            if missing := (self.rows.group == "").sum():
+                raise ValueError(f"{path}: rows without a datamodule.group={self.group}: {missing}")
             several = self.rows.groupby("group")["split"].nunique() > 1
             if several.any():
                 raise ValueError(f"{path}: groups in several splits: {several.sum()} (first {several.idxmax()})")
@@ -100,7 +100,7 @@ class Table(ImageFolder):
 
 
 def read_table(path: Path, columns: Mapping[str, str | None]) -> pd.DataFrame:
-    """The columns of a table as text, an empty one for a missing value, under the names of the arguments of ``Table``.
+    """The columns of a table as text (empty for missing values), named like the arguments of ``Table``.
 
     Raises: ValueError: the file cannot be read, or lacks a column.
     """
@@ -112,29 +112,29 @@ def read_table(path: Path, columns: Mapping[str, str | None]) -> pd.DataFrame:
             text = {"dtype": str, "keep_default_na": False, "encoding": "utf-8-sig", "index_col": False}
             found = pd.read_csv(path, sep="\t" if suffix in (".tsv", ".tab") else ",", **text)
     except ImportError:
-        raise ValueError(f"{path}: pandas reads Parquet with pyarrow: pip install pyarrow") from None
+        raise ValueError(f"{path}: pandas needs pyarrow to read Parquet: pip install pyarrow") from None
     except (ValueError, OSError) as error:
         raise ValueError(f"{path} cannot be read as a table: {one_line(error)}") from error
     for key, column in columns.items():
         if column is not None and column not in found:
-            there = ", ".join(map(str, found))
-            raise ValueError(f"{path} has no column datamodule.{key}={column}; there are: {there}")
+            names = ", ".join(map(str, found))
+            raise ValueError(f"{path} has no column datamodule.{key}={column}; it has {names}")
     chosen = {key: found[column] for key, column in columns.items() if column is not None}
     return pd.DataFrame({k: ["" if pd.isna(value) else str(value).strip() for value in v] for k, v in chosen.items()})
 
 
 def match_files(rows: pd.DataFrame, root: Path, table: Path, unreadable: list[str]) -> pd.DataFrame:
-    """The usable rows, sorted by ``path``, which is added: the image file of a row. Logs the rest.
+    """The usable rows with the new column ``path``, the image file, sorted by path. Logs the rest.
 
-    Raises: ValueError, FileNotFoundError: a name fits several files, a file has several labels, or no row has a file.
+    Raises: ValueError, FileNotFoundError: a name matches several files, a file has two labels, or no row has a file.
     """
     start, index, files = os.path.join(root, ""), {}, []
     for path in walk_images(str(root), unreadable):
         name = path.removeprefix(start).replace(os.sep, "/")
         files.append(path)
-        for key in {name, posixpath.basename(name)}:
-            for form in (key, posixpath.splitext(key)[0]):
-                index.setdefault(form, []).append(path)
+        for short in {name, posixpath.basename(name)}:
+            for key in (short, posixpath.splitext(short)[0]):
+                index.setdefault(key, []).append(path)
     rows = rows.assign(path=[_file_of(name, index, start) for name in rows.file])
     found = rows[rows.path.notna()]
     if found.empty:
@@ -152,7 +152,7 @@ def match_files(rows: pd.DataFrame, root: Path, table: Path, unreadable: list[st
         "second rows of a file": usable.file[usable.duplicated("path")],
         "labels that occur once": once.index[once == 1],
     }
-    parts = [f"{what}: {len(names):,} (first {list(names)[0]})" for what, names in left_out.items() if len(names)]
+    parts = [f"{kind}: {len(names):,} (first {list(names)[0]})" for kind, names in left_out.items() if len(names)]
     usable = usable.drop_duplicates("path").sort_values("path", ignore_index=True)
     if parts:
         level = logging.WARNING if len(usable) < len(rows) else logging.INFO  # were rows lost?
@@ -161,11 +161,13 @@ def match_files(rows: pd.DataFrame, root: Path, table: Path, unreadable: list[st
 
 
 def _file_of(name: str, index: Mapping[str, Sequence[str]], start: str) -> str | None:
-    """The file that a row means. Raises: ValueError: there are several."""
+    """The file of a row, or None. Raises: ValueError: several files match."""
     name = posixpath.normpath(name.replace("\\", "/"))
     found = index.get(name, [])
     if start + name in found:
         return start + name
     if len(set(found)) > 1:
-        raise ValueError(f"the name {name} in the table fits {found[0]} and {found[1]}; expected a path below {start}")
+        raise ValueError(
+            f"the name {name} in the table matches {found[0]} and {found[1]}; expected a path below {start}"
+        )
     return found[0] if found else None

@@ -1,4 +1,4 @@
-"""Images that are all in memory, and fetched by the batch."""
+"""A data set in memory that is indexed by batch."""
 
 from collections.abc import Sequence
 from copy import copy
@@ -12,7 +12,7 @@ from datamodules.sampling import BatchKey
 
 
 class Batch(NamedTuple):
-    """What a loader delivers."""
+    """A batch from a loader."""
 
     images: Tensor  # (N, c, h, w) uint8
     labels: Tensor  # (N,) int64
@@ -44,7 +44,7 @@ class TensorImages(Dataset):
         return self.images.device
 
     def to(self, device: torch.device) -> "TensorImages":
-        """The same images in a device's memory, so that batches need no copy from the host."""
+        """A copy on a device, so that batches are not copied from the host."""
         moved = copy(self)
         moved.images, moved.all_labels = self.images.to(device), self.all_labels.to(device)
         moved.indices = self.indices.to(device)
@@ -57,5 +57,5 @@ class TensorImages(Dataset):
         return part
 
     def __getitem__(self, key: BatchKey) -> Batch:
-        indices = self.indices.index_select(0, key.indices)  # copies whole rows; images[indices] goes pixel by pixel
+        indices = self.indices.index_select(0, key.indices)  # copies whole rows; images[indices] copies pixels
         return Batch(self.images.index_select(0, indices), self.all_labels.index_select(0, indices), key)

@@ -1,4 +1,4 @@
-"""Data sets of torchvision by name: their files, or their images in memory."""
+"""Data sets of torchvision by name, as image files or in memory."""
 
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -17,27 +17,27 @@ from datamodules.image_files import Sample
 from datamodules.image_folder import ImageFolder
 from datamodules.tensor_dataset import TensorImages
 
-# The names that torchvision's classes give to splits, in order of preference.
+# Split → torchvision's names for it, in order of preference.
 SPLIT_NAMES = {"train": ("train", "trainval"), "val": ("val", "valid"), "test": ("test",)}
 
 
 def source_class(name: str) -> type[Dataset]:
-    """A data set of torchvision by its name. Raises: ValueError: there is none."""
+    """The torchvision data set of this name. Raises: ValueError: unknown name."""
     if name not in datasets.__all__:
         near = get_close_matches(name, datasets.__all__, n=1, cutoff=0.4)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"datamodule.dataset={name} is no data set of torchvision{hint}")
+        raise ValueError(f"datamodule.dataset={name} is not a data set of torchvision{hint}")
     return getattr(datasets, name)
 
 
 def open_split(name: str, data_dir: str, split: str, **options) -> Dataset | None:
     """A split of a data set, downloaded if necessary; None if the data set has no such split.
 
-    A data set without any splits is all ``train``.
+    A data set without splits is all ``train``.
 
     Raises:
         OSError: the files are missing or damaged, and the download failed.
-        ValueError: a package is missing, or there is nothing to train on.
+        ValueError: a package is missing, or there is no training split.
     """
     source, found = source_class(name), None
     parameters = signature(source).parameters
@@ -60,20 +60,20 @@ def open_split(name: str, data_dir: str, split: str, **options) -> Dataset | Non
 
 
 class TorchvisionFiles(ImageFolder):
-    """A data set of torchvision that is kept as image files, such as ``Flowers102``, ``DTD`` or ``Food101``.
+    """A data set of torchvision that consists of image files, such as ``Flowers102``, ``DTD`` or ``Food101``.
 
-    Splits that torchvision does not have are set aside as by ``ImageFolder``.
+    Splits that torchvision lacks are split off as in ``ImageFolder``.
 
     Args:
-        dataset: the name of the class in ``torchvision.datasets``; it must take a ``loader``.
+        dataset: class name in ``torchvision.datasets``; the class must have the argument ``loader``.
         options: as in ``ImageFolder``.
     """
 
     def __init__(self, data_dir: str, dataset: str, **options):
         self.dataset = dataset
         if "loader" not in signature(source_class(dataset)).parameters:
-            hint = f"datamodule=torchvision_tensors datamodule.dataset={dataset} keeps it in memory"
-            raise ValueError(f"torchvision's {dataset} does not give the names of its files; {hint}")
+            hint = f"use datamodule=torchvision_tensors datamodule.dataset={dataset}"
+            raise ValueError(f"torchvision's {dataset} does not list image files; {hint}")
         Path(data_dir).expanduser().mkdir(parents=True, exist_ok=True)
         super().__init__(data_dir, **options)
 
@@ -92,21 +92,20 @@ class TorchvisionFiles(ImageFolder):
     def samples(self, split: str, unreadable: list[str]) -> list[Sample]:
         source = self.sources[split]
         pairs = (source[i] for i in range(len(source)))
-        return [(path, int(label)) for path, label in pairs]  # the loader, str, gives back the path
+        return [(path, int(label)) for path, label in pairs]  # the loader, str, returns the path
 
     def order_classes(self, class_names: Sequence[str]) -> None:
-        """The order is torchvision's."""
+        """Do nothing: the order is torchvision's."""
 
 
 class TorchvisionTensors(ImageDataModule):
     """A data set of torchvision with all images in memory, such as ``MNIST``, ``SVHN`` or ``STL10``.
 
-    Arrays are taken as they are; a data set that opens image files is decoded once, and its images resized to
-    ``image_size``.
+    Images are resized to ``image_size``; a data set of image files is decoded once.
 
     Args:
-        dataset: the name of the class in ``torchvision.datasets``.
-        num_classes: also the names of the classes, from 0, if the class has none.
+        dataset: class name in ``torchvision.datasets``.
+        num_classes: number of classes; they are named 0, 1, … if torchvision has no names.
         mean, std: of each channel, for pixels from 0 to 1.
         options: as in ``ImageDataModule``.
     """
@@ -142,5 +141,5 @@ class TorchvisionTensors(ImageDataModule):
 
 
 def class_names(names: Sequence) -> tuple[str, ...]:
-    """Names of classes as text; of several names for a class, the first."""
+    """Class names as text; the first one if a class has several."""
     return tuple(str(name[0] if isinstance(name, tuple) else name) for name in names)

@@ -1,4 +1,4 @@
-"""Checks that the augmentations of a config return images of the type and shape that they get."""
+"""Check that transforms return images with the type and shape of the input."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,19 +9,19 @@ from results.record import one_line
 
 
 class TransformError(ValueError):
-    """A transform fails or has a wrong output; no image file is to blame."""
+    """A transform fails or has a wrong output, for any image file."""
 
 
 def try_transforms(group: str, transforms: Mapping[str, Callable], images: Tensor, *arguments: Any) -> None:
     """Apply transforms one after another.
 
     Args:
-        group: the config key that they are in.
-        images: what the first one gets.
-        arguments: further ones of each transform.
+        group: the config key of the transforms.
+        images: input of the first transform.
+        arguments: further arguments of each transform.
 
     Raises:
-        TransformError: names the first that fails or changes the type or shape.
+        TransformError: names the first transform that fails or changes type or shape.
     """
     for name, transform in transforms.items():
         key = f"{group}.{name}"
@@ -35,10 +35,10 @@ def try_transforms(group: str, transforms: Mapping[str, Callable], images: Tenso
 def check_output(key: str, transform: Callable, output: Any, expected: str) -> Tensor:
     """The output of a transform as a plain tensor.
 
-    Raises: TransformError: ``describe(output)`` is not what is expected.
+    Raises: TransformError: ``describe(output)`` differs from ``expected``.
     """
     if describe(output) != expected:
-        hint = "; torchvision's transforms belong in datamodules.PerImage" if isinstance(output, tuple) else ""
+        hint = "; wrap torchvision's transforms in datamodules.PerImage" if isinstance(output, tuple) else ""
         raise TransformError(f"{title(key, transform)} returns {describe(output)}; expected {expected}{hint}")
     return output.as_subclass(Tensor)
 

@@ -1,4 +1,4 @@
-"""Backbones: plain ``nn.Module``s that map images ``(N, C, H, W)`` to logits ``(N, num_classes)``."""
+"""Backbones: ``nn.Module``s that map images ``(N, C, H, W)`` to logits ``(N, num_classes)``."""
 
 from importlib import import_module
 

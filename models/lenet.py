@@ -1,6 +1,6 @@
 """LeNet, after LeCun et al. 1998, "Gradient-based learning applied to document recognition", section II.B.
 
-The form with ReLU, max-pooling and 16 and 32 filters that is usual for small colour images today.
+This is the variant with ReLU, max-pooling, and 16 and 32 filters that is common for small colour images today.
 """
 
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ class LeNet(nn.Module):
 
     Args:
         in_channels: channels of the images.
-        num_classes: length of the output.
+        num_classes: number of outputs.
         image_size: height and width of the (square) images in pixels, at least 16.
 
     Raises:
@@ -34,13 +34,13 @@ class LeNet(nn.Module):
 
     @property
     def head(self) -> nn.Linear:
-        """The classifier, the last layer, whose input are the features."""
+        """The classifier: the last layer, with the features as input."""
         return self.fc3
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, in_channels, image_size, image_size)`` float → logits ``(N, num_classes)``."""
         #                                          at 32 pixels: (N, C, 32, 32)
-        # ReLU and max-pooling commute; after the pooling there is a quarter of the work for ReLU.
+        # ReLU and max-pooling commute; after pooling, ReLU has a quarter of the work.
         x = self.relu(self.pool1(self.conv1(x)))  #              (N, 16, 14, 14)
         x = self.relu(self.pool2(self.conv2(x)))  #              (N, 32, 5, 5)
         x = x.flatten(1)  #                                      (N, 800)

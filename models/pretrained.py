@@ -1,4 +1,4 @@
-"""Weights from a file: torchvision's published ones, or those of a run of this project."""
+"""Load weights: torchvision's published ones, or those of a file."""
 
 import argparse
 import logging
@@ -22,21 +22,21 @@ CONTAINERS = "state_dict model_state_dict model network net weights state_dict_e
 
 
 def load_weights(network: nn.Module, weights: str, published: str | None = None) -> None:
-    """Load the weights of a file into a network, except those that cannot fit: a head for other classes, other colours.
+    """Load the weights of a file into a network, which may have other classes or input channels.
 
-    A head with another number of classes keeps its random start. A first convolution for another number of channels is
-    adapted: for grey images, its weights for the channels are summed, as if each channel showed that image; for more
-    channels they are repeated in turn, scaled so that the sum stays.
+    A head for a different number of classes stays random. A first convolution for a different number of channels is
+    adapted: for grey images, the weights are summed over the channels, as if each channel had the grey image; for more
+    channels, they are repeated in turn and scaled to the same sum.
 
     Args:
         network: with ``conv1`` and ``head``; changed in place.
-        weights: a file with a state dict (``.safetensors`` too, such as timm's), or a checkpoint that has one under one
-            of ``CONTAINERS``, in which all names may share a prefix; or ``DEFAULT`` or another name of torchvision's
-            published weights, which are downloaded once.
+        weights: a file with a state dict (``.safetensors`` too, such as timm's), or a checkpoint with one under any of
+            ``CONTAINERS``; all names may share a prefix. Or ``DEFAULT`` or another of torchvision's names of published
+            weights, which are downloaded once.
         published: torchvision's name of this network.
 
     Raises:
-        ValueError, OSError: the file cannot be downloaded or read, or belongs to another network.
+        ValueError, OSError: the file cannot be downloaded or read, or is for another network.
     """
     if published and weights in VERSIONS and not Path(weights).exists():
         name, content = download(published, weights)
@@ -49,7 +49,7 @@ def load_weights(network: nn.Module, weights: str, published: str | None = None)
         actual, wanted = shape(tensors, key), shape(expected, key)
         if actual != wanted:
             raise ValueError(
-                f"weights={weights} is of another network{described(tensors)}: its {key} is {actual}, expected {wanted}"
+                f"weights={weights} is for another network{described(tensors)}: {key} is {actual}, expected {wanted}"
             )
     network.load_state_dict(tensors)
     log.info(f"{'weights':<12} {name}: {'; '.join([f'{len(tensors)} tensors', *notes, *changes])}")
@@ -73,7 +73,7 @@ def published_or_none(published: str | None) -> str | None:
 
 
 def fit_tensors(tensors: dict[str, Tensor], network: nn.Module) -> tuple[dict[str, Tensor], list[str]]:
-    """(the weights with head and first convolution fitted to a network, what was changed, for the log)."""
+    """(the weights, with head and first convolution adapted to a network; the changes, for the log)."""
     expected, changes = network.state_dict(), []
     head = next((name for name, module in network.named_modules() if module is network.head), None)
     if network.head is None:
@@ -81,20 +81,20 @@ def fit_tensors(tensors: dict[str, Tensor], network: nn.Module) -> tuple[dict[st
         changes.append("no head")
     elif f"{head}.weight" in tensors and (classes := len(tensors[f"{head}.weight"])) != network.head.out_features:
         tensors = tensors | {f"{head}.{name}": value for name, value in network.head.state_dict().items()}
-        changes.append(f"{head} is new, for {network.head.out_features} classes where there were {classes}")
+        changes.append(f"{head} is new, for {network.head.out_features} classes instead of {classes}")
     first, wanted = tensors.get("conv1.weight"), expected["conv1.weight"]
     if first is not None and first.shape[1] != wanted.shape[1] and first[:, 0].shape == wanted[:, 0].shape:
         tensors = tensors | {"conv1.weight": other_channels(first, wanted.shape[1])}
         changes.append(f"conv1 is adapted from {first.shape[1]} to {wanted.shape[1]} channels")
-    # Files from before 2019 lack the counts of batches, which nothing here needs.
+    # Files from before 2019 lack the unused counts of batches.
     counts = {k: v for k, v in expected.items() if k.endswith("num_batches_tracked") and k not in tensors}
     return tensors | counts, changes
 
 
 def read_plain(file: Path) -> Any:
-    """The content of a file that ``torch.save`` wrote, or of a ``.safetensors``, on the CPU; code in it is not run.
+    """The content of a file by ``torch.save``, or of a ``.safetensors``, on the CPU, without running code in it.
 
-    Raises: ValueError, OSError: it is no such file, is truncated, or contains code.
+    Raises: ValueError, OSError: it is not such a file, is truncated, or contains code.
     """
     if file.suffix == ".safetensors" and file.is_file():
         try:
@@ -105,22 +105,22 @@ def read_plain(file: Path) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             # weights_only, explicitly: an environment variable can change the default.
-            # torchvision's training script keeps its arguments in a Namespace, which only holds values.
+            # torchvision's training script stores arguments as a Namespace, which only holds values.
             with torch.serialization.safe_globals([argparse.Namespace]):
                 return torch.load(file, map_location="cpu", weights_only=True)
     except (PermissionError, FileNotFoundError, IsADirectoryError):
         raise
     except Exception as error:  # torch raises many kinds for damaged files
-        what = "is not a complete checkpoint: torch cannot read it" if file.stat().st_size else "is empty"
+        problem = "is not a complete checkpoint: torch cannot read it" if file.stat().st_size else "is empty"
         if code := re.search(r"GLOBAL (\S+)", str(error)):
-            what = f"holds code ({code[1]}), not only plain values; it was not run"
-        raise ValueError(f"{file} {what}") from None
+            problem = f"holds code ({code[1]}), not only plain values; it was not run"
+        raise ValueError(f"{file} {problem}") from None
 
 
 def state_dict(content: Any, expected: Iterable[str], file: str) -> tuple[dict[str, Tensor], list[str]]:
-    """(the weights in a file's content by the names that a network expects, notes on where they were, for the log).
+    """(the weights in a file's content, under the names that a network expects; notes for the log).
 
-    Raises: ValueError: there are none, or there are those of several networks.
+    Raises: ValueError: there are no weights, or weights of several networks.
     """
     notes = []
     for _ in range(2):  # {"model": {"state_dict": …}} too
@@ -141,7 +141,7 @@ def state_dict(content: Any, expected: Iterable[str], file: str) -> tuple[dict[s
 def shared_prefix(names: Iterable[str], expected: Iterable[str], file: str) -> str:
     """The prefix of a network's names in a state dict: ``module.`` (DDP), ``_orig_mod.`` (torch.compile), ...
 
-    Raises: ValueError: there are the weights of several such networks.
+    Raises: ValueError: there are weights of several such networks.
     """
     expected, counts = set(expected), Counter()
     longest = max(name.count(".") for name in expected)
@@ -155,13 +155,13 @@ def shared_prefix(names: Iterable[str], expected: Iterable[str], file: str) -> s
     best = [prefix for prefix, count in counts.items() if count == most]
     if len(best) == 1:
         return best[0]
-    if "" not in best and most > len(expected) / 2:  # else these are parts of another network
-        raise ValueError(f"{file} holds {len(best)} such networks, under {' and '.join(best)}; save one of them alone")
+    if "" not in best and most > len(expected) / 2:  # otherwise these are parts of another network
+        raise ValueError(f"{file} holds {len(best)} networks, under {' and '.join(best)}; save one of them separately")
     return ""
 
 
 def shape(weights: dict[str, Tensor], name: str) -> str:
-    """A tensor's shape, for a message."""
+    """A tensor's shape, for messages."""
     return str(tuple(getattr(weights[name], "shape", ()))) if name in weights else "absent"
 
 
@@ -174,7 +174,7 @@ def other_channels(weight: Tensor, channels: int) -> Tensor:
 
 
 def described(weights: dict[str, Tensor]) -> str:
-    """Which ResNet the weights belong to, for a message; empty if unknown."""
+    """The ResNet's arguments, inferred from the weights, for a message; empty if unknown."""
     if "layer1.0.conv2.weight" not in weights:
         return ""
     blocks = len({name.rpartition(".conv1")[0] for name in weights if re.fullmatch(r"layer\d+\.\d+\.conv1.\w+", name)})
@@ -184,7 +184,7 @@ def described(weights: dict[str, Tensor]) -> str:
 
 
 def download(network: str, weights: str) -> tuple[str, dict[str, Tensor]]:
-    """(file name, state dict) of torchvision's weights, from its cache or downloaded, with their hash checked.
+    """(file name, state dict) of torchvision's weights, cached or downloaded, with the hash checked.
 
     Raises: ValueError, OSError: the file is damaged, or cannot be downloaded.
     """

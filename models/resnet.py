@@ -5,7 +5,7 @@ section 4.2 the CIFAR form). Xie et al. 2017, "Aggregated residual transformatio
 Zagoruyko & Komodakis 2016, "Wide residual networks" (``width_per_group``). Wu & He 2018, "Group normalization"
 (``norm``). Goyal et al. 2017, "Accurate, large minibatch SGD", section 5.1 (``zero_init_residual``).
 
-Parameter names are torchvision's, so that its published weights load as they are.
+Parameter names are those of torchvision, whose published weights load unchanged.
 """
 
 from collections.abc import Sequence
@@ -18,14 +18,14 @@ from torchvision.ops import StochasticDepth
 from models.pretrained import load_weights, published_or_none
 from models.resnet_config import published_name, resnet_form
 
-# By name, a function from the number of channels to a norm layer. It must have a ``weight`` (gain) and a ``bias`` of
-# shape (channels,): they get no weight decay, and ``zero_init_residual`` sets the gain of a block's last norm to 0.
+# Name → function from the number of channels to a norm layer. The layer needs a ``weight`` and a ``bias`` of shape
+# (channels,): they get no weight decay, and ``zero_init_residual`` sets the weight of a block's last norm to 0.
 # ``resnet_config.NORM_NAMES`` repeats the names.
 NORMS = {
-    "batch": nn.BatchNorm2d,  # over (N, H, W), one statistic a channel
-    "layer": lambda channels: nn.GroupNorm(1, channels),  # over (C, H, W), one statistic an image
+    "batch": nn.BatchNorm2d,  # over (N, H, W), one statistic per channel
+    "layer": lambda channels: nn.GroupNorm(1, channels),  # over (C, H, W), one statistic per image
     "instance": lambda channels: nn.InstanceNorm2d(channels, affine=True),  # over (H, W)
-    # Over (C/32, H, W); fewer groups where 32 would leave a group only one channel.
+    # Over (C/32, H, W); fewer groups if 32 would leave only one channel per group.
     "group": lambda channels: nn.GroupNorm(gcd(32, max(1, channels // 2)), channels),
 }
 
@@ -39,9 +39,9 @@ def conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
 
 
 class Block(nn.Module):
-    """What a stage repeats: relu(x + F(x)), or relu(F(x)) where ``residual`` is off.
+    """The unit of a stage: relu(x + F(x)), or relu(F(x)) without ``residual``.
 
-    In training F(x) is left out of some images, each by itself, where the network has a ``drop_path``.
+    With ``drop_path``, F(x) is dropped for a random part of the training images.
     """
 
     def __init__(self):
@@ -113,35 +113,34 @@ BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
 
 
 class ResNet(nn.Module):
-    """A residual network with its experiments as switches.
+    """A residual network with a switch for each experiment.
 
     Args:
         depth: layers with weights. Four stages: 18, 34 (basic), 50, 101, 152 (bottleneck).
             Three stages: 6n+2 (basic) or 9n+2 (bottleneck).
-        block: ``basic`` or ``bottleneck``; None takes the one that has this depth, basic if both have.
+        block: ``basic`` or ``bottleneck``; None chooses the one with this depth, or basic if both have it.
         groups: groups of a bottleneck's 3×3 convolution (ResNeXt's cardinality).
-        width_per_group: channels of each group in a stage of 64 planes, in proportion elsewhere. None keeps the
-            ungrouped block's width and splits it among the groups, which must then divide it. ``matched`` takes
-            the width at which the block costs what the ungrouped one does.
-        widths: planes of each stage; their number (4 or 3) is the number of stages.
+        width_per_group: channels of each group in a stage of 64 planes; other stages in proportion. None keeps the
+            width of the ungrouped block and divides it among the groups. ``matched`` chooses the width at which the
+            block costs the same as the ungrouped one.
+        widths: planes of each of 4 or 3 stages.
         stem: ``imagenet`` (7×7 with stride 2, then 3×3 max-pooling with stride 2) or ``cifar`` (3×3, stride 1).
         norm: ``batch``, ``layer``, ``instance`` or ``group``.
-        residual: False leaves out all shortcuts: He's plain network.
-        zero_init_residual: start the last gain of each block at 0, so that the block starts as the identity.
-        drop_path: the probability with which the last block is left out of a training image (stochastic depth,
-            Huang et al. 2016); it rises to that in equal steps from the first block on. A branch that
-            stays is scaled up accordingly.
-        include_top: False leaves out pooling and classifier; the output is then the last feature map.
+        residual: False removes all shortcuts, which gives He's plain network.
+        zero_init_residual: start the weight of each block's last norm at 0, so that blocks start as the identity.
+        drop_path: the probability to drop the last block's branch for a training image (stochastic depth, Huang
+            et al. 2016); it rises linearly from the first block. Kept branches are scaled up accordingly.
+        include_top: False removes pooling and classifier; the output is then the last feature map.
         in_channels: channels of the images.
-        num_classes: length of the output.
-        image_size: height and width that the network is meant for, in pixels; only checked.
-        weights: to start from: a file, or ``DEFAULT``, torchvision's for this network; see ``load_weights``. ``auto``:
-            torchvision's if they can be had, otherwise random ones.
+        num_classes: number of outputs.
+        image_size: intended height and width in pixels; only checked.
+        weights: initial weights: a file, or ``DEFAULT``, torchvision's for this network; see ``load_weights``.
+            ``auto``: torchvision's if available, otherwise random.
 
     Where channels or size change, the shortcut is a 1×1 projection (He's option B), in the CIFAR form too.
 
     Raises:
-        ValueError: a combination that means nothing, or images that are too small.
+        ValueError: an invalid combination, or images that are too small.
     """
 
     def __init__(
@@ -166,7 +165,7 @@ class ResNet(nn.Module):
         shape, switches = (depth, block, groups, width_per_group, widths), (stem, norm, residual)
         block, layers, inner = resnet_form(*shape, *switches, zero_init_residual, drop_path, image_size, weights)
         norm_layer, self.include_top = NORMS[norm], include_top
-        self.channels = widths[0]  # of the map that the next block will see
+        self.channels = widths[0]  # of the next block's input
         if stem == "imagenet":
             self.conv1 = nn.Conv2d(in_channels, widths[0], 7, stride=2, padding=3, bias=False)
         else:
@@ -188,9 +187,9 @@ class ResNet(nn.Module):
         self._load(weights, published_name(depth, groups, inner, stem, norm, residual))
 
     def _load(self, weights: str | None, published: str | None) -> None:
-        """Start from ``weights``; ``published`` is torchvision's name of this network."""
+        """Load initial ``weights``; ``published`` is torchvision's name of this network."""
         self.weights = published_or_none(published) if weights == "auto" else weights
-        self.published = None if self.weights else published  # for a hint, if these weights are not used
+        self.published = None if self.weights else published  # for a hint, if not loaded
         if self.weights:
             load_weights(self, self.weights, published)
 
@@ -223,7 +222,7 @@ class ResNet(nn.Module):
 
     @property
     def head(self) -> nn.Linear | None:
-        """The classifier, the last layer, whose input are the features; None without a top."""
+        """The classifier: the last layer, with the features as input; None without a top."""
         return self.fc if self.include_top else None
 
     def forward(self, x: Tensor) -> Tensor:

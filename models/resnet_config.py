@@ -18,7 +18,7 @@ IMAGENET_LAYERS = {
 
 NORM_NAMES = ("batch", "layer", "instance", "group")  # keys of models.resnet.NORMS, for checks without torch
 
-# torchvision's published weights: depth, groups and width of a group of a network, and how many versions there are.
+# torchvision's published weights: depth, groups and width per group of the network, and number of versions.
 PUBLISHED = {
     "resnet18": (18, 1, 64, 1),
     "resnet34": (34, 1, 64, 1),
@@ -35,7 +35,7 @@ VERSIONS = ("DEFAULT", "IMAGENET1K_V1", "IMAGENET1K_V2")
 
 
 def lenet_form(image_size: int) -> int:
-    """The side of the map after LeNet's second pooling, in pixels."""
+    """The side in pixels of the feature map after LeNet's second pooling."""
     map_size = ((image_size - 4) // 2 - 4) // 2
     if map_size < 1:
         raise ValueError(f"image_size={image_size} is too small for LeNet; the smallest that works is 16")
@@ -66,7 +66,7 @@ def resnet_form(
     if zero_init_residual and not residual:
         raise ValueError("zero_init_residual=True needs residual=True: without shortcuts nothing would flow")
     if not 0 <= drop_path < 1:
-        raise ValueError(f"drop_path={drop_path} is no probability; expected 0 to below 1, say 0.1")
+        raise ValueError(f"drop_path={drop_path}; expected a probability from 0 to below 1, such as 0.1")
     if drop_path and not residual:
         raise ValueError(f"drop_path={drop_path} needs residual=True: without shortcuts nothing would flow")
     block, layers = blocks_per_stage(depth, block, len(widths))
@@ -76,12 +76,12 @@ def resnet_form(
     return block, layers, inner
 
 
-# By class, the function that checks its arguments.
+# Class → the function that checks the arguments.
 CHECKS = {"models.LeNet": lenet_form, "models.ResNet": resnet_form}
 
 
 def check_choice(name: str, value: str, options) -> None:
-    """Refuse a name that is not among the options."""
+    """Raise a ValueError for a name that is not among the options."""
     if value not in options:
         near = get_close_matches(str(value), options, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
@@ -100,7 +100,7 @@ def blocks_per_stage(depth: int, block: str | None, stages: int) -> tuple[str, S
     candidates = IMAGENET_LAYERS if block is None else (block,)
     if stages == 4:
         depths = {name: IMAGENET_LAYERS[name] for name in candidates}
-    elif stages == 3:  # two or three convolutions a block, n blocks a stage, the stem and the classifier
+    elif stages == 3:  # two or three convolutions per block, n blocks per stage, stem and classifier
         depths = {}
         for name in candidates:
             step = {"basic": 6, "bottleneck": 9}[name]
@@ -114,31 +114,30 @@ def blocks_per_stage(depth: int, block: str | None, stages: int) -> tuple[str, S
     near = _nearest(depth, {d for layers in depths.values() for d in layers})
     form = "four-stage" if stages == 4 else "three-stage"
     kind = f" of {block} blocks" if block else ""
-    raise ValueError(f"depth={depth} is no {form} ResNet{kind}; the nearest that are: {near}")
+    raise ValueError(f"depth={depth} is not valid for a {form} ResNet{kind}; nearest: {near}")
 
 
 def inner_widths(block: str, widths: Sequence[int], groups: int, width_per_group: int | str | None) -> list[int]:
     """Channels of the 3×3 convolution in each stage's blocks."""
     if not all(isinstance(width, int) and width > 0 for width in widths):
-        raise ValueError(f"widths={list(widths)} are not numbers of channels; expected at least 1 in each stage")
+        raise ValueError(f"widths={list(widths)}; expected whole numbers of channels, at least 1 in each stage")
     if isinstance(width_per_group, str):
         check_choice("width_per_group", width_per_group, ("matched",))
     common = gcd(*widths)
     if block == "basic":
         if groups != 1 or width_per_group not in (None, 64, "matched"):
-            what = f"groups={groups}" if groups != 1 else f"width_per_group={width_per_group}"
+            setting = f"groups={groups}" if groups != 1 else f"width_per_group={width_per_group}"
             depths = "depth 50, 101, 152, or block=bottleneck where the depth allows"
             if len(widths) == 3:
-                depths = "block=bottleneck and a depth of 9n+2, say 20 or 29"
+                depths = "block=bottleneck and a depth of 9n+2, such as 20 or 29"
             raise ValueError(
-                f"{what} needs bottleneck blocks ({depths}); a basic block has groups=1 and width_per_group=64"
+                f"{setting} needs bottleneck blocks ({depths}); a basic block has groups=1 and width_per_group=64"
             )
     elif width_per_group is None:
         if groups < 1 or common % groups:
             near = _nearest(groups, [d for d in range(1, common + 1) if common % d == 0])
             raise ValueError(
-                f"groups={groups} does not divide the width {common}; the nearest that do: {near} "
-                "(or set width_per_group)"
+                f"groups={groups} does not divide the width {common}; nearest: {near} (or set width_per_group)"
             )
     elif width_per_group == "matched":
         return inner_widths(block, widths, groups, matched_width(widths, groups))
@@ -146,8 +145,8 @@ def inner_widths(block: str, widths: Sequence[int], groups: int, width_per_group
         unit = 64 // gcd(64, common)  # the smallest width of a group that gives whole channels in every stage
         near = max(unit, round(width_per_group / unit) * unit)
         raise ValueError(
-            f"groups={groups} of width_per_group={width_per_group} give no whole number of channels for stages of "
-            f"{', '.join(map(str, widths))} planes; the nearest that do are groups={max(1, groups)} of {near}"
+            f"groups={groups} of width_per_group={width_per_group} do not give whole channels for stages of "
+            f"{', '.join(map(str, widths))} planes; nearest: groups={max(1, groups)} of {near}"
         )
     else:
         return [planes * width_per_group // 64 * groups for planes in widths]
@@ -155,13 +154,13 @@ def inner_widths(block: str, widths: Sequence[int], groups: int, width_per_group
 
 
 def matched_width(widths: Sequence[int], groups: int) -> int:
-    """The ``width_per_group`` at which a bottleneck with ``groups`` costs what the ungrouped one does.
+    """The ``width_per_group`` at which a bottleneck with ``groups`` costs the same as the ungrouped one.
 
-    Of the widths that give whole channels, the one whose block has nearest to the same number of weights, and of
-    multiplications (Xie et al. 2017, equation 4; table 2: 1×64d, 2×40d, 4×24d, 8×14d, 32×4d).
+    Among widths that give whole channels, the one with the nearest number of weights and multiplications per block
+    (Xie et al. 2017, equation 4; table 2: 1×64d, 2×40d, 4×24d, 8×14d, 32×4d).
 
     Raises:
-        ValueError: the nearest is more than a tenth away.
+        ValueError: the nearest cost differs by more than a tenth.
     """
     if groups < 1:
         raise ValueError(f"groups={groups}; expected at least 1")
@@ -181,15 +180,15 @@ def matched_width(widths: Sequence[int], groups: int) -> int:
 
 
 def check_image_size(image_size: int, stem: str, stages: int, norm: str) -> None:
-    """The last stage must see more than one pixel; instance norm must also leave more than one."""
+    """Raise a ValueError if the last stage gets only one pixel, or outputs only one with instance norm."""
     stride = (4 if stem == "imagenet" else 1) * 2 ** (stages - 2)
     if norm == "instance":
         stride *= 2
     if image_size <= stride:
-        why = " with instance norm" if norm == "instance" else ""
+        with_norm = " with instance norm" if norm == "instance" else ""
         cifar = "" if stem == "cifar" else ", or use stem=cifar"
         raise ValueError(
-            f"image_size={image_size} is too small for {stages} stages and the {stem} stem{why}; "
+            f"image_size={image_size} is too small for {stages} stages and the {stem} stem{with_norm}; "
             f"the smallest that works is {stride + 1}{cifar}"
         )
 
@@ -211,15 +210,11 @@ def check_weights(weights: str | None, published: str | None) -> None:
     if weights in versions:
         return
     if weights in VERSIONS:
-        there = (
-            f"of {published} there are {', '.join(versions)}"
-            if published
-            else f"there are some of {', '.join(PUBLISHED)}"
-        )
-        raise ValueError(f"weights={weights}: torchvision publishes none for this network; {there}")
+        available = f"{published} has {', '.join(versions)}" if published else f"only for {', '.join(PUBLISHED)}"
+        raise ValueError(f"weights={weights}: torchvision publishes none for this network; {available}")
     file = Path(weights).expanduser()
     if file.is_dir():
-        raise ValueError(f"weights={weights} is a folder; expected a file, of a run {file}/checkpoints/best.ckpt")
+        raise ValueError(f"weights={weights} is a folder; expected a file such as {file}/checkpoints/best.ckpt")
     files = [str(path) for path in file.parent.glob("*") if path.is_file()] if file.parent.is_dir() else []
     near = get_close_matches(str(file), files, n=1) or get_close_matches(weights, versions, n=1)
     hint = (

@@ -116,23 +116,23 @@ CONFIG = {
     "mode=maximum": "mode=maximum: expected one of max, min; did you mean max?",
     "impossible=skp": "impossible=skp: expected one of skip, refuse; did you mean skip?",
     # networks that cannot be
-    "model=resnet_cifar model.depth=1000000000": "the nearest that are: 999999998 and 1000000001",
-    "model=resnet model.depth=19": "depth=19 is no four-stage ResNet; the nearest that are: 18 and 34",
+    "model=resnet_cifar model.depth=1000000000": "nearest: 999999998 and 1000000001",
+    "model=resnet model.depth=19": "depth=19 is not valid for a four-stage ResNet; nearest: 18 and 34",
     "model=resnet18 model.groups=32": "groups=32 needs bottleneck blocks",
-    "model=resnet50 model.groups=3": "groups=3 does not divide the width 64; the nearest that do: 2 and 4",
+    "model=resnet50 model.groups=3": "groups=3 does not divide the width 64; nearest: 2 and 4",
     "model=resnet_cifar model.depth=29 model.groups=64 model.width_per_group=matched": "expected 0.9 to 1.1",
-    "model=resnet50 model.width_per_group=-4": "groups=1 of width_per_group=-4 give no whole number of channels",
-    "model=resnet18 model.widths=[64,a,1,1]": "widths=[64, 'a', 1, 1] are not numbers of channels",
+    "model=resnet50 model.width_per_group=-4": "groups=1 of width_per_group=-4 do not give whole channels",
+    "model=resnet18 model.widths=[64,a,1,1]": "widths=[64, 'a', 1, 1]; expected whole numbers of channels",
     "model=resnet18 model.widths=[64]": "widths has 1 entries; ResNet has 4 stages (ImageNet) or 3 (CIFAR)",
     "model=resnet18 model.norm=bach": "norm=bach is not one of batch, layer, instance, group; did you mean batch?",
     "model=resnet18 model.stem=imagnet": "stem=imagnet is not one of imagenet, cifar; did you mean imagenet?",
     "datamodule.image_size=12": "image_size=12 is too small for LeNet; the smallest that works is 16",
     "model=resnet18 model.weights=missing.pth": "weights=missing.pth: no such file; expected a file",
-    "model=resnet18 model.weights=run": "weights=run is a folder; expected a file, of a run run/checkpoints/best.ckpt",
+    "model=resnet18 model.weights=run": "weights=run is a folder; expected a file such as run/checkpoints/best.ckpt",
     "model=resnet50 model.weights=DEFUALT datamodule=cifar10 datamodule.image_size=64": "did you mean DEFAULT?",
     # where to go on
     "ckpt_path=missing.ckpt": "ckpt_path=missing.ckpt: no such file",
-    "ckpt_path=run": "ckpt_path=run is a folder; expected a file, say run/checkpoints/last.ckpt",
+    "ckpt_path=run": "ckpt_path=run is a folder; expected a file such as run/checkpoints/last.ckpt",
     "resume=rum": "resume=rum: no such folder; did you mean run?",
     "++resume=rum": "resume=rum: no such folder; did you mean run?",
     "resume=file": "resume=file is a file; expected the run's folder",
@@ -172,7 +172,7 @@ CONFIG = {
 # The same, for the other scripts.
 OTHERS = {
     "predict.py ckpt=run images==a.png": "images==a.png: no such file or folder",
-    "predict.py ckpt=run images=[a,b]": "images=['a', 'b']: no file has such a name",
+    "predict.py ckpt=run images=[a,b]": "images=['a', 'b']: no file matches",
     "evaluate.py": "ckpt has no value; give it one: ckpt=…",
     "evaluate.py ckpt=null": "ckpt=null: expected a value",
     "evaluate.py ckpt=": "ckpt=: expected a value",
@@ -193,10 +193,10 @@ OTHERS = {
     "predict.py ckpt=run images=null": "images=null: expected a value",
     "predict.py ckpt=run images=god": "images=god: no such file or folder; did you mean good?",
     "predict.py ckpt=run images=empty": "images=empty has no image files",
-    "predict.py ckpt=run images=good/*.png": "images=good/*.png: no file has such a name",
+    "predict.py ckpt=run images=good/*.png": "images=good/*.png: no file matches",
     "predict.py ckpt=run images=good": "would have the same id, 0; use format=full",
     "predict.py ckpt=run images=good/a output=o.txt": "output=o.txt: expected a name that ends in .csv or .json",
-    "predict.py ckpt=run images=good/a output=file/o.csv": "output=file/o.csv: nothing can be written to",
+    "predict.py ckpt=run images=good/a output=file/o.csv": "output=file/o.csv: no file can be created in",
     "predict.py ckpt=run images=good/a output=folder.csv": "output=folder.csv is a folder; expected a file",
     "predict.py ckpt=run images=good/a format=features output=o.csv": "expected a name that ends in .npz",
     "predict.py ckpt=run images=good/a top_k=0": "top_k=0: expected a whole number, at least 1",
@@ -204,7 +204,7 @@ OTHERS = {
     "predict.py ckpt=run images=good/a batch_size=0": "batch_size=0: expected a whole number, at least 1",
     "predict.py ckpt=run images=good/a grid=o.jpg": "grid=o.jpg: expected a name that ends in .png",
     "predict.py ckpt=run images=good/a labels=nam": "labels=nam: expected one of number, name; did you mean name?",
-    "predict.py ckpt=run images=good/a labels=name format=full": "labels=name is for format=submission",
+    "predict.py ckpt=run images=good/a labels=name format=full": "labels=name needs format=submission",
     "predict.py ckpt=run images=good/a broken=ignore": "broken=ignore: expected one of skip, fail",
     "export.py ckpt=run format=onx": "format=onx: expected one of onnx, torch_export, weights; did you mean onnx?",
     "export.py ckpt=run format=torch_export output=o.onnx": "output=o.onnx: expected a name that ends in .pt2",
@@ -237,7 +237,7 @@ PARTS = {
     "model.num_classes=5": "model.num_classes=5, but the data has num_classes=10",
     "monitor=val/foo": "monitor=val/foo: no such metric; there are: val/f1_macro, val/loss, val/top1, val/top5",
     "callbacks=early_stopping callbacks.early_stopping.monitor=val/top2": "monitor=val/top2: no such metric",
-    "scheduler=step scheduler.milestones=[2]": "milestones=[2] are not shares of the training",
+    "scheduler=step scheduler.milestones=[2]": "milestones=[2]; expected shares of the training",
     "callbacks=early_stopping callbacks.early_stopping.monitor=val/topp1 +trainer.num_sanity_val_steps=0": (
         "monitor=val/topp1: no such metric; did you mean val/top1?"
     ),
@@ -267,7 +267,7 @@ PARTS = {
     "optimizer._target_=torch.nn.ParameterList ~optimizer.lr": "optimizer: torch.nn.ParameterList has no argument",
     "optimizer._target_=odd.dictionary": "optimizer: odd.dictionary returned a dict; expected a torch Optimizer",
     "scheduler._target_=torch.optim.lr_scheduler.ReduceLROnPlateau ~scheduler.warmup ~scheduler.final": (
-        "scheduler=ReduceLROnPlateau does not take total_steps, and so cannot step after every optimizer step; "
+        "scheduler=ReduceLROnPlateau does not take total_steps, the number of optimizer steps; "
         "expected scheduler=cosine, one_cycle, step, plateau or none, or torch.optim.lr_scheduler.OneCycleLR"
     ),
     "scheduler._target_=odd.fails": "scheduler: KeyError: 'boom'",
@@ -282,11 +282,11 @@ PARTS = {
     # checkpoints and weights
     "ckpt_path=empty.ckpt": "empty.ckpt is empty",
     "ckpt_path=half.ckpt": "half.ckpt is not a complete checkpoint",
-    "ckpt_path=foreign.ckpt": "foreign.ckpt is no checkpoint of train.py: it does not say model, datamodule,",
-    "ckpt_path=weights_only.ckpt": "does not say how far its training was: it has no loops, optimizer_states",
-    "model=resnet_cifar ckpt_path=run/checkpoints/last.ckpt": "the checkpoint's weights are not of the network",
+    "ckpt_path=foreign.ckpt": "foreign.ckpt is not a checkpoint of train.py: it lacks model, datamodule,",
+    "ckpt_path=weights_only.ckpt": "cannot be resumed from: it has no loops, optimizer_states",
+    "model=resnet_cifar ckpt_path=run/checkpoints/last.ckpt": "the checkpoint's weights do not fit the network",
     "datamodule.num_classes=5 ckpt_path=run/checkpoints/last.ckpt": "fc3.weight is (10, 84), expected (5, 84)",
-    "model=resnet_cifar model.weights=other.pth": "weights=other.pth is of another network: its conv1.weight is",
+    "model=resnet_cifar model.weights=other.pth": "weights=other.pth is for another network: conv1.weight is",
     "model=resnet_cifar model.weights=text.ckpt": "text.ckpt is not a complete checkpoint",
 }
 ODD = """
@@ -337,15 +337,15 @@ DATA = {
 }
 AFTER = {
     "evaluate.py ckpt=half.ckpt": "half.ckpt is not a complete checkpoint",
-    "evaluate.py ckpt=other.pth": "other.pth holds bare weights and does not say of which network",
+    "evaluate.py ckpt=other.pth": "other.pth holds only weights, without the network's config",
     "evaluate.py ckpt=run trainer.devices=2": "evaluation runs in one process, not 2; use trainer.devices=1",
-    "evaluate.py ckpt=run datamodule=image_folder datamodule.data_dir=good": "the data has 2 classes, the network 10",
-    "evaluate.py ckpt=run datamodule.data_dir=good": "datamodule.data_dir=good: Synthetic reads no folder",
+    "evaluate.py ckpt=run datamodule=image_folder datamodule.data_dir=good": "the data has 2 classes, the network has 10",
+    "evaluate.py ckpt=run datamodule.data_dir=good": "datamodule.data_dir=good: Synthetic does not read a folder",
     "evaluate.py ckpt=run +datamodule.foo=1": "unexpected keyword argument 'foo'",
     "evaluate.py ckpt=run trust=[os.system]": "only a class of models or datamodules can be trusted",
     "predict.py ckpt=run images=texts/a": "none of the 12 files could be read; the first: texts/a/0.jpg",
     "predict.py ckpt=run images=halves/a broken=fail": "halves/a/0.jpg cannot be read as an image",
-    "export.py format=torch_export ckpt=foreign.ckpt": "foreign.ckpt is no checkpoint of train.py",
+    "export.py format=torch_export ckpt=foreign.ckpt": "foreign.ckpt is not a checkpoint of train.py",
     "export.py format=torch_export ckpt=run images=texts/a": "texts/a/0.jpg cannot be read as an image",
 }
 

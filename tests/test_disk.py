@@ -133,4 +133,4 @@ def test_a_folder_that_cannot_be_written_to_is_one_line(forks, tmp_path):
             assert done.code == 2 and message in done.err and done.err.count("\n") == 1, done.err
     assert forks("train.py", *SMALL, "hydra.run.dir=run", cwd=tmp_path).code == 0
     done = forks("predict.py", "ckpt=run", "images=run", "output=file/o.csv", cwd=tmp_path)
-    assert done.code == 2 and "nothing can be written to" in done.err
+    assert done.code == 2 and "no file can be created in" in done.err

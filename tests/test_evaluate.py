@@ -295,7 +295,9 @@ def test_other_data_is_shown_as_the_network_was_trained(trained, scored, tmp_pat
 
 
 def test_a_precision_that_a_cpu_has_not_is_refused(trained, composed):
-    with pytest.raises(ValueError, match=r"trainer.precision=16-mixed needs a GPU; on a CPU there are 32-true"):
+    with pytest.raises(
+        ValueError, match=r"trainer.precision=16-mixed needs a GPU; expected 32-true or bf16-mixed on a CPU"
+    ):
         evaluate(composed("trainer=cpu", f"ckpt={trained}", "trainer.precision=16-mixed", config_name="evaluate"))
 
 
@@ -317,8 +319,8 @@ def test_files_that_are_not_square_are_seen_whole_as_in_prediction(trained, comp
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ("abcdefghij", "class 0 is a in the data, 0 in the network; expected the same names in order"),
-        ("0000000001", "the data has 2 classes, the network 10"),
+        ("abcdefghij", "class 0 is a in the data and 0 in the network; expected the same names in the same order"),
+        ("0000000001", "the data has 2 classes, the network has 10"),
     ],
 )
 def test_classes_must_be_the_networks(names, message, trained, composed, tmp_path):

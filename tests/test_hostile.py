@@ -296,7 +296,7 @@ def test_nothing_is_built_but_what_is_on_the_list(target, depth, content, canary
         torch.save(content | {part: DEPTHS[depth](content[part], harm)}, path)
         for place in of:
             line = refused(*places[place])
-            assert f"the checkpoint's {part} names " in line and "not among what it may build" in line, (place, line)
+            assert f"the checkpoint's {part} names " in line and "not on the allow-list" in line, (place, line)
             assert not canary.exists(), (part, place)
 
 
@@ -333,7 +333,7 @@ def test_a_checkpoint_names_no_file_to_be_deleted(key, path, content, tmp_path):
     """Lightning deletes the checkpoint that was the best, by the path that stands in the checkpoint."""
     name_file(content, key, path)
     torch.save(content, tmp_path / "last.ckpt")
-    with pytest.raises(ValueError, match="last.ckpt names .*kept as a checkpoint of its run"):
+    with pytest.raises(ValueError, match="last.ckpt names .*kept as a checkpoint of the run"):
         checkpoints.load_for_resume(str(tmp_path / "last.ckpt"), str(tmp_path))
 
 
@@ -343,7 +343,7 @@ def test_nor_one_outside_its_folder_by_calling_that_moved(key, folder, content, 
     state = name_file(content, key, str(tmp_path / "kept"))
     content["folder"] = state["dirpath"] = folder.format(folder=state["dirpath"])
     torch.save(content, tmp_path / "last.ckpt")
-    with pytest.raises(ValueError, match="last.ckpt names .*kept as a checkpoint of its run"):
+    with pytest.raises(ValueError, match="last.ckpt names .*kept as a checkpoint of the run"):
         checkpoints.load_for_resume(str(tmp_path / "last.ckpt"), str(tmp_path))
 
 
@@ -355,13 +355,13 @@ def test_resuming_such_a_checkpoint_deletes_no_file(folder, refused, content, br
     torch.save(content, broken_off / "checkpoints" / "last.ckpt")
     done = forks("train.py", "resume=run", cwd=broken_off.parent)
     if refused:
-        assert_one_line(done, "last.ckpt names", "kept", "as a checkpoint of its run")
+        assert_one_line(done, "last.ckpt names", "kept", "as a checkpoint of the run")
     assert kept.exists()  # also below /, which is not a run's folder: none of the file's paths takes effect
 
 
 def test_a_folder_that_is_no_text_is_one_line(content, broken_off, forks):
     torch.save(content | {"folder": 3}, broken_off / "checkpoints" / "last.ckpt")
-    assert_one_line(forks("train.py", "resume=run", cwd=broken_off.parent), "does not say in which folder")
+    assert_one_line(forks("train.py", "resume=run", cwd=broken_off.parent), "has an invalid folder")
 
 
 def test_an_address_is_no_path(run, forks, tmp_path):

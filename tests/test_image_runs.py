@@ -125,14 +125,14 @@ def test_a_checkpoint_in_plain_order_is_used_in_its_own_order(numbered, copied, 
     other = ["datamodule=image_folder", f"datamodule.data_dir={copied[1]}", "datamodule.image_size=16"]
     found = scored(f"ckpt={copied[0]}", *other, "datamodule.num_workers=0")
     assert found["metrics"]["test/accuracy/10"] == before["test/accuracy/10"]
-    lines = [message for message in caplog.messages if "does not say which images it was trained on" in message]
+    lines = [message for message in caplog.messages if "the training images are unknown" in message]
     assert len(lines) == 2 and found["seen_in_training"] is None
     assert "test images may be training images" in lines[0]
     last = copied[0] / "checkpoints" / "last.ckpt"
     again = [f"ckpt_path={last}", "trainer.max_epochs=2", f"run_dir={tmp_path / 'new'}"]
     train(composed(*OPTIONS, f"datamodule.data_dir={copied[1]}", *again))
     assert checkpoints.load(tmp_path / "new").class_names == sorted(NAMES)
-    assert "splits were assigned by file name, so the test images may be training images" in caplog.text
+    assert "older than splits by file name, so test images may have been training images" in caplog.text
 
 
 def test_evaluate_reports_what_has_changed_and_what_was_trained_on(numbered, copied, scored, caplog):
@@ -168,13 +168,13 @@ def test_the_same_run_refuses_other_images_and_a_new_one_names_them(copied, comp
         train(composed(*again, f"run_dir={run}"))
     said = records.one_line(caught.value)
     assert is_user_error(caught.value) and said.startswith(f"the images are not those that {last} was trained on: ")
-    assert "images (0 new, 1 gone)" in said and "restore them, or start a new run" in said
+    assert "images (0 new, 1 gone)" in said and "restore them, or continue in a new run" in said
     train(composed(*again, f"run_dir={tmp_path / 'new'}"))
     (line,) = (message for message in caplog.messages if "the images are not those" in message)
     assert "images (0 new, 1 gone)" in line
     assert records.read(tmp_path / "new")["epochs"] == 2
     edit(run, lambda content: content["ImageFolder"].pop("splits"))
-    with pytest.raises(ValueError, match="written before splits were assigned by file name"):
+    with pytest.raises(ValueError, match="older than splits by file name"):
         train(composed(*again, f"run_dir={run}"))
 
 

@@ -288,7 +288,7 @@ def test_a_network_without_a_head_has_no_features(chance, composed, tmp_path, mo
             composed("trainer=cpu", f"ckpt={chance[0]}", f"images={folder}", "format=features", config_name="predict")
         )
     assert is_user_error(caught.value)
-    assert "LeNet has no attribute head, whose input would be the features" in records.one_line(caught.value)
+    assert "LeNet has no attribute head; features are the input of the head" in records.one_line(caught.value)
 
 
 def test_the_order_is_natural_folder_by_folder(judge, told, tmp_path):
@@ -404,7 +404,7 @@ def test_a_network_that_says_nothing_finite_is_an_error(judge, told, tmp_path):
     content["state_dict"]["backbone.fc3.bias"][0] = float("nan")
     torch.save(content, tmp_path / "nan.ckpt")
     grey(1).save(tmp_path / "x.png")
-    with pytest.raises(ValueError, match="the network's output is not finite"):
+    with pytest.raises(ValueError, match="the network's output is NaN or infinite"):
         told(f"ckpt={tmp_path / 'nan.ckpt'}", f"images={tmp_path / 'x.png'}")
 
 
@@ -435,15 +435,15 @@ def test_names_that_are_no_text_are_written_as_they_are(judge, composed, tmp_pat
         (["ckpt=jugde.ckpt"], "ckpt=jugde.ckpt: no such file or folder; did you mean judge.ckpt?"),
         (["images=photo"], "images=photo: no such file or folder; did you mean photos?"),
         (["images=empty"], "images=empty has no image files (.jpg"),
-        (["images='photos/*.gif'"], "images=photos/*.gif: no file has such a name"),
+        (["images='photos/*.gif'"], "images=photos/*.gif: no file matches"),
         (["images=photos"], "a/1.png and b/1.jpg would have the same id, 1; use format=full"),
         (["images=photos", "format=probability"], "a/1.png and b/1.jpg would have the same id, 1; use format=full"),
         (["output=x.txt"], "output=x.txt: expected a name that ends in .csv or .json"),
         (["output=x.csv", "format=features"], "output=x.csv: expected a name that ends in .npz"),
-        (["output=photos/a/1.png/x.csv"], "output=photos/a/1.png/x.csv: nothing can be written to"),
+        (["output=photos/a/1.png/x.csv"], "output=photos/a/1.png/x.csv: no file can be created in"),
         (["output=folder.csv"], "output=folder.csv is a folder"),
         (["grid=x.pdf"], "grid=x.pdf: expected a name that ends in .png"),
-        (["grid=x.png", "format=features"], "grid shows classes, and format=features has none"),
+        (["grid=x.png", "format=features"], "grid shows predicted classes, and format=features has none"),
         (["iamges=x"], "iamges: no such key; did you mean images"),
     ],
 )

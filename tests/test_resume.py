@@ -291,7 +291,7 @@ def test_a_signal_saves_and_resume_needs_nothing_but_the_folder(number, code, wh
     step = checkpoint(run)["global_step"]
     assert errors(tmp_path).splitlines()[-1].endswith("train.py resume=run")
     assert (
-        f"{signal.Signals(number).name}: saving after this batch; once more to stop at once"
+        f"{signal.Signals(number).name}: saving after this batch; send it again to stop at once"
         in (tmp_path / "out.txt").read_text()
     )
 

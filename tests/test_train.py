@@ -110,7 +110,7 @@ def test_a_run_that_cannot_be_built_leaves_a_record(composed, tmp_path):
         train(composed(*TINY, "model=resnet", "model.depth=19"))
     record = records.read(tmp_path)
     assert record["status"] == "failed"
-    assert record["error"].startswith("model: depth=19 is no four-stage ResNet")
+    assert record["error"].startswith("model: depth=19 is not valid for a four-stage ResNet")
 
 
 def test_without_a_checkpoint_callback_the_last_weights_are_tested(composed, tmp_path):
@@ -143,8 +143,8 @@ def test_an_error_while_training_leaves_a_record(composed, tmp_path, monkeypatch
         (["model.num_classes=5"], "model.num_classes=5, but the data has num_classes=10"),
         (["lit_module.num_classes=12"], "lit_module.num_classes=12, but the data has num_classes=10"),
         (["model.in_channels=1"], "model.in_channels=1, but the data has in_channels=3"),
-        (["model=resnet18", "model.include_top=false"], "(N, num_classes) is (10, 10); it needs a classifier's head"),
-        (["model=resnet", "model.widths=[0,0,0,0]"], "widths=[0, 0, 0, 0] are not numbers of channels"),
+        (["model=resnet18", "model.include_top=false"], "(N, num_classes) = (10, 10): it needs a classification head"),
+        (["model=resnet", "model.widths=[0,0,0,0]"], "widths=[0, 0, 0, 0]; expected whole numbers of channels"),
         (["monitor=val/loss"], "mode=max with monitor=val/loss; expected mode=min"),
         (["monitor=train/top1"], "monitor=train/top1: expected a validation metric"),
         (["datamodule.num_classes=1"], "num_classes=1; expected at least 2"),
@@ -298,7 +298,7 @@ def test_a_gpu_trains_digits(composed, tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", "is empty"), (b"x", "is not a complete checkpoint"), (None, "not of the network to be trained")],
+    [(b"", "is empty"), (b"x", "is not a complete checkpoint"), (None, "do not fit the network to be trained")],
 )
 def test_going_on_from_a_wrong_checkpoint_is_one_line(content, message, composed, tmp_path):
     path = tmp_path / "other.ckpt"

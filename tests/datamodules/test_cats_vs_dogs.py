@@ -97,7 +97,7 @@ def test_a_contests_images_without_labels_are_left_aside_in_one_line(name, below
     assert 3 <= len(parts["test"]) <= 12  # split from the training images
     assert not any(path.startswith(f"{name}/") for part in parts.values() for path in part)
     assert [record.message for record in caplog.records] == [
-        f"left aside   {tmp_path / name}, whose names do not show which images are cats or dogs"
+        f"unused       {tmp_path / name}: no names of cats or dogs"
     ]
 
 

@@ -141,10 +141,10 @@ def test_a_broken_file_is_named_or_left_out(folder):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"cache": "disk"}, "cache=disk is none of auto, memory, none"),
+        ({"cache": "disk"}, "cache=disk; expected auto, memory or none"),
         (
             {"cache": "memory", "image_transforms": {"upper": same}},
-            "cache=memory decodes files once, and image_transforms.upper would change them only once; use cache=auto",
+            "cache=memory decodes files once, so image_transforms.upper would run only once; use cache=auto",
         ),
         ({"crop_scale": (0.5, 0.1)}, r"^crop_scale=\[0.5, 0.1\]: expected 0 < from <= to <= 1"),
     ],

@@ -57,12 +57,12 @@ def test_images_are_written_once_and_read_as_a_folder(copy, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"label": "kind"}, "has no column datamodule.label=kind; there are: image, label, twins"),
-        ({"label": "twins"}, "two classes of twins would have the same folder, by the names x/y, x_y"),
-        ({"image": "img"}, "has no column datamodule.image=img; there are: image, label, twins"),
+        ({"label": "kind"}, "has no column datamodule.label=kind; it has image, label, twins"),
+        ({"label": "twins"}, "two classes of twins would share a folder; the names are x/y, x_y"),
+        ({"image": "img"}, "has no column datamodule.image=img; it has image, label, twins"),
         (
             {"subset": "large"},
-            "cannot be had: .*large.*; without a network, datamodule.dataset can be the path",
+            "cannot be loaded: .*large.*; without a network, set datamodule.dataset to the path",
         ),
     ],
 )

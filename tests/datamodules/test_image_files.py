@@ -132,9 +132,9 @@ def test_no_class_is_without_a_split_if_it_has_images_for_all(fraction, count):
 
 
 ODD = {  # name → (how it is made, what is said of it)
-    "dangling.jpg": (lambda path: path.symlink_to("nothing.jpg"), "a link that leads nowhere"),
+    "dangling.jpg": (lambda path: path.symlink_to("nothing.jpg"), "a broken link"),
     "loop.jpg": (lambda path: path.symlink_to("loop.jpg"), "symbolic links"),
-    "gone": (lambda path: path.symlink_to("nothing"), "is a link that leads nowhere"),
+    "gone": (lambda path: path.symlink_to("nothing"), "is a broken link"),
     "pipe.png": (os.mkfifo, "not a regular file"),
     "socket.png": (lambda path: socket.socket(socket.AF_UNIX).bind(os.path.relpath(path)), "not a regular file"),
     "folder.jpg": (lambda path: path.mkdir(), "is a folder with the name of an image file"),
@@ -165,7 +165,7 @@ def test_an_odd_entry_is_named_and_only_that_is_left_out(name, tmp_path, caplog)
 def test_a_class_whose_link_leads_nowhere_is_missed(tmp_path):
     write_images(tmp_path, {"cat": 8, "dog": 8})
     (tmp_path / "cow").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(OSError, match="cow is a link that leads nowhere"):
+    with pytest.raises(OSError, match="cow is a broken link"):
         folder_data(tmp_path)
 
 
@@ -198,7 +198,7 @@ def test_the_same_file_counts_once(tmp_path, caplog):
     data = folder_data(tmp_path, broken="skip")
     names = split_names(data)
     assert sum(map(len, names.values())) == 16
-    assert "the same file again, left out: " in caplog.text
+    assert "duplicate files, left out: " in caplog.text
     assert len({os.path.realpath(tmp_path / name) for part in names.values() for name in part}) == 16
 
 
@@ -357,4 +357,4 @@ def test_a_part_without_class_folders_is_left_aside(part, below, tmp_path, caplo
     names = split_names(data)
     assert sum(map(len, names.values())) == 40 and all(names.values())
     (line,) = caplog.messages
-    assert line.startswith(f"left aside   {tmp_path / part}, which has no folder of a class; expected ")
+    assert line.startswith(f"unused       {tmp_path / part}, which has no class folders; expected ")

@@ -116,7 +116,7 @@ def test_a_file_that_is_not_what_was_published_is_named(ending, change, publishe
     path.write_bytes(content)
     data = FashionMNIST(10, 1, 28, data_dir=str(tmp_path))
     assert len(data.load("test")) == 20
-    with pytest.raises(ValueError, match=rf"train-labels-idx1-ubyte{ending} is not what was published"):
+    with pytest.raises(ValueError, match=rf"train-labels-idx1-ubyte{ending} differs from the published file"):
         data.load("train")
 
 
@@ -228,7 +228,7 @@ def test_a_hostile_archive_writes_nothing_outside_its_folder(kind, known, tmp_pa
         monkeypatch.setattr(CIFAR10.source, "url", (tmp_path / "nowhere").as_uri())  # it would be downloaded again
     with pytest.raises(Exception) as caught:
         CIFAR10(10, 3, 32, data_dir=str(folder)).prepare_data()
-    assert is_user_error(caught.value) and "CIFAR10 is not in datamodule.data_dir" in one_line(caught.value)
+    assert is_user_error(caught.value) and "CIFAR10 is missing from datamodule.data_dir" in one_line(caught.value)
     assert list(tmp_path.iterdir()) == [folder]
     assert known or list(folder.iterdir()) == [archive]
 
@@ -311,7 +311,7 @@ def test_folders_beside_the_parts_are_named(tmp_path, caplog):
     data = ready(ImageFolder(str(tmp_path), image_size=16, num_workers=0))
     assert sum(map(len, data.sets.values())) == 40
     assert [m.split(maxsplit=2)[-1] for m in caplog.messages] == [
-        f"in {tmp_path}: dev, test_set; parts are train, val and test"
+        f"in {tmp_path}: dev, test_set; expected train, val and test"
     ]
 
 
@@ -494,7 +494,7 @@ def test_val_and_test_folders_without_train_are_no_classes(tmp_path):
 @pytest.mark.parametrize("statistics", [{"std": (0.2, 0.0, 0.2)}, {"mean": (0.5,)}, {"mean": (), "std": ()}])
 def test_impossible_statistics_are_refused(tmp_path, statistics):
     image_tree(tmp_path)
-    with pytest.raises(ValueError, match="a mean and a positive deviation a channel"):
+    with pytest.raises(ValueError, match="a mean and a positive deviation per channel"):
         ImageFolder(str(tmp_path), **statistics)
 
 
@@ -515,9 +515,7 @@ def test_a_download_that_fails_names_the_data_and_the_folder(module, tmp_path, m
     monkeypatch.setattr(fashion_mnist, "DEBIAN_DIR", tmp_path / "none")
     monkeypatch.setattr("torchvision.datasets.utils._urlretrieve", fail)
     classes = len(module.class_names)
-    expected = (
-        f"{module.__name__} is not in datamodule.data_dir={tmp_path}, or not as it was published, and the download"
-    )
+    expected = f"{module.__name__} is missing from datamodule.data_dir={tmp_path} or damaged, and the download"
     with pytest.raises(OSError, match=expected):
         module(classes, 1, 32, data_dir=str(tmp_path)).prepare_data()
 

@@ -121,7 +121,7 @@ def test_groups_are_split_by_their_hash_with_some_in_both_parts(fraction, rest, 
     first, second = split_by_group(groups, fraction, 0, "val", rest)
     assert len(second) // 3 in sizes and sorted([*first.tolist(), *second.tolist()]) == [*range(300)]
     assert not {groups[i] for i in first} & {groups[i] for i in second}
-    with pytest.raises(ValueError, match="there are 2 groups; setting some aside for test needs 3"):
+    with pytest.raises(ValueError, match="there are 2 groups; splitting off test needs 3"):
         split_by_group(["a", "b", "a"], 0.5, 0, "test", 2)
 
 
@@ -134,13 +134,13 @@ HEAD = "file_name,label,split,patient"
         (
             ["1,cat,train,a"],
             {"label": "kind"},
-            "no column datamodule.label=kind; there are: file_name, label,",
+            "no column datamodule.label=kind; it has file_name, label,",
         ),
         (["99,cat,train,a"], {}, r"names 1 files, such as 99; none of them is an image file below"),
         ([], {}, "names 0 files; none of them"),
         (["1,cat,train,a", "images/1.png,dog,train,a"], {}, "gives .*images/1.png the labels cat and dog"),
         (["1,cat,dev,a"], {"split": "split"}, "has the split 'dev'; expected train, val or test"),
-        (["1,cat,test,a"], {"split": "split"}, "has no rows of the split train"),
+        (["1,cat,test,a"], {"split": "split"}, "has no rows for the split train"),
         (["1,cat,train,a", "2,dog,val,b"], {"split": "split"}, "val has the class dog, which train lacks"),
         (
             ["1,cat,train,a", "2,cat,val,a"],
@@ -160,9 +160,11 @@ def test_bad_tables_are_one_line(rows, options, message, folder):
 def test_a_name_that_fits_two_files_a_missing_table_and_one_that_is_none(folder):
     Image.new("RGB", (8, 8)).save(folder / "more" / "1.png")
     table(folder, "1,cat")
-    with pytest.raises(ValueError, match="the name 1 in the table fits .*/images/1.png and .*/more/1.png"):
+    with pytest.raises(ValueError, match="the name 1 in the table matches .*/images/1.png and .*/more/1.png"):
         module(folder)
-    with pytest.raises(FileNotFoundError, match=r"datamodule.table=label.csv is no file; did you mean .*labels.csv\?"):
+    with pytest.raises(
+        FileNotFoundError, match=r"datamodule.table=label.csv is not a file; did you mean .*labels.csv\?"
+    ):
         module(folder, "label.csv")
     (folder / "bad.csv").write_bytes(b"")
     with pytest.raises(ValueError, match="bad.csv cannot be read as a table: "):

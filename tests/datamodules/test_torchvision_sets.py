@@ -129,7 +129,7 @@ def test_a_data_set_without_arrays_is_decoded_to_one_size(tmp_path, monkeypatch)
                   "t10k-labels-idx1-ubyte.gz into {folder}/MNIST/raw"),
         ("SVHN", "put train_32x32.mat, test_32x32.mat into {folder}"),
         ("CIFAR10", "put cifar-10-python.tar.gz into {folder}"),
-        ("Flowers102", "run the same command where there is one, and copy {folder} from there"),
+        ("Flowers102", "run the same command on a machine with one, and copy {folder} from there"),
     ],
 )  # fmt: skip
 def test_without_a_network_one_line_says_what_to_do(name, hint, tmp_path, monkeypatch):
@@ -140,16 +140,16 @@ def test_without_a_network_one_line_says_what_to_do(name, hint, tmp_path, monkey
     with pytest.raises(OSError) as caught:
         open_split(name, str(tmp_path), "train")
     said = one_line(caught.value)
-    assert said.startswith(f"{name} is not in datamodule.data_dir={tmp_path}, or not as it was published")
+    assert said.startswith(f"{name} is missing from datamodule.data_dir={tmp_path} or damaged")
     assert said.endswith(f"; without a network, {hint.format(folder=tmp_path)}")
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda d: TorchvisionFiles(d, "Flowers"), "datamodule.dataset=Flowers is no .*; did you mean Flowers102?"),
-        (lambda d: TorchvisionFiles(d, "MNIST"), "datamodule=torchvision_tensors datamodule.dataset=MNIST keeps it in"),
-        (lambda d: TorchvisionTensors("MNSIT", **GREY), "dataset=MNSIT is no data set of .*; did you mean MNIST?"),
+        (lambda d: TorchvisionFiles(d, "Flowers"), "datamodule.dataset=Flowers is not a .*; did you mean Flowers102?"),
+        (lambda d: TorchvisionFiles(d, "MNIST"), "use datamodule=torchvision_tensors datamodule.dataset=MNIST"),
+        (lambda d: TorchvisionTensors("MNSIT", **GREY), "dataset=MNSIT is not a data set of .*; did you mean MNIST?"),
         (lambda d: TorchvisionTensors("MNIST", **GREY | {"num_classes": 5}), "num_classes=5, but .* has 10 classes"),
         (lambda d: open_split("EMNIST", d, "train"), "torchvision's EMNIST has no split train or trainval"),
     ],

@@ -63,7 +63,7 @@ def test_another_number_of_classes_gets_a_new_head_and_all_else(resnet18, caplog
     theirs, file = resnet18
     with caplog.at_level(logging.INFO):
         ours = ResNet(18, num_classes=2, weights=str(file))
-    assert "122 tensors; fc is new, for 2 classes where there were 1000" in caplog.text
+    assert "122 tensors; fc is new, for 2 classes instead of 1000" in caplog.text
     assert ours.fc.weight.shape == (2, 512) and 0 < ours.fc.weight.abs().max() < 0.05  # as at a start
     expected = theirs.state_dict()
     for name, value in ours.state_dict().items():
@@ -151,16 +151,16 @@ def test_a_runs_own_checkpoint_is_a_start_too(trained, composed, tmp_path):
     [
         (
             {"depth": 34},
-            "is of another network, depth=18 groups=1 width_per_group=64: its layer1.2.conv1.weight is absent",
+            "is for another network, depth=18 groups=1 width_per_group=64: layer1.2.conv1.weight is absent",
         ),
         (
             {"depth": 50},
-            "depth=18 groups=1 width_per_group=64: its layer1.0.conv1.weight is (64, 64, 3, 3), expected (64",
+            "depth=18 groups=1 width_per_group=64: layer1.0.conv1.weight is (64, 64, 3, 3), expected (64",
         ),
-        ({"depth": 152}, "is of another network, depth=18 groups=1"),
-        ({"depth": 18, "stem": "cifar"}, "its conv1.weight is (64, 3, 7, 7), expected (64, 3, 3, 3)"),
-        ({"depth": 18, "norm": "group"}, "its bn1.running_mean is (64,), expected absent"),
-        ({"depth": 18, "residual": False}, "its layer2.0.downsample.0.weight is (128, 64, 1, 1), expected absent"),
+        ({"depth": 152}, "is for another network, depth=18 groups=1"),
+        ({"depth": 18, "stem": "cifar"}, ": conv1.weight is (64, 3, 7, 7), expected (64, 3, 3, 3)"),
+        ({"depth": 18, "norm": "group"}, ": bn1.running_mean is (64,), expected absent"),
+        ({"depth": 18, "residual": False}, ": layer2.0.downsample.0.weight is (128, 64, 1, 1), expected absent"),
     ],
 )
 def test_weights_of_another_network_are_one_line(options, words, resnet18):
@@ -201,7 +201,7 @@ class Hostile:
                 for part in "qk"
                 for name, value in ResNet(18, widths=(2,) * 4).state_dict().items()
             },
-            "holds 2 such networks, under q. and k.; save one of them alone",
+            "holds 2 networks, under q. and k.; save one of them separately",
         ),
         ({"state_dict": Hostile()}, "holds code"),
         ({"x": Hostile()}, "holds code"),
@@ -321,8 +321,8 @@ def test_the_table_of_published_weights_is_torchvisions():
 @pytest.mark.parametrize(
     ("weights", "published", "words"),
     [
-        ("DEFAULT", None, "torchvision publishes none for this network; there are some of resnet18, resnet34"),
-        ("IMAGENET1K_V2", "resnet34", "of resnet34 there are DEFAULT, IMAGENET1K_V1"),
+        ("DEFAULT", None, "torchvision publishes none for this network; only for resnet18, resnet34"),
+        ("IMAGENET1K_V2", "resnet34", "resnet34 has DEFAULT, IMAGENET1K_V1"),
         ("DEFUALT", "resnet34", "weights=DEFUALT: no such file; did you mean DEFAULT?"),
         ("nowhere", None, "weights=nowhere: no such file; expected a file"),
         ("nowhere", "resnet50", "expected a file or one of DEFAULT, IMAGENET1K_V1, IMAGENET1K_V2"),

@@ -227,7 +227,7 @@ def test_without_drop_path_nothing_is_drawn():
 @pytest.mark.parametrize(
     ("switches", "words"),
     [
-        ({"drop_path": 1.0}, r"drop_path=1\.0 is no prob"),
+        ({"drop_path": 1.0}, r"drop_path=1\.0; expected a prob"),
         ({"drop_path": 0.1, "residual": False}, "needs residual=True"),
     ],
 )
