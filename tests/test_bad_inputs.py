@@ -339,7 +339,7 @@ AFTER = {
     "evaluate.py ckpt=half.ckpt": "half.ckpt is not a complete checkpoint",
     "evaluate.py ckpt=other.pth": "other.pth holds only weights, without the network's config",
     "evaluate.py ckpt=run trainer.devices=2": "evaluation runs in one process, not 2; use trainer.devices=1",
-    "evaluate.py ckpt=run datamodule=image_folder datamodule.data_dir=good": "the data has 2 classes, the network has 10",
+    "evaluate.py ckpt=run datamodule=image_folder datamodule.data_dir=good": "the data has 2 classes, the network has",
     "evaluate.py ckpt=run datamodule.data_dir=good": "datamodule.data_dir=good: Synthetic does not read a folder",
     "evaluate.py ckpt=run +datamodule.foo=1": "unexpected keyword argument 'foo'",
     "evaluate.py ckpt=run trust=[os.system]": "only a class of models or datamodules can be trusted",
