@@ -310,7 +310,7 @@ def test_folders_beside_the_parts_are_named(tmp_path, caplog):
         image_tree(tmp_path / name, count=20)
     data = ready(ImageFolder(str(tmp_path), image_size=16, num_workers=0))
     assert sum(map(len, data.sets.values())) == 40
-    assert [m.split(maxsplit=2)[-1] for m in caplog.messages] == [
+    assert [m.split(maxsplit=1)[-1] for m in caplog.messages] == [
         f"in {tmp_path}: dev, test_set; expected train, val and test"
     ]
 
