@@ -338,7 +338,7 @@ def test_classes_must_be_the_networks(names, message, trained, composed, tmp_pat
         (["+datamodule.image_size=28"], "the data has image_size=28, but the network was trained with image_size=32"),
         (["+datamodule.num_classes=5"], "num_classes=5, but Digits has 10 classes"),
         (["datamodule=cifar100"], "the data has 100 classes, the network has 10"),
-        (["datamodule=fashion_mnist"], "class 0 is T-shirt/top in the data, 0 in the network"),
+        (["datamodule=fashion_mnist"], "class 0 is T-shirt/top in the data and 0 in the network"),
         (["trainer=ddp", "trainer.accelerator=cpu"], "evaluation runs in one process, not 2; use trainer.devices=1"),
         (["lit_module.bins=0"], "bins=0; expected at least 1"),
     ],

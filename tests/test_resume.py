@@ -458,7 +458,5 @@ def test_a_job_that_slurm_requeues_resumes_in_its_folder(scontrol, whole, tmp_pa
 
 def test_a_job_that_slurm_starts_again_needs_its_folder(scontrol, tmp_path):
     assert in_process(slurm_job, tmp_path, 1, SMALL) == 2
-    assert (
-        "is a new folder with nothing to resume; give the job a folder of its own" in errors(tmp_path).splitlines()[-1]
-    )
+    assert "is a new folder with nothing to resume; give the job a fixed folder" in errors(tmp_path).splitlines()[-1]
     assert list(tmp_path.rglob("last.ckpt")) == list(tmp_path.rglob("result.json")) == []
