@@ -13,7 +13,7 @@ from torch import Tensor
 from callbacks.training_position import resumes_own_run
 from results.run_folder import LAST
 
-# Options of ModelCheckpoint that do not add files, or write at other times than right after a validation.
+# Options of ModelCheckpoint that neither add files nor write at other times than right after a validation.
 ALLOWED = {"verbose", "auto_insert_metric_name", "every_n_epochs", "enable_version_counter"}
 PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
 MORE = "'+callbacks.more={_target_:lightning.pytorch.callbacks.ModelCheckpoint,save_top_k:-1}'"

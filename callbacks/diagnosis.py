@@ -176,9 +176,8 @@ def is_dead(trainer: Trainer, pl_module: ImageClassifier) -> str | None:
     reached = set()
     for images, labels in parts:
         with torch.enable_grad():
-            loss = (
-                F.cross_entropy(forward_logits(trainer, pl_module, images), labels) * 1024
-            )  # small gradients underflow in float16
+            # Small gradients underflow in float16.
+            loss = F.cross_entropy(forward_logits(trainer, pl_module, images), labels) * 1024
             gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
         reached |= {name for name, g in zip(weights, gradients, strict=True) if g is not None and g.any()}
     sizes = {name: p.numel() for name, p in weights.items() if name not in reached}

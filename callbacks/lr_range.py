@@ -35,7 +35,7 @@ class LRRange(Callback):
         self.losses: list[float] = []  # smoothed
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs, batch, batch_idx: int) -> None:
-        loss = outputs["loss"].item()
+        loss = outputs["loss"].item()  # waits for the device, which a debugging run of 200 steps can afford
         average = loss if not self.losses else SMOOTHING * self.losses[-1] + (1 - SMOOTHING) * loss
         if math.isfinite(average):
             self.rates.append(trainer.optimizers[0].param_groups[-1]["lr"])

@@ -36,9 +36,8 @@ class Progress(TQDMProgressBar):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         self._began, bar = time.perf_counter(), self.train_progress_bar
-        bar.reset(
-            self.total_train_batches
-        )  # Lightning does not show the position of a run that resumes within an epoch
+        # Lightning does not show the position of a run that resumes within an epoch.
+        bar.reset(self.total_train_batches)
         bar.n = batches_of_epoch(trainer)
         bar.set_description(f"epoch {self._epoch()}")
 

@@ -166,9 +166,8 @@ class RunMetrics(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
             check_callbacks(trainer, self.monitor, self.mode)
-            if (
-                trainer.strategy.root_device.type == "cuda"
-            ):  # otherwise a job of a sweep would report the peak of earlier jobs
+            # Otherwise a job of a sweep would report the peak of earlier jobs.
+            if trainer.strategy.root_device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(trainer.strategy.root_device)
             data = trainer.datamodule
             shape = (data.in_channels, data.image_size, data.image_size)

@@ -288,7 +288,7 @@ class ImageDataModule(LightningDataModule):
         return place | {"splits": self.fingerprints()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._next = {key: state_dict[key] for key in ("epoch", "batch")}
+        self._next = {key: state_dict.get(key, 0) for key in ("epoch", "batch")}
         if self.trainer is not None and self.trainer.state.fn == "fit":  # not in the test of the best checkpoint
             file, run_dir = Path(self.trainer.ckpt_path), Path(self.trainer.default_root_dir)
             check_unchanged(self, valid(state_dict.get("splits")), file, run_dir)

@@ -101,10 +101,8 @@ class RandomResizedCrop:
         area, ratio = torch.rand(2, self.tries, count, generator=generator, device=images.device)
         area = torch.lerp(*_bounds(self.scale, area))
         ratio = torch.lerp(*_bounds([math.log(bound) for bound in self.ratio], ratio)).exp()
-        high, wide = (
-            (area * aspects / ratio).sqrt(),
-            (area / aspects * ratio).sqrt(),
-        )  # (tries, N), as shares of the sides
+        # Both of shape (tries, N), as shares of the sides.
+        high, wide = (area * aspects / ratio).sqrt(), (area / aspects * ratio).sqrt()
         inside = (high <= 1) & (wide <= 1)
         first = inside.to(torch.uint8).argmax(0, keepdim=True)
         found = inside.any(0)
